@@ -1,0 +1,33 @@
+"""ORPO preference tuning with LoRA on mlx-lm models.
+
+    import orpo_mlx
+    result = orpo_mlx.train(orpo_mlx.TrainConfig(model="...", data="pairs.jsonl"))
+
+Importing the package loads nothing heavy: mlx arrives with the first training call.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from orpo_mlx.config import TrainConfig as TrainConfig
+    from orpo_mlx.train import train as train
+
+__all__ = ["TrainConfig", "__version__", "train"]
+
+
+def __getattr__(name: str) -> object:
+    if name == "TrainConfig":
+        from orpo_mlx.config import TrainConfig
+
+        return TrainConfig
+    if name == "train":
+        # The module is callable (see its last lines), so `orpo_mlx.train(...)` works whether or
+        # not `orpo_mlx.train` was imported as a module before.
+        import importlib
+
+        return importlib.import_module("orpo_mlx.train")
+    raise AttributeError(f"module 'orpo_mlx' has no attribute {name!r}")

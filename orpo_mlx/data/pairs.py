@@ -1,0 +1,121 @@
+"""The unit of preference data: a prompt and two responses, one preferred."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TypedDict
+
+import numpy as np
+
+
+class Message(TypedDict):
+    """One chat turn; role is system, user, assistant or tool."""
+
+    role: str
+    content: str
+
+
+Text = str | list[Message]
+
+
+@dataclass(frozen=True)
+class PreferencePair:
+    """A prompt, the preferred response and the other one.
+
+    All three are strings, or all three are message lists (prompt: the turns up to and including
+    the last user turn; chosen and rejected: the assistant turn that follows).
+
+    Attributes:
+        source: where the row came from, "file.jsonl:7" (1-based line) or "file.json[6]".
+    """
+
+    prompt: Text
+    chosen: Text
+    rejected: Text
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class TokenPair:
+    """A pair as token ids, ready to be trained on.
+
+    Attributes:
+        prompt: ids of the prompt, BOS included if the model uses one; not scored as response.
+        chosen, rejected: ids of the responses, end-of-turn token included, prompt excluded.
+        source: as in `PreferencePair`.
+    """
+
+    prompt: list[int]
+    chosen: list[int]
+    rejected: list[int]
+    source: str = ""
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the prompt plus the longer response."""
+        return len(self.prompt) + max(len(self.chosen), len(self.rejected))
+
+    @property
+    def size(self) -> int:
+        """Tokens of both rows: the prompt twice and both responses."""
+        return 2 * len(self.prompt) + len(self.chosen) + len(self.rejected)
+
+
+@dataclass
+class Account:
+    """Where every row went: read = kept + sum of dropped.
+
+    Attributes:
+        dropped, noted: counts by reason; a noted row is kept (a prompt was cut, ...).
+        offenders: for each reason the first few sources.
+    """
+
+    read: int = 0
+    kept: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+    noted: dict[str, int] = field(default_factory=dict)
+    offenders: dict[str, list[str]] = field(default_factory=dict)
+
+    def drop(self, reason: str, source: str) -> None:
+        """Count a row that will not be trained on."""
+        self.dropped[reason] = self.dropped.get(reason, 0) + 1
+        self._remember(reason, source)
+
+    def note(self, reason: str, source: str) -> None:
+        """Count a row that is kept but was changed or is unusual."""
+        self.noted[reason] = self.noted.get(reason, 0) + 1
+        self._remember(reason, source)
+
+    def _remember(self, reason: str, source: str) -> None:
+        sources = self.offenders.setdefault(reason, [])
+        if len(sources) < 5:
+            sources.append(source)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One micro-batch, padded on the right: rows 0..B-1 are chosen, B..2B-1 rejected.
+
+    Attributes:
+        input_ids: [2B, T] int32.
+        response_mask: [2B, T] bool, true on response tokens (the end-of-turn token included),
+            false on prompt and padding. Positions are unshifted: a token is predicted from the
+            position before it.
+        token_mask: [2B, T] bool, true on every real token, false on padding.
+        indices: [B] positions of the pairs in the dataset.
+    """
+
+    input_ids: np.ndarray
+    response_mask: np.ndarray
+    token_mask: np.ndarray
+    indices: tuple[int, ...]
+
+    @property
+    def pairs(self) -> int:
+        """B, the number of pairs."""
+        return len(self.indices)
+
+    @property
+    def tokens(self) -> int:
+        """Real tokens in the batch, padding excluded."""
+        return int(self.token_mask.sum())

@@ -1,0 +1,68 @@
+"""Every error a user can meet, each with what happened and what to do next.
+
+Tree (each also is the standard exception a caller would already catch):
+
+    OrpoError
+      ConfigError(ValueError)        a setting, flag or settings file is wrong
+      DataError(ValueError)          preference data cannot be read or used
+      ModelError(ValueError)         a model folder or Hub model cannot be used
+      AdapterError(ValueError)       adapter weights do not fit or are not sound
+      RunError(RuntimeError)         a run directory is taken, finished, missing or locked
+      CheckpointError(RuntimeError)  no checkpoint can be resumed
+      TrainingError(RuntimeError)    the run itself failed; the exit code is 1, not 2
+
+To add one: subclass the topic, take `message` and `what_to_do`, keep it picklable (no extra
+constructor arguments), and give the message its four parts: where, what was found, what is
+needed, what to do.
+"""
+
+from __future__ import annotations
+
+
+class OrpoError(Exception):
+    """Base of all errors raised on purpose.
+
+    Args:
+        message: where, what was found and what is needed. No trailing newline.
+        what_to_do: the user's next step, one sentence or two.
+    """
+
+    exit_code = 2
+
+    def __init__(self, message: str, what_to_do: str) -> None:
+        super().__init__(message, what_to_do)
+        self.message = message
+        self.what_to_do = what_to_do
+
+    def __str__(self) -> str:
+        return f"{self.message}\n{self.what_to_do}" if self.what_to_do else self.message
+
+
+class ConfigError(OrpoError, ValueError):
+    """A flag, a settings key or a combination of them is not allowed."""
+
+
+class DataError(OrpoError, ValueError):
+    """Preference data is missing, malformed, or leaves nothing to train on."""
+
+
+class ModelError(OrpoError, ValueError):
+    """A model is missing, incomplete, unsupported or asks to run code."""
+
+
+class AdapterError(OrpoError, ValueError):
+    """Adapter weights are damaged, incomplete or belong to another model."""
+
+
+class RunError(OrpoError, RuntimeError):
+    """A run directory cannot be used for what was asked."""
+
+
+class CheckpointError(OrpoError, RuntimeError):
+    """Nothing can be resumed, or the resumed run would not be the same run."""
+
+
+class TrainingError(OrpoError, RuntimeError):
+    """The run started and then failed: not the user's input, exit code 1."""
+
+    exit_code = 1

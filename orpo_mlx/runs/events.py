@@ -1,0 +1,304 @@
+"""The vocabulary between a training process and everyone who watches it.
+
+The trainer appends one JSON object per line to `events.jsonl` and knows nothing about its readers:
+the terminal report, the app, a notebook and the tests all read the same lines. A reader ignores
+fields and events it does not know, and leaves a last line without a newline for later: the writer
+may still be at it.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import IO, Any
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """What one step or one evaluation measured; log-probs are means per response token.
+
+    Attributes:
+        loss: nll_weight * nll_loss + lam * preference term, as trained on.
+        nll_loss: nats per counted token of the chosen side.
+        odds_ratio_loss: -log sigmoid(log-odds ratio), mean over pairs, nats. TRL logs its negative
+            as `log_odds_ratio`.
+        log_odds_ratio: mean over pairs; above 0 means the right order. TRL: `log_odds_chosen`.
+        chosen_logps: mean over pairs, nats per response token. TRL: `logps/chosen`.
+        rejected_logps: likewise. TRL: `logps/rejected`.
+        preference_accuracy: share of pairs whose chosen response has the higher log-prob.
+            TRL: `rewards/accuracies`.
+        logps_margin: mean of chosen minus rejected. TRL: `rewards/margins` is lam times this.
+    """
+
+    loss: float
+    nll_loss: float
+    odds_ratio_loss: float
+    log_odds_ratio: float
+    chosen_logps: float
+    rejected_logps: float
+    preference_accuracy: float
+    logps_margin: float
+
+
+METRIC_NAMES = tuple(f.name for f in fields(Metrics))
+
+
+@dataclass(frozen=True)
+class RunStarted:
+    """First event of a run, and of each process that resumed it."""
+
+    run_id: str
+    model: str
+    data: str
+    total_steps: int
+    pairs_train: int
+    pairs_valid: int
+    trainable_parameters: int
+    total_parameters: int
+    config: dict[str, Any]
+    versions: dict[str, str]
+    resumed_from_step: int = 0
+
+
+@dataclass(frozen=True)
+class DataPrepared:
+    """What the rows became: read = kept + the sum of dropped."""
+
+    read: int
+    kept: int
+    dropped: dict[str, int]
+    noted: dict[str, int]
+    """Kept but changed or unusual, by reason ("prompt cut", ...)."""
+    layout: str
+    token_percentiles: dict[str, int]
+    first_pair: dict[str, Any]
+    """The first training pair decoded: prompt, chosen, rejected; only the last two are scored."""
+
+
+@dataclass(frozen=True)
+class StepCompleted(Metrics):
+    """Means over the steps since the last such event; the last one is `step` (1-based)."""
+
+    step: int = 0
+    epoch: float = 0.0
+    learning_rate: float = 0.0
+    grad_norm: float = 0.0
+    """Global norm of the last step's gradient before clipping."""
+    pairs: int = 0
+    tokens: int = 0
+    """Pairs and tokens (without padding) seen since the run began."""
+    pairs_per_second: float = 0.0
+    tokens_per_second: float = 0.0
+    step_seconds: float = 0.0
+    """Mean wall time of the steps since the last event; evaluation and saving excluded."""
+    active_memory_bytes: int = 0
+    peak_memory_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class EvalCompleted(Metrics):
+    """Validation metrics over `pairs` pairs; NLL over their tokens, the rest over pairs."""
+
+    step: int = 0
+    pairs: int = 0
+    seconds: float = 0.0
+    is_best: bool = False
+
+
+@dataclass(frozen=True)
+class SampleGenerated:
+    """A held-out prompt answered greedily."""
+
+    step: int
+    prompt: str
+    response: str
+    index: int
+
+
+@dataclass(frozen=True)
+class CheckpointSaved:
+    """A checkpoint is complete on disk."""
+
+    step: int
+    path: str
+    seconds: float
+    bytes: int
+
+
+@dataclass(frozen=True)
+class NoteLogged:
+    """Something the user should know; level is "info" or "warning"."""
+
+    level: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Paused:
+    """The trainer waits, memory kept."""
+
+    step: int
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """The trainer goes on after a pause, or a new process took the run up at `step`.
+
+    After the latter every StepCompleted, EvalCompleted and SampleGenerated of a later step that
+    stands before this line is void: it is being computed again.
+    """
+
+    step: int
+    new_process: bool = False
+
+
+@dataclass(frozen=True)
+class RunFinished:
+    """The run ended as asked: `reason` is completed, early_stop, stopped or aborted."""
+
+    reason: str
+    step: int
+    seconds: float
+    adapter_path: str | None
+    best_step: int | None = None
+
+
+@dataclass(frozen=True)
+class RunFailed:
+    """The run ended by an error."""
+
+    error: str
+    message: str
+    what_to_do: str
+    step: int
+    last_checkpoint: str | None
+
+
+Event = (
+    RunStarted | DataPrepared | StepCompleted | EvalCompleted | SampleGenerated | CheckpointSaved
+    | NoteLogged | Paused | Resumed | RunFinished | RunFailed
+)  # fmt: skip
+
+EVENT_TYPES: dict[str, type] = {
+    cls.__name__: cls
+    for cls in (
+        RunStarted, DataPrepared, StepCompleted, EvalCompleted, SampleGenerated, CheckpointSaved,
+        NoteLogged, Paused, Resumed, RunFinished, RunFailed,
+    )
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Record:
+    """One line of the file: an event, or None for a type this version does not know."""
+
+    event: Event | None
+    name: str
+    time: float
+    """Unix seconds."""
+    raw: dict[str, Any] = field(repr=False)
+
+
+def encode(event: Event, now: float | None = None) -> str:
+    """Return the event as one line of JSON, newline included.
+
+    Raises:
+        ValueError: a number is NaN or infinite; such a step must end the run, not be logged.
+    """
+    head = {
+        "event": type(event).__name__,
+        "v": SCHEMA_VERSION,
+        "time": round(time.time() if now is None else now, 3),
+        "monotonic": round(time.monotonic(), 3),
+    }
+    return json.dumps({**head, **asdict(event)}, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def decode(line: str) -> Record:
+    """Read one complete line back; fields this version does not know are ignored.
+
+    Raises:
+        ValueError: the line is not a JSON object with an event name.
+    """
+    raw = json.loads(line)
+    if not isinstance(raw, dict) or not isinstance(raw.get("event"), str):
+        raise ValueError(f"not an event: {line[:80]!r}")
+    cls = EVENT_TYPES.get(raw["event"])
+    event = None
+    if cls is not None:
+        known = {f.name for f in fields(cls)}
+        event = cls(**{key: value for key, value in raw.items() if key in known})
+    return Record(event, raw["event"], float(raw.get("time", 0.0)), raw)
+
+
+class EventWriter:
+    """Append events to a file, one flushed line each.
+
+    A partial last line left by a killed process is ended first, so that it can never swallow the
+    next event; readers skip it as damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        torn = path.exists() and path.stat().st_size > 0 and not _ends_with_newline(path)
+        self._file: IO[str] = path.open("a", encoding="utf-8")
+        if torn:
+            self._file.write("\n")
+
+    def write(self, event: Event) -> None:
+        """Append one event and flush it."""
+        self._file.write(encode(event))
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def _ends_with_newline(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(-1, 2)
+        return file.read(1) == b"\n"
+
+
+def read_events(path: Path) -> Iterator[Record]:
+    """Yield the events of a file in order; damaged and unfinished lines are skipped."""
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for line in file:
+            if not line.endswith("\n"):
+                return
+            try:
+                yield decode(line)
+            except (ValueError, TypeError):
+                continue  # a line torn by a kill; the file goes on after it
+
+
+class EventReader:
+    """Follow a growing event file; each call to `poll` returns what is new and complete."""
+
+    def __init__(self, path: Path, max_bytes: int = 1 << 20) -> None:
+        self.path = path
+        self.max_bytes = max_bytes
+        self._offset = 0
+
+    def poll(self) -> list[Record]:
+        """Return the new complete events, at most `max_bytes` of file at a time."""
+        if not self.path.exists():
+            return []
+        with self.path.open("rb") as file:
+            file.seek(self._offset)
+            chunk = file.read(self.max_bytes)
+        end = chunk.rfind(b"\n") + 1
+        self._offset += end
+        records = []
+        for line in chunk[:end].splitlines():
+            try:
+                records.append(decode(line.decode("utf-8", errors="replace")))
+            except (ValueError, TypeError):
+                continue  # torn by a kill
+        return records
