@@ -269,7 +269,12 @@ class TrainConfig(BaseModel):
         group="optimisation",
         effect="much less memory, about a third more time",
     )
-    compile: bool = setting(True, "Compile the training step (mx.compile).", group="optimisation")
+    compile: Literal["auto", "on", "off"] = setting(
+        "auto",
+        "Compile the training step (mx.compile); auto = on a GPU only, because on a CPU MLX calls "
+        "a C++ compiler for it.",
+        group="optimisation",
+    )
 
     # Evaluation
     eval_every: int = setting(

@@ -27,12 +27,14 @@ class PreferencePair:
 
     Attributes:
         source: where the row came from, "file.jsonl:7" (1-based line) or "file.json[6]".
+        notes: what was unusual about the row, as counted in `Account.noted` once it is kept.
     """
 
     prompt: Text
     chosen: Text
     rejected: Text
     source: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -42,13 +44,14 @@ class TokenPair:
     Attributes:
         prompt: ids of the prompt, BOS included if the model uses one; not scored as response.
         chosen, rejected: ids of the responses, end-of-turn token included, prompt excluded.
-        source: as in `PreferencePair`.
+        source, notes: as in `PreferencePair`.
     """
 
     prompt: list[int]
     chosen: list[int]
     rejected: list[int]
     source: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def longest(self) -> int:
@@ -59,6 +62,23 @@ class TokenPair:
     def size(self) -> int:
         """Tokens of both rows: the prompt twice and both responses."""
         return 2 * len(self.prompt) + len(self.chosen) + len(self.rejected)
+
+
+Pair = PreferencePair | TokenPair
+"""What a row becomes: text or messages to tokenize, or token ids taken as they are."""
+
+
+@dataclass(frozen=True)
+class Drop:
+    """A row that will not be trained on.
+
+    Attributes:
+        reason: the key it is counted under in `Account.dropped`.
+        longest: for a row dropped for its length, tokens of prompt plus longer response.
+    """
+
+    reason: str
+    longest: int = 0
 
 
 @dataclass

@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import IO, Any
 
+from orpo_mlx.durable import sync_descriptor
+
 SCHEMA_VERSION = 1
 
 
@@ -246,14 +248,22 @@ class EventWriter:
     def __init__(self, path: Path) -> None:
         self.path = path
         torn = path.exists() and path.stat().st_size > 0 and not _ends_with_newline(path)
-        self._file: IO[str] = path.open("a", encoding="utf-8")
+        # A lone surrogate (a file name that is not UTF-8) becomes its JSON escape.
+        self._file: IO[str] = path.open("a", encoding="utf-8", errors="backslashreplace")
         if torn:
             self._file.write("\n")
 
-    def write(self, event: Event) -> None:
-        """Append one event and flush it."""
-        self._file.write(encode(event))
+    def write(self, event: Event) -> str:
+        """Append one event, flush it, and return its line."""
+        line = encode(event)
+        self._file.write(line)
         self._file.flush()
+        return line
+
+    def sync(self) -> None:
+        """Wait until all events are on the disk; called with each checkpoint."""
+        self._file.flush()
+        sync_descriptor(self._file.fileno())
 
     def close(self) -> None:
         """Close the file."""
@@ -268,7 +278,7 @@ def _ends_with_newline(path: Path) -> bool:
 
 def read_events(path: Path) -> Iterator[Record]:
     """Yield the events of a file in order; damaged and unfinished lines are skipped."""
-    with path.open(encoding="utf-8", errors="replace") as file:
+    with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
         for line in file:
             if not line.endswith("\n"):
                 return
@@ -287,18 +297,46 @@ class EventReader:
         self._offset = 0
 
     def poll(self) -> list[Record]:
-        """Return the new complete events, at most `max_bytes` of file at a time."""
-        if not self.path.exists():
+        """Return the new complete events, about `max_bytes` of file at a time."""
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self._offset)
+                chunk = file.read(self.max_bytes)
+                if b"\n" not in chunk:
+                    chunk += file.readline()  # one line longer than max_bytes
+        except FileNotFoundError:
             return []
-        with self.path.open("rb") as file:
-            file.seek(self._offset)
-            chunk = file.read(self.max_bytes)
         end = chunk.rfind(b"\n") + 1
         self._offset += end
-        records = []
-        for line in chunk[:end].splitlines():
-            try:
-                records.append(decode(line.decode("utf-8", errors="replace")))
-            except (ValueError, TypeError):
-                continue  # torn by a kill
-        return records
+        return _decode_lines(chunk[:end])
+
+
+def read_last_events(path: Path, max_bytes: int = 1 << 18) -> list[Record]:
+    """Return the complete events in the last `max_bytes` of a file, in order; [] if it is absent.
+
+    The time is bounded however long the run was. A last event larger than that is still found.
+    """
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            while True:
+                start = max(0, size - max_bytes)
+                file.seek(start)
+                chunk = file.read(size - start)
+                first = 0 if start == 0 else chunk.find(b"\n") + 1
+                end = chunk.rfind(b"\n") + 1
+                if end > first or start == 0:
+                    return _decode_lines(chunk[first:end])
+                max_bytes *= 4
+    except FileNotFoundError:
+        return []
+
+
+def _decode_lines(data: bytes) -> list[Record]:
+    records = []
+    for line in data.split(b"\n"):
+        try:
+            records.append(decode(line.decode("utf-8", errors="replace")))
+        except (ValueError, TypeError):
+            continue  # torn by a kill
+    return records

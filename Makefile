@@ -1,0 +1,65 @@
+# One prerequisite: Python 3.11 or newer. `make demo` and `make test` set everything else up.
+#
+#   make demo    set up, then train the built-in tiny model and show answers before and after
+#   make test    set up, then run the tests
+#   make check   lint, types, import rules
+#   make lock    resolve the dependencies anew into the two lock files
+#   make clean   remove the environment and caches
+
+.PHONY: help setup demo test test-slow check format lock wheel clean
+
+CANDIDATES := $(PYTHON) python3.13 python3.12 python3.11 python3 python
+FIND := for p in $(CANDIDATES); do \
+	if $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	echo $$p; break; fi; done
+VENV := .venv
+BIN := $(VENV)/bin
+
+help:
+	@sed -n 's/^# \{0,1\}//p' Makefile
+
+$(VENV)/ready: pyproject.toml requirements-dev.lock
+	@python="$$($(FIND))"; \
+	if [ -z "$$python" ]; then \
+		echo "error: orpo-mlx needs Python 3.11 or newer, and none was found;" \
+		"install one from python.org or with 'brew install python', then run make again" >&2; \
+		exit 2; \
+	fi; \
+	echo "setting up $(VENV) with $$($$python --version) (once)"; \
+	$$python -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements-dev.lock
+	@$(BIN)/python -m pip install --quiet --no-deps --editable .
+	@touch $@
+
+setup: $(VENV)/ready
+
+demo: setup
+	@$(BIN)/python -m orpo_mlx.train --demo
+
+test: setup
+	@$(BIN)/python -m pytest
+
+test-slow: setup
+	@$(BIN)/python -m pytest -m slow
+
+check: setup
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/pyright
+	@$(BIN)/lint-imports
+
+format: setup
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+wheel: setup
+	@$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+lock:
+	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
+		--no-header --no-annotate --quiet -o requirements.lock
+	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
+		--no-header --no-annotate --quiet -o requirements-dev.lock
+
+clean:
+	rm -rf $(VENV) dist build .pytest_cache .ruff_cache .hypothesis .import_linter_cache

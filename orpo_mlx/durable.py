@@ -1,0 +1,91 @@
+"""Writing that survives a kill and a power cut.
+
+A file is written aside, synced, renamed over the old one, and the folder is synced: at every moment
+the name holds the old content or the new one, never a part. On macOS `fsync` leaves data in the
+drive's own cache; `F_FULLFSYNC` empties that too and is used where it exists.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import secrets
+from pathlib import Path
+
+_TEMPORARY = ".tmp-"
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replace the content of a file: after return it is on the disk, before that the old one is.
+
+    Raises:
+        OSError: it could not be written; the old content is untouched.
+    """
+    temporary = path.with_name(f".{path.name}{_TEMPORARY}{secrets.token_hex(4)}")
+    try:
+        _write_synced(temporary, data)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+    sync_directory(path.parent)
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    # Plain mode bits, not tempfile's 0600: other users' tools read run folders too.
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(descriptor, view) :]
+        sync_descriptor(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_descriptor(descriptor: int) -> None:
+    """Wait until an open file or folder is on the disk itself."""
+    full_sync = getattr(fcntl, "F_FULLFSYNC", None)
+    if full_sync is not None:
+        try:
+            fcntl.fcntl(descriptor, full_sync)
+            return
+        except OSError:
+            pass  # network and some external drives refuse it
+    os.fsync(descriptor)
+
+
+def sync_directory(path: Path) -> None:
+    """Make renames and new names inside a folder durable."""
+    _sync_path(path)
+
+
+def fsync_tree(path: Path) -> None:
+    """Sync every file below a folder, then every folder from the inside out, itself last."""
+    for folder, _, names in os.walk(path, topdown=False):
+        for name in sorted(names):
+            file = Path(folder, name)
+            if not file.is_symlink():
+                _sync_path(file)
+        _sync_path(Path(folder))
+
+
+def remove_temporaries(folder: Path) -> list[Path]:
+    """Delete what killed writers left aside in a folder; return what was deleted.
+
+    Only the owner of the folder may call it: another writer's file would be deleted too.
+    """
+    stale = [path for path in folder.glob(f".*{_TEMPORARY}*") if path.is_file()]
+    for path in stale:
+        path.unlink(missing_ok=True)
+    return stale
+
+
+def _sync_path(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        sync_descriptor(descriptor)
+    finally:
+        os.close(descriptor)

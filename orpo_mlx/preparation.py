@@ -1,0 +1,200 @@
+"""Everything before the first step: data and model checked, loaded and fingerprinted.
+
+Order matters to the person waiting: what can be wrong is looked at from cheap to dear, so a typo in
+the data is reported before gigabytes of weights are read, and before anything is written.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orpo_mlx import adapter, models
+from orpo_mlx.config import TrainConfig, iter_settings
+from orpo_mlx.data import batches, sources, tokens
+from orpo_mlx.data.pairs import Account, Batch, TokenPair
+from orpo_mlx.errors import ConfigError, DataError
+from orpo_mlx.losses import Objective
+
+FINGERPRINTED = ("model", "revision", "data", "valid_data", "init_adapter", "chat_template")
+"""Settings that name content; a resumed run must find the same content, not the same name."""
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """Token pairs and where every row went."""
+
+    train: list[TokenPair]
+    valid: list[TokenPair]
+    account: Account
+    layout: str
+    hashes: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run ready to start.
+
+    Attributes:
+        model: mlx-lm model with the adapter attached and everything else frozen.
+        identity: what a resumed run must share; see `checkpoint.require_same`.
+        samples: tokenized held-out prompts to answer.
+    """
+
+    config: TrainConfig
+    model: Any
+    tokenizer: Any
+    folder: models.ModelFolder
+    fingerprint: str
+    spec: adapter.AdapterSpec
+    data: PreparedData
+    total_steps: int
+    identity: dict[str, Any]
+    samples: list[list[int]]
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps that visit each training pair once."""
+        return steps_per_epoch(self.config, len(self.data.train))
+
+
+def prepare(config: TrainConfig, on_progress: Callable[..., None] | None = None) -> Prepared:
+    """Check and load model and data; writes nothing but the Hub cache.
+
+    Args:
+        config: the resolved settings.
+        on_progress: called with (bytes done, bytes total, label) during a download.
+
+    Raises:
+        OrpoError: naming what is wrong and what to do.
+    """
+    folder = models.resolve_model(required(config, "model"), config.revision, on_progress)
+    tokenizer = models.load_tokenizer(folder, config.chat_template)
+    data = prepare_data(config, tokenizer)
+    start = Path(config.init_adapter).expanduser() if config.init_adapter else None
+    spec = adapter.read_adapter_spec(start) if start else None
+    loaded = models.load_model(folder, config.chat_template)
+    spec = spec or adapter.build_adapter_spec(config, loaded.model)
+    adapter.attach_adapter(loaded.model, spec, config.seed)
+    if start:
+        adapter.load_adapter_into(loaded.model, start, loaded.fingerprint, folder.name)
+    return Prepared(
+        config=config,
+        model=loaded.model,
+        tokenizer=tokenizer,
+        folder=folder,
+        fingerprint=loaded.fingerprint,
+        spec=spec,
+        data=data,
+        total_steps=count_steps(config, len(data.train)),
+        identity=identity(config, loaded.fingerprint, data.hashes),
+        samples=[pair.prompt for pair in data.valid[: config.sample_prompts]],
+    )
+
+
+def required(config: TrainConfig, name: str) -> str:
+    """Return a setting that has no default.
+
+    Raises:
+        ConfigError: it is not set.
+    """
+    value = getattr(config, name)
+    if not value:
+        raise ConfigError(
+            f"--{name}: is not set", "Give --model and --data, or try --demo, which has both."
+        )
+    return value
+
+
+def prepare_data(config: TrainConfig, tokenizer: Any) -> PreparedData:
+    """Read, tokenize, split and count the pairs.
+
+    Raises:
+        DataError: a file cannot be read, or too little is left to train on.
+    """
+    path = Path(required(config, "data")).expanduser()
+    prepared = _prepare_file(path, tokenizer, config)
+    hashes = {"data": sources.content_hash(path)}
+    train, valid = prepared.pairs, []
+    if config.valid_data:
+        valid_path = Path(config.valid_data).expanduser()
+        valid = _prepare_file(valid_path, tokenizer, config).pairs
+        hashes["valid_data"] = sources.content_hash(valid_path)
+    elif config.valid_fraction > 0:
+        train, valid = tokens.split_pairs(train, config.valid_fraction, config.seed)
+    if len(train) < config.micro_batch_size:
+        raise DataError(
+            f"{path}: {len(train)} pairs are left for training, --micro-batch-size is "
+            f"{config.micro_batch_size}",
+            f"Lower --micro-batch-size to {max(1, len(train))} or less, or add pairs.",
+        )
+    return PreparedData(train, valid, prepared.account, prepared.layout, hashes)
+
+
+def _prepare_file(path: Path, tokenizer: Any, config: TrainConfig) -> tokens.Prepared:
+    rows = sources.read_rows(path)
+    return tokens.prepare_rows(rows, tokenizer, config.max_seq_length)
+
+
+def objective(config: TrainConfig) -> Objective:
+    """Return the objective the settings describe."""
+    return Objective(
+        lam=config.lam,
+        nll_scope=config.nll_scope,
+        nll_reduction=config.nll_reduction,
+        nll_weight=config.nll_weight,
+        preference=config.preference,
+    )
+
+
+def steps_per_epoch(config: TrainConfig, pairs: int) -> int:
+    """Return the number of optimizer steps in one pass over `pairs` pairs."""
+    return batches.steps_per_epoch(pairs, config.micro_batch_size, config.grad_accumulation_steps)
+
+
+def count_steps(config: TrainConfig, pairs: int) -> int:
+    """Return the optimizer steps of the whole run: `steps`, or as many as `epochs` take."""
+    if config.steps is not None:
+        return config.steps
+    return max(1, math.ceil(config.epochs * steps_per_epoch(config, pairs)))
+
+
+def identity(config: TrainConfig, fingerprint: str, hashes: dict[str, str]) -> dict[str, Any]:
+    """Return what makes this run this run: settings that matter, and fingerprints of content."""
+    settings = {
+        setting.name: getattr(config, setting.name)
+        for setting in iter_settings()
+        if not setting.may_change and setting.name not in FINGERPRINTED
+    }
+    return {"settings": settings, "content": {"model": fingerprint, **hashes}}
+
+
+def step_batches(prepared: Prepared, step: int) -> list[Batch]:
+    """Return the micro-batches of a step; the same for every process that asks.
+
+    Args:
+        step: 1-based.
+    """
+    config, pairs = prepared.config, prepared.data.train
+    epoch, index = batches.locate(step, prepared.steps_per_epoch)
+    order = batches.epoch_order(len(pairs), config.seed, epoch, config.order)
+    plan = batches.plan_epoch(order, config.micro_batch_size, config.grad_accumulation_steps)
+    pad = pad_id(prepared.tokenizer)
+    return [batches.build_batch(pairs, indices, pad) for indices in plan[index]]
+
+
+def valid_batches(prepared: Prepared) -> list[Batch]:
+    """Return the validation pairs in micro-batches, at most `eval_pairs` of them."""
+    config, pairs = prepared.config, prepared.data.valid
+    pairs = pairs[: config.eval_pairs] if config.eval_pairs else pairs
+    plan = batches.plan_epoch(list(range(len(pairs))), config.micro_batch_size, 1)
+    pad = pad_id(prepared.tokenizer)
+    return [batches.build_batch(pairs, indices, pad) for step in plan for indices in step]
+
+
+def pad_id(tokenizer: Any) -> int:
+    """Return an id to fill rows with; what it is never matters to a number."""
+    return getattr(tokenizer, "pad_token_id", None) or 0

@@ -1,0 +1,308 @@
+"""A run directory: where everything of a run lies, who owns it, and how it stands."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import secrets
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from orpo_mlx.config import TrainConfig
+from orpo_mlx.durable import remove_temporaries, sync_directory, write_atomically
+from orpo_mlx.errors import RunError
+from orpo_mlx.runs.events import Record, RunFailed, RunFinished, read_last_events
+from orpo_mlx.runs.lock import RunLock, is_locked, read_pid
+from orpo_mlx.settings_file import load_config, with_absolute_paths, write_settings
+
+Status = Literal[
+    "preparing", "running", "paused", "stopping", "stalled",
+    "completed", "stopped", "failed", "crashed",
+]  # fmt: skip
+"""stalled: alive without a heartbeat; crashed: ended without saying so; the rest the trainer says.
+"""
+
+ALIVE: tuple[Status, ...] = ("preparing", "running", "paused", "stopping", "stalled")
+ENDED: tuple[Status, ...] = ("completed", "stopped", "failed")
+
+STALLED_AFTER_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class RunState:
+    """What `state.json` holds: the trainer's own word, a few seconds old at most."""
+
+    status: Status
+    step: int
+    total_steps: int
+    pid: int
+    heartbeat: float
+    """Unix seconds of this writing."""
+    step_seconds: float = 0.0
+    """Usual time of a step; a trainer is only called stalled after 20 of them."""
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """The folder of one run. Making the object touches nothing."""
+
+    path: Path
+
+    @property
+    def id(self) -> str:
+        """The name of the run."""
+        return self.path.name
+
+    @property
+    def config_file(self) -> Path:
+        """The resolved settings, never changed after the start."""
+        return self.path / "config.toml"
+
+    @property
+    def events_file(self) -> Path:
+        """The append-only event log."""
+        return self.path / "events.jsonl"
+
+    @property
+    def state_file(self) -> Path:
+        """The latest `RunState`."""
+        return self.path / "state.json"
+
+    @property
+    def lock_file(self) -> Path:
+        """Held by the trainer; see `orpo_mlx.runs.lock`."""
+        return self.path / "run.lock"
+
+    @property
+    def control_folder(self) -> Path:
+        """Requests to the trainer; see `orpo_mlx.runs.control`."""
+        return self.path / "control"
+
+    @property
+    def checkpoints_folder(self) -> Path:
+        """One folder per checkpoint."""
+        return self.path / "checkpoints"
+
+    @property
+    def adapter_folder(self) -> Path:
+        """The resulting adapter, in mlx-lm's format."""
+        return self.path / "adapter"
+
+    @property
+    def log_file(self) -> Path:
+        """Output of a trainer started in the background."""
+        return self.path / "train.log"
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the present or the last trainer."""
+        return read_pid(self.lock_file)
+
+    def lock(self) -> RunLock:
+        """Return the lock of this run, to be taken with `with` or `acquire()`."""
+        return RunLock(self.lock_file)
+
+    def is_locked(self) -> bool:
+        """Tell whether a trainer is alive."""
+        return is_locked(self.lock_file)
+
+    def is_run(self) -> bool:
+        """Tell whether the folder holds a run, be it half-written."""
+        return any(f.is_file() for f in (self.config_file, self.events_file, self.lock_file))
+
+    def read_config(self) -> TrainConfig:
+        """Return the settings the run was started with.
+
+        Raises:
+            ConfigError: they are missing or damaged.
+        """
+        return load_config(self.config_file)
+
+    def write_state(self, state: RunState) -> None:
+        """Replace `state.json` atomically."""
+        write_atomically(self.state_file, (json.dumps(asdict(state)) + "\n").encode())
+
+    def read_state(self) -> RunState | None:
+        """Return what `state.json` holds, None if it is missing or damaged."""
+        try:
+            raw: Any = json.loads(self.state_file.read_bytes())
+            return RunState(
+                status=raw["status"],
+                step=int(raw["step"]),
+                total_steps=int(raw["total_steps"]),
+                pid=int(raw["pid"]),
+                heartbeat=float(raw["heartbeat"]),
+                step_seconds=float(raw.get("step_seconds", 0.0)),
+            )
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+
+    def read_status(self, now: float | None = None) -> Status:
+        """Tell how the run stands: by the lock while it lives, by its last event after that."""
+        if self.is_locked():
+            return _status_alive(self.read_state(), self.pid, time.time() if now is None else now)
+        return self.last_status()
+
+    def last_status(self) -> Status:
+        """Tell how the last process of this run ended, by its events alone."""
+        return status_from_events(read_last_events(self.events_file))
+
+
+def _status_alive(state: RunState | None, pid: int | None, now: float) -> Status:
+    # A state of another process was left by the one this one resumes.
+    if state is None or (pid is not None and state.pid != pid):
+        return "preparing"
+    patience = max(STALLED_AFTER_SECONDS, 20 * state.step_seconds)
+    # Preparing may mean a long download, paused has nothing to do: neither is stalled.
+    if state.status in ("running", "stopping") and now - state.heartbeat > patience:
+        return "stalled"
+    return state.status
+
+
+def status_from_events(records: list[Record]) -> Status:
+    """Tell how a run without a living trainer ended, from its last events."""
+    for record in reversed(records):
+        if isinstance(record.event, RunFinished):
+            done = record.event.reason in ("completed", "early_stop")
+            return "completed" if done else "stopped"
+        if isinstance(record.event, RunFailed):
+            return "failed"
+        if record.name in ("RunStarted", "Resumed", "StepCompleted"):
+            break
+    return "crashed"
+
+
+class Heartbeat:
+    """Keeps `state.json` fresh: at once when the status changes, else every few seconds."""
+
+    def __init__(self, run: RunDirectory, total_steps: int = 0, every_seconds: float = 2.0) -> None:
+        self.run = run
+        self.total_steps = total_steps
+        self.every_seconds = every_seconds
+        self._last: RunState | None = None
+
+    def beat(self, status: Status, step: int, step_seconds: float = 0.0) -> None:
+        """Say that the trainer lives; cheap enough for every step and every wait."""
+        now = time.time()
+        last = self._last
+        if last and last.status == status and 0 <= now - last.heartbeat < self.every_seconds:
+            return
+        self._last = RunState(status, step, self.total_steps, os.getpid(), now, step_seconds)
+        # A full disk must not end the training here: lock and events carry the truth.
+        with contextlib.suppress(OSError):
+            self.run.write_state(self._last)
+
+
+def default_runs_dir() -> Path:
+    """Return the folder of all runs: `$ORPO_MLX_HOME/runs`, else in the user data folder."""
+    if home := os.environ.get("ORPO_MLX_HOME"):
+        return Path(home).expanduser() / "runs"
+    from platformdirs import user_data_path
+
+    return user_data_path("orpo-mlx") / "runs"
+
+
+def runs_folder(runs_dir: str | Path | None) -> Path:
+    """Return the folder of all runs, from the setting `runs_dir` or by default."""
+    return Path(runs_dir).expanduser() if runs_dir else default_runs_dir()
+
+
+def create_run(config: TrainConfig, name: str = "") -> RunDirectory:
+    """Make the folder of a new run and write its settings into it.
+
+    Args:
+        config: names the folder (`run_dir`), or where to make one (`runs_dir`).
+        name: how its id begins; default: the name of the data file.
+
+    Raises:
+        RunError: the place is taken or cannot be written; nothing there was changed.
+    """
+    text = write_settings(
+        with_absolute_paths(config).model_copy(update={"run_dir": None, "runs_dir": None})
+    )
+    target = Path(config.run_dir or runs_folder(config.runs_dir)).expanduser().absolute()
+    try:
+        if config.run_dir:
+            check_run_folder(target)
+            target.mkdir(parents=True, exist_ok=True)
+            run = RunDirectory(target)
+        else:
+            run = _new_folder(target, name or Path(config.data or "run").stem)
+        _write_new(run.config_file, text.encode())
+        run.control_folder.mkdir(exist_ok=True)
+        run.checkpoints_folder.mkdir(exist_ok=True)
+        sync_directory(run.path)
+        sync_directory(run.path.parent)
+    except OSError as error:
+        raise _unwritable(error, target) from None
+    return run
+
+
+def check_run_folder(path: Path) -> None:
+    """Refuse a place for a new run that holds anything; changes nothing.
+
+    Raises:
+        RunError: naming what is there and what to do instead.
+    """
+    run = RunDirectory(path)
+    if path.exists() and not path.is_dir():
+        raise RunError(f"{path}: a run needs a folder, this is a file", "Choose another --run-dir.")
+    if not path.exists():
+        return
+    if run.is_run():
+        with_pid = f", process {run.pid} is training it" if run.is_locked() else ""
+        raise RunError(
+            f"{path}: holds a run already ({run.read_status()}{with_pid}); nothing was changed",
+            f"Go on with it by --resume {path}, or choose another --run-dir.",
+        )
+    if found := sorted(entry.name for entry in path.iterdir()):
+        shown = ", ".join(found[:3]) + (", ..." if len(found) > 3 else "")
+        raise RunError(
+            f"{path}: is not empty and not a run (found {shown}); nothing was changed",
+            "Choose another --run-dir, or an empty folder.",
+        )
+
+
+def _write_new(path: Path, data: bytes) -> None:
+    try:
+        with path.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except FileExistsError:  # another trainer was faster
+        check_run_folder(path.parent)
+        raise
+
+
+def _new_folder(runs_dir: Path, name: str) -> RunDirectory:
+    runs_dir.mkdir(parents=True, exist_ok=True)
+    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:24].strip("-") or "run"
+    while True:
+        path = runs_dir / f"{slug}-{time.strftime('%Y%m%d-%H%M')}-{secrets.token_hex(2)}"
+        try:
+            path.mkdir()
+        except FileExistsError:
+            if not path.is_dir():
+                raise
+            continue
+        return RunDirectory(path)
+
+
+def _unwritable(error: OSError, target: Path) -> RunError:
+    place = error.filename or target
+    about = "" if str(place) == str(target) else f" at {place}"
+    return RunError(
+        f"{target}: cannot be written ({error.strerror}{about})",
+        "Choose another --run-dir or --runs-dir, or free this one.",
+    )
+
+
+def sweep(run: RunDirectory) -> None:
+    """Delete what a killed trainer left half-written; only for the holder of the lock."""
+    remove_temporaries(run.path)
+    if run.checkpoints_folder.is_dir():
+        remove_temporaries(run.checkpoints_folder)

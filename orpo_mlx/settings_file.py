@@ -1,0 +1,205 @@
+"""Settings files: flat TOML, one key per setting of `config.py`."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from difflib import SequenceMatcher
+from pathlib import Path
+from typing import Any
+
+from orpo_mlx.config import GROUPS, Setting, TrainConfig, build_config, iter_settings
+from orpo_mlx.errors import ConfigError
+
+SYNONYMS = {
+    "adapter_path": "run_dir",
+    "batch_size": "micro_batch_size",
+    "beta": "lam",
+    "gradient_accumulation_steps": "grad_accumulation_steps",
+    "gradient_checkpointing": "grad_checkpoint",
+    "iters": "steps",
+    "lambda": "lam",
+    "lora_alpha": "alpha",
+    "lora_layers": "num_layers",
+    "lora_rank": "rank",
+    "lr": "learning_rate",
+    "max_length": "max_seq_length",
+    "max_steps": "steps",
+    "num_train_epochs": "epochs",
+    "output_dir": "run_dir",
+    "per_device_train_batch_size": "micro_batch_size",
+    "r": "rank",
+    "resume_adapter_file": "init_adapter",
+    "steps_per_eval": "eval_every",
+    "steps_per_report": "report_every",
+}
+"""What other trainers call our settings; used for hints only."""
+
+PATH_SETTINGS = ("model", "chat_template", "data", "valid_data", "init_adapter")
+
+
+def nearest_name(name: str, known: list[str]) -> str:
+    """Return the known name a mistyped one most likely means, or "" if none is near.
+
+    Names are compared whole and by their parts, so that `lora_rnak` finds `rank`.
+    """
+    if (meant := SYNONYMS.get(name)) in known:
+        return str(meant)
+
+    def closeness(candidate: str) -> float:
+        whole = SequenceMatcher(None, name, candidate).ratio()
+        parts = [SequenceMatcher(None, part, candidate).ratio() for part in name.split("_")]
+        return max(whole, 0.9 * max(parts))
+
+    best = max(known, key=closeness, default="")
+    return best if best and closeness(best) >= 0.55 else ""
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Read a settings file into setting names and raw values (ranges are checked later).
+
+    Raises:
+        ConfigError: the file cannot be read, is not TOML (with line and column), or has keys that
+            are no settings (each with the nearest known one).
+    """
+    values = _parse(path, _read_text(path))
+    if problems := list(_key_problems(values)):
+        lines = "\n".join(f"{path}: {problem}" for problem in problems)
+        raise ConfigError(lines, "Correct the file; `--help` lists all settings (rank = --rank).")
+    return values
+
+
+def load_config(path: Path) -> TrainConfig:
+    """Read and validate a settings file.
+
+    Raises:
+        ConfigError: listing every problem.
+    """
+    values = read_settings(path)
+    return build_config(values, {name: f"{path}: {name}" for name in values})
+
+
+def _read_text(path: Path) -> str:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: the settings file cannot be read ({error.strerror})",
+            "Give --config the path of a TOML file; `--show-config` prints one to start from.",
+        ) from None
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ConfigError(
+            f"{path}, line {line}: byte {error.start} is not UTF-8",
+            "Save the file as UTF-8.",
+        ) from None
+
+
+def _parse(path: Path, text: str) -> dict[str, Any]:
+    import tomllib
+
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        reason, line, column = _locate(str(error), text)
+        raise ConfigError(
+            f"{path}, line {line}, column {column}: {reason}",
+            'Settings files are TOML: one `name = value` per line, text in quotes ("...").',
+        ) from None
+
+
+def _locate(message: str, text: str) -> tuple[str, int, int]:
+    """Split tomllib's message into reason, line and column (both 1-based)."""
+    found = re.search(r" \(at line (\d+), column (\d+)\)$", message)
+    if found:
+        return message[: found.start()], int(found[1]), int(found[2])
+    lines = text.split("\n")
+    return message.removesuffix(" (at end of document)"), len(lines), len(lines[-1]) + 1
+
+
+def _key_problems(values: Mapping[str, Any]) -> Any:
+    settings = {setting.name: setting for setting in iter_settings()}
+    for key, value in values.items():
+        if key in settings:
+            # pydantic would take true for 1.
+            if isinstance(value, bool) and settings[key].kind != "bool":
+                yield f"{key}: found {str(value).lower()}, needs {settings[key].allowed}"
+        elif isinstance(value, dict):
+            inner = ", ".join(list(value)[:3]) or "nothing"
+            yield f"[{key}]: settings have no sections; put {inner} above all [sections]"
+        else:
+            near = nearest_name(key.replace("-", "_"), list(settings))
+            hint = f"; did you mean {near}?" if near else ""
+            yield f"unknown setting {key}{hint}"
+
+
+def write_settings(config: TrainConfig, origins: Mapping[str, str] | None = None) -> str:
+    """Return the settings as a TOML file that reads back as the same settings.
+
+    What is not set is left out, and so is what another setting overrules (epochs by steps).
+
+    Args:
+        config: the settings.
+        origins: where each value came from, added as a comment behind it.
+
+    Raises:
+        ConfigError: a text cannot be written as UTF-8.
+    """
+    groups: dict[str, list[str]] = {group: [] for group in GROUPS}
+    overruled = overruled_settings(config)
+    for setting in iter_settings():
+        value = getattr(config, setting.name)
+        if value is not None and setting.name not in overruled:
+            groups[setting.group].append(_line(setting, value, origins))
+    blocks = (f"# {GROUPS[group]}\n" + "".join(lines) for group, lines in groups.items() if lines)
+    return "\n".join(blocks)
+
+
+def overruled_settings(config: TrainConfig) -> set[str]:
+    """Return the names of settings that have no effect because another one is set."""
+    overruled = set()
+    if config.steps is not None:
+        overruled.add("epochs")
+    if config.valid_data is not None and config.valid_fraction:
+        overruled.add("valid_fraction")
+    return overruled
+
+
+def _line(setting: Setting, value: Any, origins: Mapping[str, str] | None) -> str:
+    text = f"{setting.name} = {_toml_value(setting.name, value)}"
+    if origins is None:
+        return text + "\n"
+    origin = re.sub(r"[\x00-\x1f\x7f]", "?", origins.get(setting.name, "default"))
+    return f"{text:<38}  # {origin}\n"
+
+
+def _toml_value(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, list):
+        return "[" + ", ".join(_toml_value(name, item) for item in value) + "]"
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        raise ConfigError(
+            f"--{name.replace('_', '-')}: {value!r} is not valid Unicode",
+            "Rename the file or folder so that its name is valid UTF-8.",
+        )
+    # JSON's escapes are a subset of TOML's, except that JSON leaves DEL as it is.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def with_absolute_paths(config: TrainConfig) -> TrainConfig:
+    """Return the settings with every existing local path made absolute.
+
+    A run can then be resumed from any working directory; Hub ids and names stay as they are.
+    """
+    changes = {}
+    for name in PATH_SETTINGS:
+        value = getattr(config, name)
+        if value is not None and "\0" not in value and Path(value).expanduser().exists():
+            changes[name] = str(Path(value).expanduser().absolute())
+    return config.model_copy(update=changes)

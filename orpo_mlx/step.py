@@ -1,0 +1,192 @@
+"""One optimizer step: gradients of its micro-batches, added, clipped, applied.
+
+The trainable parameters are passed through the compiled functions, never captured by them: the
+frozen base is a constant of the graph, and the model always holds real arrays between steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import mlx.core as mx
+import mlx.nn as nn
+import mlx.optimizers as optimizers
+import numpy as np
+from mlx.utils import tree_map
+
+from orpo_mlx.adapter import set_dropout_key
+from orpo_mlx.config import TrainConfig
+from orpo_mlx.data.pairs import Batch
+from orpo_mlx.losses import METRICS, Objective, StepTotals, orpo_loss
+from orpo_mlx.scoring import Shifted, count_nll_tokens, score_pairs, shift_batch
+
+Parameters = dict[str, Any]
+
+
+class StepResult(NamedTuple):
+    """What a step leaves behind; evaluated."""
+
+    metrics: np.ndarray
+    """[8] float64, in the order of `losses.METRICS`."""
+    grad_norm: float
+    """Global norm before clipping."""
+
+
+def step_key(seed: int, step: int) -> mx.array:
+    """Return the random key of a step: a resumed run needs nothing but these two numbers."""
+    return mx.random.key((seed << 32) | step)
+
+
+class TrainStep:
+    """A function with memory: calls update the model's adapter and the optimizer's state.
+
+    Args:
+        model: with an adapter attached; everything else frozen.
+        optimizer: its state is created here if it has none.
+        objective: what to minimise.
+        max_grad_norm: clip the global norm to this; 0 = off.
+        compiled: compile forward, backward and update once per batch shape.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: optimizers.Optimizer,
+        objective: Objective,
+        max_grad_norm: float = 0.0,
+        compiled: bool = True,
+    ) -> None:
+        self.model = model
+        self.optimizer = optimizer
+        self.objective = objective
+        self._max_norm = max_grad_norm or float("inf")
+        optimizer.init(model.trainable_parameters())
+        gradient, update = mx.value_and_grad(self._share_of_loss), self._update
+        if compiled:
+            gradient = mx.compile(gradient)
+            update = mx.compile(update, inputs=[optimizer.state], outputs=[optimizer.state])
+        self._gradient: Callable[..., Any] = gradient
+        self._apply: Callable[..., Any] = update
+
+    def __call__(self, batches: Sequence[Batch], key: mx.array, learning_rate: float) -> StepResult:
+        """Take one step over `batches`, weighted so that their division does not matter.
+
+        Raises:
+            RuntimeError: from MLX, e.g. out of memory; nothing computed after it can be trusted.
+        """
+        params = self.model.trainable_parameters()
+        grads, metrics = self._accumulate(params, batches, key)
+        params, norm = self._apply(params, grads, mx.array(learning_rate))
+        mx.eval(params, self.optimizer.state, metrics, norm)
+        self.model.update(params)
+        return StepResult(np.array(metrics, dtype=np.float64), float(norm.item()))
+
+    def gradient(self, batches: Sequence[Batch], key: mx.array) -> Parameters:
+        """Return the gradient of a step without taking it."""
+        params = self.model.trainable_parameters()
+        grads, _ = self._accumulate(params, batches, key)
+        mx.eval(grads)
+        self.model.update(params)
+        return grads
+
+    def _accumulate(
+        self, params: Parameters, batches: Sequence[Batch], key: mx.array
+    ) -> tuple[Parameters, mx.array]:
+        self.model.train()
+        totals = step_totals(batches, self.objective)
+        grads, metrics = {}, mx.zeros(len(METRICS))
+        for batch, micro_key in zip(batches, mx.random.split(key, len(batches)), strict=True):
+            shifted = shift_batch(batch, self.objective.nll_scope)
+            (_, part), grad = self._gradient(params, *shifted, *totals, micro_key)
+            grads = tree_map(mx.add, grads, grad) if grads else grad
+            metrics = metrics + part
+            # Starts the work and bounds the graph; the step still waits only once, in mx.eval.
+            mx.async_eval(grads, metrics)
+        set_dropout_key(self.model, None)
+        return grads, metrics
+
+    def _share_of_loss(self, params: Parameters, *arrays: mx.array) -> tuple[mx.array, mx.array]:
+        *shifted, pairs, nll_tokens, key = arrays
+        self.model.update(params)
+        set_dropout_key(self.model, key)
+        scores = score_pairs(self.model, Shifted(*shifted))
+        return orpo_loss(scores, StepTotals(pairs, nll_tokens), self.objective)
+
+    def _update(
+        self, params: Parameters, grads: Parameters, rate: mx.array
+    ) -> tuple[Parameters, mx.array]:
+        grads, norm = optimizers.clip_grad_norm(grads, self._max_norm)
+        self.optimizer.learning_rate = rate
+        return self.optimizer.apply_gradients(grads, params), norm
+
+
+def wants_compile(config: TrainConfig) -> bool:
+    """Tell whether to compile: as set, or by the device."""
+    if config.compile == "auto":
+        return mx.default_device().type == mx.DeviceType.gpu
+    return config.compile == "on"
+
+
+def step_totals(batches: Sequence[Batch], objective: Objective) -> StepTotals:
+    """Count the pairs and NLL tokens of all micro-batches of a step."""
+    tokens = sum(count_nll_tokens(batch, objective.nll_scope) for batch in batches)
+    pairs = sum(batch.pairs for batch in batches)
+    return StepTotals(mx.array(pairs, mx.float32), mx.array(tokens, mx.float32))
+
+
+def evaluate(model: nn.Module, batches: Sequence[Batch], objective: Objective) -> np.ndarray:
+    """Return the metrics over all batches together, dropout off.
+
+    Returns:
+        [8] float64 in the order of `losses.METRICS`: NLL over all their tokens, the rest over all
+        their pairs, so that the numbers do not depend on the batch size.
+    """
+    totals = step_totals(batches, objective)
+    metrics = np.zeros(len(METRICS))
+    with evaluating(model):
+        for batch in batches:
+            scores = score_pairs(model, shift_batch(batch, objective.nll_scope))
+            _, part = orpo_loss(scores, totals, objective)
+            metrics += np.array(part, dtype=np.float64)
+    return metrics
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Switch dropout off for a while."""
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train()
+
+
+def checkpoint_layers(layers: Sequence[nn.Module]) -> None:
+    """Recompute each layer's activations in the backward pass instead of keeping them.
+
+    Works on these layers alone: a patched class would reach every model in the process. The
+    adapter's parameters are arguments of the recomputed function, so they keep their gradient.
+    """
+    wrapped: dict[type, type] = {}
+    for layer in layers:
+        cls = type(layer)
+        if cls not in wrapped:
+            call = _checkpointed(cls.__call__)
+            wrapped[cls] = type(cls.__name__, (cls,), {"__call__": call})
+        layer.__class__ = wrapped[cls]
+
+
+def _checkpointed(forward: Callable[..., Any]) -> Callable[..., Any]:
+    def call(layer: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        if not layer.training:
+            return forward(layer, *args, **kwargs)
+
+        def inner(params: Parameters, *args: Any, **kwargs: Any) -> Any:
+            layer.update(params)
+            return forward(layer, *args, **kwargs)
+
+        return mx.checkpoint(inner)(layer.trainable_parameters(), *args, **kwargs)
+
+    return call

@@ -1,0 +1,442 @@
+"""Train an adapter with ORPO: `python -m orpo_mlx.train --model M --data pairs.jsonl`.
+
+This file is the run from top to bottom: prepare, start or resume, the loop, the end. What a step
+computes is in step.py and losses.py; what is prepared before it in preparation.py.
+
+A run owns a directory and tells the world only through it: events.jsonl (append-only),
+state.json, checkpoints/, and at the end adapter/ in mlx-lm's format. Heavy imports stay inside
+functions, so that --help and bad input answer at once.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+import traceback
+import types
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orpo_mlx.command_line import parse_train, run_command
+from orpo_mlx.config import TrainConfig
+from orpo_mlx.errors import OrpoError, RunError, TrainingError
+from orpo_mlx.faults import explain
+from orpo_mlx.report import Report, build_report
+from orpo_mlx.runs import events
+from orpo_mlx.runs.control import Inbox, SignalFlags
+from orpo_mlx.runs.directory import (
+    Heartbeat,
+    RunDirectory,
+    check_run_folder,
+    create_run,
+    status_from_events,
+    sweep,
+)
+
+if TYPE_CHECKING:
+    from orpo_mlx.data.pairs import Batch
+    from orpo_mlx.preparation import Prepared
+    from orpo_mlx.step import StepResult
+    from orpo_mlx.training_run import TrainingRun
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a finished run left behind.
+
+    Attributes:
+        reason: completed, early_stop, stopped or aborted.
+        before, after: validation metrics at step 0 and at the end; None without validation pairs.
+    """
+
+    run_dir: Path
+    adapter_path: Path | None
+    reason: str
+    step: int
+    before: events.EvalCompleted | None
+    after: events.EvalCompleted | None
+
+    @property
+    def exit_code(self) -> int:
+        """0 when training finished, 130 when the user ended it."""
+        return 0 if self.reason in ("completed", "early_stop") else 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns 0 done, 1 run failed, 2 bad input, 130 interrupted."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    return run_command(lambda: _main(arguments), debug="--debug" in arguments)
+
+
+def _main(arguments: Sequence[str]) -> int:
+    command = parse_train(arguments)
+    report = build_report(command.output)
+    try:
+        if command.dry_run:
+            return dry_run(command.config, report)
+        if command.resume is not None:
+            return resume(command.resume, command.resume_overrides, report=report).exit_code
+        return train(command.config, report=report).exit_code
+    finally:
+        report.close()
+
+
+def train(config: TrainConfig, *, report: Report | None = None) -> TrainResult:
+    """Train an adapter in a new run directory.
+
+    Args:
+        config: the settings; `model` and `data` are needed.
+        report: told of every event as it is written; None = silent.
+
+    Raises:
+        OrpoError: bad input (nothing was written), or TrainingError for a run that failed.
+    """
+    from orpo_mlx.preparation import prepare
+
+    if config.run_dir:
+        check_run_folder(Path(config.run_dir).expanduser().absolute())
+    prepared = prepare(config, report.progress if report else None)
+    directory = create_run(config)
+    with directory.lock():
+        return _run(directory, prepared, report, resumed=False)
+
+
+def resume(
+    directory: RunDirectory,
+    overrides: dict[str, Any] | None = None,
+    *,
+    report: Report | None = None,
+) -> TrainResult:
+    """Go on with a run from its newest valid checkpoint, bit for bit as if it had never stopped.
+
+    Args:
+        directory: of a run that was stopped, killed or failed.
+        overrides: settings to change; only those that leave the run the same run.
+
+    Raises:
+        RunError: it is finished, or another process trains it.
+        CheckpointError: nothing to resume, or the run would not be the same.
+    """
+    from orpo_mlx.checkpoint import find_newest
+    from orpo_mlx.preparation import prepare
+
+    with directory.lock():
+        if status_from_events(events.read_last_events(directory.events_file)) == "completed":
+            raise RunError(
+                f"{directory.path}: this run is finished; there is nothing to resume",
+                f"To train further start a new run with --init-adapter {directory.adapter_folder}.",
+            )
+        find_newest(directory.checkpoints_folder)  # refuse before the weights are loaded
+        config = directory.read_config().model_copy(update=overrides or {})
+        prepared = prepare(config, report.progress if report else None)
+        return _run(directory, prepared, report, resumed=True)
+
+
+def _run(
+    directory: RunDirectory, prepared: Prepared, report: Report | None, resumed: bool
+) -> TrainResult:
+    from orpo_mlx import checkpoint
+
+    sweep(directory)
+    checkpoint.sweep(directory.checkpoints_folder)
+    with _event_sink(directory, report) as emit, SignalFlags() as signals:
+        run = _build_run(directory, prepared, emit, signals)
+        try:
+            _take_up(run, report) if resumed else _start(run)
+            return _finish(run, _loop(run))
+        except BaseException as error:
+            raise _fail(run, error) from error
+
+
+def _build_run(
+    directory: RunDirectory,
+    prepared: Prepared,
+    emit: Callable[[events.Event], None],
+    signals: SignalFlags,
+) -> TrainingRun:
+    from orpo_mlx.optim import build_optimizer
+    from orpo_mlx.preparation import objective, valid_batches
+    from orpo_mlx.step import TrainStep, checkpoint_layers, wants_compile
+    from orpo_mlx.training_run import TrainingRun
+
+    config = prepared.config
+    if config.grad_checkpoint:
+        checkpoint_layers(prepared.model.layers)
+    step = TrainStep(
+        prepared.model,
+        build_optimizer(config),
+        objective(config),
+        max_grad_norm=config.max_grad_norm,
+        compiled=wants_compile(config),
+    )
+    return TrainingRun(
+        directory=directory,
+        prepared=prepared,
+        emit=emit,
+        step=step,
+        inbox=Inbox(directory.control_folder),
+        signals=signals,
+        heartbeat=Heartbeat(directory, prepared.total_steps),
+        valid=valid_batches(prepared),
+    )
+
+
+# --- start or resume ----------------------------------------------------------------------------
+
+
+def _start(run: TrainingRun) -> None:
+    _announce(run, resumed_from=0)
+    run.heartbeat.beat("running", 0)
+    run.evaluate()
+    run.sample()
+    run.save()
+
+
+def _take_up(run: TrainingRun, report: Report | None) -> None:
+    """Restore the newest valid checkpoint into the freshly prepared run."""
+    from orpo_mlx.adapter import load_adapter_into
+    from orpo_mlx.checkpoint import find_newest, load_optimizer, read_progress, require_same
+
+    found = find_newest(run.directory.checkpoints_folder)
+    require_same(run.prepared.identity, found.manifest)
+    load_adapter_into(run.prepared.model, found.path, run.prepared.fingerprint)
+    load_optimizer(found.path, run.step.optimizer)
+    run.progress = read_progress(found.path)
+    run.last_checkpoint = found.path
+    past = _past_events(run)
+    evaluations = [event for event in past if isinstance(event, events.EvalCompleted)]
+    if evaluations:
+        run.before, run.after = evaluations[0], evaluations[-1]
+    if report is not None:
+        report.catch_up(past)
+    _announce(run, resumed_from=run.progress.step)
+    for path, reason in found.skipped:
+        run.emit(events.NoteLogged("warning", f"checkpoint {path.name} was skipped: {reason}"))
+    run.emit(events.Resumed(run.progress.step, new_process=True))
+    run.heartbeat.beat("running", run.progress.step)
+
+
+def _past_events(run: TrainingRun) -> list[events.Event]:
+    """Return what the run said up to its checkpoint; later events are void."""
+    records = events.read_events(run.directory.events_file)
+    past = [record.event for record in records if record.event is not None]
+    return [event for event in past if getattr(event, "step", 0) <= run.progress.step]
+
+
+def _announce(run: TrainingRun, resumed_from: int) -> None:
+    from orpo_mlx.adapter import count_parameters
+    from orpo_mlx.checkpoint import versions
+
+    prepared, data = run.prepared, run.prepared.data
+    trainable, total = count_parameters(prepared.model)
+    run.emit(
+        events.RunStarted(
+            run_id=run.directory.id,
+            model=prepared.folder.name,
+            data=str(run.config.data),
+            total_steps=prepared.total_steps,
+            pairs_train=len(data.train),
+            pairs_valid=len(data.valid),
+            trainable_parameters=trainable,
+            total_parameters=total,
+            config=run.config.model_dump(),
+            versions=versions(),
+            resumed_from_step=resumed_from,
+        )
+    )
+    run.emit(_data_event(prepared))
+
+
+def _data_event(prepared: Prepared) -> events.DataPrepared:
+    from orpo_mlx.data.tokens import decode_pair, token_percentiles
+
+    data = prepared.data
+    return events.DataPrepared(
+        read=data.account.read,
+        kept=data.account.kept,
+        dropped=data.account.dropped,
+        noted=data.account.noted,
+        layout=data.layout,
+        token_percentiles=token_percentiles(data.train),
+        first_pair=decode_pair(data.train[0], prepared.tokenizer),
+    )
+
+
+# --- the loop -----------------------------------------------------------------------------------
+
+
+def _loop(run: TrainingRun) -> str:
+    """Train until the end or a request to stop; returns why it ended."""
+    from orpo_mlx.optim import learning_rate_at
+    from orpo_mlx.preparation import step_batches
+    from orpo_mlx.step import step_key
+
+    config, progress, total = run.config, run.progress, run.prepared.total_steps
+    while progress.step < total:
+        if config.early_stop and progress.evals_since_best >= config.early_stop:
+            return "early_stop"
+        if reason := _obey(run):
+            return reason
+        step = progress.step + 1
+        batches = step_batches(run.prepared, step)
+        rate = learning_rate_at(step, total, config)
+
+        # --- single training step
+        started = time.perf_counter()
+        result = run.step(batches, step_key(config.seed, step), rate)
+        seconds = time.perf_counter() - started
+        # ---
+
+        _require_finite(run, step, result, batches)
+        run.count_step(result, batches, seconds)
+        is_last = step == total
+        if step % config.report_every == 0 or is_last:
+            run.report_step(rate, result.grad_norm)
+        if is_last or (config.eval_every and step % config.eval_every == 0):
+            is_best = run.evaluate()
+            if is_best and not is_last and config.eval_every:
+                run.save()
+        if is_last or (config.sample_every and step % config.sample_every == 0):
+            run.sample()
+        if is_last or (config.save_every and step % config.save_every == 0):
+            run.save()
+        run.heartbeat.beat("running", step, seconds)
+    return "completed"
+
+
+def _require_finite(
+    run: TrainingRun, step: int, result: StepResult, batches: Sequence[Batch]
+) -> None:
+    """End the run at the first NaN or infinity; no number computed after it means anything."""
+    if all(map(math.isfinite, [*result.metrics, result.grad_norm])):
+        return
+    pairs = run.prepared.data.train
+    rows = [pairs[i].source for batch in batches for i in batch.indices]
+    shown = ", ".join(rows[:8]) + (", ..." if len(rows) > 8 else "")
+    what = "loss" if not math.isfinite(result.metrics[0]) else "gradient"
+    raise TrainingError(
+        f"the {what} is not a finite number at step {step} (rows {shown})",
+        "Lower --learning-rate or --lam, or look at these rows; the adapter before this step is "
+        f"in {run.last_checkpoint}.",
+    )
+
+
+def _obey(run: TrainingRun) -> str | None:
+    """Do what signals and control files ask; returns why to end, or None to go on."""
+    paused = False
+    while True:
+        if run.signals.abort:
+            return "aborted"
+        if run.signals.stop:
+            return "stopped"
+        for request in run.inbox.poll():
+            if request.name in ("stop", "abort"):
+                return "stopped" if request.name == "stop" else "aborted"
+            if request.name == "checkpoint":
+                run.save()
+            elif request.name == "sample":
+                run.sample()
+            elif paused != (request.name == "pause"):
+                paused = not paused
+                event = events.Paused if paused else events.Resumed
+                run.emit(event(run.progress.step))
+        for note in run.inbox.take_notes():
+            run.emit(events.NoteLogged("warning", note))
+        if not paused:
+            return None
+        run.heartbeat.beat("paused", run.progress.step)
+        time.sleep(0.2)
+
+
+# --- the end ------------------------------------------------------------------------------------
+
+
+def _finish(run: TrainingRun, reason: str) -> TrainResult:
+    """Save what must be saved and say how it ended; an abort leaves the last checkpoint."""
+    progress, adapter_path = run.progress, None
+    if reason != "aborted":
+        run.heartbeat.beat("stopping", progress.step)
+        run.save()
+        adapter_path = run.write_result()
+    run.emit(
+        events.RunFinished(
+            reason=reason,
+            step=progress.step,
+            seconds=progress.seconds,
+            adapter_path=str(adapter_path) if adapter_path else None,
+            best_step=progress.best_step,
+        )
+    )
+    done = reason in ("completed", "early_stop")
+    run.heartbeat.beat("completed" if done else "stopped", progress.step)
+    return TrainResult(
+        run.directory.path, adapter_path, reason, progress.step, run.before, run.after
+    )
+
+
+def _fail(run: TrainingRun, error: BaseException) -> BaseException:
+    """Record why the run ended; returns the error the caller should see."""
+    if isinstance(error, KeyboardInterrupt):
+        raised: BaseException = error
+        message, advice = "interrupted three times", "Resume from the last checkpoint."
+    elif isinstance(error, OrpoError):
+        raised, message, advice = error, error.message, error.what_to_do
+    else:
+        meaning, advice = explain(str(error)) or (
+            "something unexpected happened",
+            "Resume from the last checkpoint; the whole traceback is in train.log.",
+        )
+        message = f"{meaning} at step {run.progress.step + 1} ({type(error).__name__}: {error})"
+        raised = TrainingError(message, advice)
+    last = str(run.last_checkpoint) if run.last_checkpoint else None
+    with run.directory.log_file.open("a", encoding="utf-8") as log:
+        log.write("".join(traceback.format_exception(error)))
+    run.emit(events.RunFailed(type(error).__name__, message, advice, run.progress.step, last))
+    run.heartbeat.beat("failed", run.progress.step)
+    return raised
+
+
+@contextmanager
+def _event_sink(
+    directory: RunDirectory, report: Report | None
+) -> Iterator[Callable[[events.Event], None]]:
+    """Open the run's only channel out; the report sees each event after it is on disk."""
+    writer = events.EventWriter(directory.events_file)
+
+    def emit(event: events.Event) -> None:
+        writer.write(event)
+        if report is not None:
+            report.handle(event)
+
+    try:
+        yield emit
+    finally:
+        writer.close()
+
+
+def dry_run(config: TrainConfig, report: Report) -> int:
+    """Prepare everything, show what would be trained on, and stop; writes nothing."""
+    from orpo_mlx.preparation import prepare
+
+    prepared = prepare(config, report.progress)
+    report.handle(_data_event(prepared))
+    text = f"dry run: {prepared.total_steps} steps would follow; nothing was written"
+    report.handle(events.NoteLogged("info", text))
+    return 0
+
+
+class _CallableModule(types.ModuleType):
+    """Lets `orpo_mlx.train(config)` work although `orpo_mlx.train` is this module."""
+
+    def __call__(self, config: TrainConfig, *, report: Report | None = None) -> TrainResult:
+        return train(config, report=report)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
+else:
+    sys.modules[__name__].__class__ = _CallableModule

@@ -1,0 +1,185 @@
+"""A training run in progress: what the loop needs at hand, and what it does once in a while."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+
+from orpo_mlx.adapter import load_adapter_into, save_adapter
+from orpo_mlx.checkpoint import (
+    Progress,
+    checkpoint_path,
+    prune,
+    replace_folder,
+    save_checkpoint,
+)
+from orpo_mlx.config import TrainConfig
+from orpo_mlx.data.pairs import Batch
+from orpo_mlx.errors import TrainingError
+from orpo_mlx.losses import METRICS
+from orpo_mlx.preparation import Prepared
+from orpo_mlx.runs import events
+from orpo_mlx.runs.control import Inbox, SignalFlags
+from orpo_mlx.runs.directory import Heartbeat, RunDirectory
+from orpo_mlx.sampling import answer
+from orpo_mlx.step import StepResult, TrainStep, evaluate
+
+_LOWER_IS_BETTER = ("loss", "nll_loss", "odds_ratio_loss")
+
+
+@dataclass
+class TrainingRun:
+    """Everything at hand between two steps; `progress` is all of it that a checkpoint must keep.
+
+    Attributes:
+        emit: writes an event; the run tells the world nothing by other ways.
+        before, after: the first and the last evaluation.
+    """
+
+    directory: RunDirectory
+    prepared: Prepared
+    emit: Callable[[events.Event], None]
+    step: TrainStep
+    inbox: Inbox
+    signals: SignalFlags
+    heartbeat: Heartbeat
+    valid: list[Batch]
+    progress: Progress = field(default_factory=Progress)
+    before: events.EvalCompleted | None = None
+    after: events.EvalCompleted | None = None
+    last_checkpoint: Path | None = None
+    timed: list[tuple[int, int, float]] = field(default_factory=list)
+    """(pairs, tokens, seconds) of the steps this process took since the last report."""
+
+    @property
+    def config(self) -> TrainConfig:
+        """The run's settings."""
+        return self.prepared.config
+
+    def count_step(self, result: StepResult, batches: Sequence[Batch], seconds: float) -> None:
+        """Add a finished step to what has been done."""
+        progress = self.progress
+        pairs, tokens = sum(b.pairs for b in batches), sum(b.tokens for b in batches)
+        progress.step += 1
+        progress.pairs += pairs
+        progress.tokens += tokens
+        progress.seconds += seconds
+        progress.unreported.append(result.metrics.tolist())
+        self.timed.append((pairs, tokens, seconds))
+
+    def report_step(self, rate: float, grad_norm: float) -> None:
+        """Emit the means over the steps since the last report."""
+        progress = self.progress
+        means = np.mean(progress.unreported, axis=0)
+        pairs, tokens, seconds = (sum(column) for column in zip(*self.timed, strict=True))
+        self.emit(
+            events.StepCompleted(
+                **dict(zip(METRICS, map(float, means), strict=True)),
+                step=progress.step,
+                epoch=progress.step / self.prepared.steps_per_epoch,
+                learning_rate=rate,
+                grad_norm=grad_norm,
+                pairs=progress.pairs,
+                tokens=progress.tokens,
+                pairs_per_second=pairs / seconds,
+                tokens_per_second=tokens / seconds,
+                step_seconds=seconds / len(self.timed),
+                active_memory_bytes=mx.get_active_memory(),
+                peak_memory_bytes=mx.get_peak_memory(),
+            )
+        )
+        progress.unreported.clear()
+        self.timed.clear()
+
+    def evaluate(self) -> bool:
+        """Measure the validation pairs; returns whether this is the best evaluation so far."""
+        if not self.valid:
+            return False
+        progress, metric = self.progress, self.config.best_metric
+        started = time.perf_counter()
+        measured = evaluate(self.prepared.model, self.valid, self.step.objective)
+        values = dict(zip(METRICS, map(float, measured), strict=True))
+        score = -values[metric] if metric in _LOWER_IS_BETTER else values[metric]
+        is_best = progress.best_value is None or score > progress.best_value
+        if is_best:
+            progress.best_value, progress.best_step = score, progress.step
+        progress.evals_since_best = 0 if is_best else progress.evals_since_best + 1
+        seconds = time.perf_counter() - started
+        progress.seconds += seconds
+        event = events.EvalCompleted(
+            **values,
+            step=progress.step,
+            pairs=sum(batch.pairs for batch in self.valid),
+            seconds=seconds,
+            is_best=is_best,
+        )
+        self.before, self.after = self.before or event, event
+        self.emit(event)
+        return is_best
+
+    def sample(self) -> None:
+        """Answer the held-out prompts with the adapter as it is now."""
+        model, tokenizer = self.prepared.model, self.prepared.tokenizer
+        for index, prompt in enumerate(self.prepared.samples):
+            text = answer(model, tokenizer, prompt, self.config.sample_tokens)
+            self.emit(
+                events.SampleGenerated(
+                    step=self.progress.step,
+                    prompt=tokenizer.decode(prompt, skip_special_tokens=True).strip(),
+                    response=text,
+                    index=index,
+                )
+            )
+
+    def save(self) -> None:
+        """Checkpoint the run as it is between two steps.
+
+        Raises:
+            TrainingError: it could not be written; older checkpoints are untouched.
+        """
+        progress, folder = self.progress, self.directory.checkpoints_folder
+        if self.last_checkpoint and int(self.last_checkpoint.name) == progress.step:
+            return
+        started = time.perf_counter()
+        try:
+            path = save_checkpoint(
+                folder, progress, self.step.optimizer, self.write_adapter, self.prepared.identity
+            )
+        except (OSError, RuntimeError) as error:
+            kept = self.last_checkpoint or "none was saved yet"
+            raise TrainingError(
+                f"the checkpoint of step {progress.step} could not be saved: {error}",
+                f"Free some space on that disk, then resume; the last checkpoint is whole: {kept}.",
+            ) from error
+        self.last_checkpoint = path
+        size = sum(file.stat().st_size for file in path.iterdir())
+        seconds = time.perf_counter() - started
+        progress.seconds += seconds
+        self.emit(events.CheckpointSaved(progress.step, str(path), seconds, size))
+        prune(folder, self.config.keep_checkpoints, progress.best_step)
+
+    def write_result(self) -> Path:
+        """Put the last adapter, or with `keep_best` the best one, into the run's `adapter/`."""
+        best = self.progress.best_step
+        if self.config.keep_best and best is not None and best != self.progress.step:
+            best_path = checkpoint_path(self.directory.checkpoints_folder, best)
+            load_adapter_into(self.prepared.model, best_path, self.prepared.fingerprint)
+        target = self.directory.adapter_folder
+        replace_folder(target, self.write_adapter)
+        return target
+
+    def write_adapter(self, folder: Path) -> None:
+        """Write the adapter as it is now, in mlx-lm's format."""
+        prepared = self.prepared
+        save_adapter(
+            prepared.model,
+            prepared.spec,
+            folder,
+            base_model=prepared.folder.name,
+            base_fingerprint=prepared.fingerprint,
+        )

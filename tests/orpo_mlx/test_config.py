@@ -1,0 +1,247 @@
+"""Settings: declared once, and the same through TOML, flags and Python."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orpo_mlx.config import TrainConfig, adapter_scale, build_config, iter_settings
+from orpo_mlx.errors import ConfigError
+from orpo_mlx.settings_file import (
+    load_config,
+    nearest_name,
+    read_settings,
+    with_absolute_paths,
+    write_settings,
+)
+
+SETTINGS = {setting.name: setting for setting in iter_settings()}
+
+NASTY_TEXTS = [
+    'quotes " and \' and """',
+    "back\\slash",
+    "line\nbreak\ttab\r",
+    "ünïcödé 日本 🙂",
+    "# no comment",
+    "nul \x00 del \x7f esc \x1b",
+    "",
+    " spaces ",
+]
+
+
+def other_value(name: str) -> Any:
+    """A legal value of the setting that is not its default."""
+    special = {
+        "valid_fraction": 0.25, "dropout": 0.5, "weight_decay": 0.01, "final_lr_fraction": 0.3,
+        "target_modules": ["q_proj", 'odd"name'], "learning_rate": 1e-05, "warmup": 100.0,
+        "scale": 20.0, "alpha": 1.5e-07, "steps": 7, "max_seq_length": 99, "batching": "fixed",
+    }  # fmt: skip
+    setting = SETTINGS[name]
+    if name in special:
+        return special[name]
+    if setting.kind == "choice":
+        return setting.choices[-1]
+    if setting.kind == "str":
+        return 'C:\\models\\"mine" ü\n'
+    return {"int": 3, "float": 0.75}.get(setting.kind, not setting.default)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_every_setting_survives_the_settings_file(name: str, tmp_path: Path) -> None:
+    config = TrainConfig(**{name: other_value(name)})
+    file = tmp_path / "run.toml"
+    file.write_text(write_settings(config), encoding="utf-8")
+    values = read_settings(file)
+    assert values[name] == other_value(name)
+    assert type(values[name]) is type(getattr(config, name))
+    assert TrainConfig(**values).model_dump(exclude={"epochs", "valid_fraction"}) == (
+        config.model_dump(exclude={"epochs", "valid_fraction"})
+    )
+
+
+def test_the_defaults_survive_the_settings_file(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text(write_settings(TrainConfig()), encoding="utf-8")
+    assert load_config(file) == TrainConfig()
+
+
+@pytest.mark.parametrize("text", NASTY_TEXTS)
+def test_any_text_survives_the_settings_file(text: str) -> None:
+    config = TrainConfig(model=text, target_modules=[text, text])
+    assert TrainConfig(**tomllib.loads(write_settings(config))) == config
+
+
+@given(
+    text=st.text(st.characters(exclude_categories=["Cs"])),
+    number=st.floats(0, allow_infinity=False, allow_nan=False),
+    names=st.lists(st.text(st.characters(exclude_categories=["Cs"]))),
+)
+def test_whatever_the_values_the_file_reads_back(
+    text: str, number: float, names: list[str]
+) -> None:
+    config = TrainConfig(data=text, lam=number, target_modules=names, valid_fraction=0)
+    assert TrainConfig(**tomllib.loads(write_settings(config))) == config
+
+
+def test_a_name_that_is_no_unicode_is_refused() -> None:
+    with pytest.raises(ConfigError, match="--data"):
+        write_settings(TrainConfig(data="caf\udce9.jsonl"))
+
+
+def test_overruled_settings_are_left_out_so_that_the_file_can_be_used_again(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "run.toml"
+    config = build_config({"steps": 10, "valid_data": "v.jsonl"})
+    file.write_text(write_settings(config))
+    assert load_config(file) == config
+
+
+def test_origins_stand_behind_the_values() -> None:
+    text = write_settings(TrainConfig(rank=16), {"rank": "--rank"})
+    lines = {line.split(" = ")[0]: line for line in text.splitlines() if " = " in line}
+    assert lines["rank"].split() == ["rank", "=", "16", "#", "--rank"]
+    assert lines["lam"].endswith("# default")
+    assert tomllib.loads(text)["rank"] == 16
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("rank = \n", "line 1, column 8"),
+        ("rank = 8\nlam == 3\n", "line 2, column 6"),
+        ("rank = 8\nmodel = 'a", "line 2, column 11"),
+        ("rank = 8\nrank = 9\n", "line 2"),
+    ],
+)
+def test_a_syntax_error_names_file_line_and_column(tmp_path: Path, text: str, place: str) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        read_settings(file)
+    assert f"{file}, {place}" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("key", "nearest"),
+    [
+        ("lora_rnak", "rank"), ("lerning_rate", "learning_rate"), ("beta", "lam"),
+        ("batch_size", "micro_batch_size"), ("iters", "steps"), ("max-seq-length", "max_seq_length"),
+    ],
+)  # fmt: skip
+def test_an_unknown_key_names_file_key_and_nearest_key(
+    tmp_path: Path, key: str, nearest: str
+) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text(f"{key} = 3\n")
+    with pytest.raises(ConfigError) as caught:
+        read_settings(file)
+    assert caught.value.message == f"{file}: unknown setting {key}; did you mean {nearest}?"
+
+
+def test_all_unknown_keys_are_reported_together(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text("xyzzyx = 1\nrnk = 1\nrank = true\n[adapter]\nscale = 2\n")
+    with pytest.raises(ConfigError) as caught:
+        read_settings(file)
+    for part in ("xyzzyx", "did you mean rank", "rank: found true", "[adapter]", "scale"):
+        assert part in caught.value.message
+
+
+def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
+    missing = tmp_path / "none.toml"
+    with pytest.raises(ConfigError, match=r"none\.toml.*No such file"):
+        read_settings(missing)
+    with pytest.raises(ConfigError, match="Is a directory"):
+        read_settings(tmp_path)
+    latin = tmp_path / "latin.toml"
+    latin.write_bytes(b'rank = 8\nmodel = "caf\xe9"\n')
+    with pytest.raises(ConfigError, match=r"latin\.toml, line 2: byte 21 is not UTF-8"):
+        read_settings(latin)
+
+
+def test_a_byte_order_mark_is_accepted(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_bytes(b"\xef\xbb\xbfrank = 4\n")
+    assert read_settings(file) == {"rank": 4}
+
+
+def test_nothing_is_suggested_for_a_name_like_no_other() -> None:
+    assert nearest_name("qqqqqq", list(SETTINGS)) == ""
+
+
+def test_existing_paths_become_absolute_and_names_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("pairs.jsonl").write_text("")
+    config = with_absolute_paths(TrainConfig(model="org/name", data="pairs.jsonl"))
+    assert config.data == str(tmp_path / "pairs.jsonl")
+    assert config.model == "org/name"
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_every_setting_is_declared_in_full(name: str) -> None:
+    setting = SETTINGS[name]
+    assert setting.help.endswith(".")
+    assert setting.allowed
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "limit"),
+    [
+        ("learning_rate", "abc", "a number above 0"),
+        ("learning_rate", "-1", "a number above 0"),
+        ("learning_rate", "nan", "a number above 0"),
+        ("learning_rate", "0", "a number above 0"),
+        ("micro_batch_size", "0", "at least 1"),
+        ("rank", "0", "at least 1"),
+        ("rank", "1.5", "a whole number"),
+        ("max_seq_length", "1", "at least 8"),
+        ("preference", "dpo", "odds_ratio, probability_ratio, none"),
+    ],
+)
+def test_a_refused_value_names_origin_value_and_range(name: str, value: str, limit: str) -> None:
+    flag = SETTINGS[name].flag
+    with pytest.raises(ConfigError) as caught:
+        build_config({name: value}, {name: flag})
+    assert flag in caught.value.message
+    assert repr(value) in caught.value.message
+    assert limit in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("values", "parts"),
+    [
+        ({"steps": 10, "epochs": 2}, ("--steps 10", "--epochs 2", "only one")),
+        ({"scale": 2, "alpha": 16}, ("--scale 2", "--alpha 16", "only one")),
+        ({"rslora": True}, ("--rslora", "--alpha")),
+        ({"lam": 0, "nll_weight": 0}, ("nothing would be trained",)),
+        ({"valid_data": "v", "valid_fraction": 0.1}, ("only one",)),
+        ({"early_stop": 2}, ("--early-stop", "--eval-every")),
+        ({"keep_best": True, "eval_every": 5, "valid_fraction": 0}, ("validation pairs",)),
+    ],
+)
+def test_contradictions_are_refused(values: dict[str, Any], parts: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        build_config(values)
+    for part in parts:
+        assert part in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("values", "scale"),
+    [
+        ({}, 2.0),
+        ({"scale": 20.0}, 20.0),
+        ({"alpha": 16, "rank": 8}, 2.0),
+        ({"alpha": 16, "rank": 16, "rslora": True}, 4.0),
+    ],
+)
+def test_alpha_becomes_scale_in_one_place(values: dict[str, Any], scale: float) -> None:
+    assert adapter_scale(TrainConfig(**values)) == scale
