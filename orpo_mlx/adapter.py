@@ -424,7 +424,7 @@ def read_adapter_spec(folder: Path) -> AdapterSpec:
     keys = parameters.get("keys")
     if keys is not None and not _is_name_list(keys):
         raise _bad_value(path, "keys", keys, "a list of layer names")
-    layers = config.get("num_layers")
+    layers: Any = config.get("num_layers")
     if not _is_whole(layers, -1, 10_000):
         raise _bad_value(path, "num_layers", layers, "a number of blocks, or -1")
     return AdapterSpec(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from difflib import SequenceMatcher
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -42,18 +42,13 @@ PATH_SETTINGS = ("model", "chat_template", "data", "valid_data", "init_adapter")
 def nearest_name(name: str, known: list[str]) -> str:
     """Return the known name a mistyped one most likely means, or "" if none is near.
 
-    Names are compared whole and by their parts, so that `lora_rnak` finds `rank`.
+    Other trainers' names count too, so that `lora_rnak` finds `rank`.
     """
-    if (meant := SYNONYMS.get(name)) in known:
-        return str(meant)
-
-    def closeness(candidate: str) -> float:
-        whole = SequenceMatcher(None, name, candidate).ratio()
-        parts = [SequenceMatcher(None, part, candidate).ratio() for part in name.split("_")]
-        return max(whole, 0.9 * max(parts))
-
-    best = max(known, key=closeness, default="")
-    return best if best and closeness(best) >= 0.55 else ""
+    foreign = [other for other, ours in SYNONYMS.items() if ours in known]
+    near = get_close_matches(name, [*known, *foreign], n=1, cutoff=0.55)
+    if not near:
+        return ""
+    return near[0] if near[0] in known else SYNONYMS[near[0]]
 
 
 def read_settings(path: Path) -> dict[str, Any]:

@@ -136,7 +136,7 @@ def _nothing_left(account: Account, lengths: list[int], max_seq_length: int) -> 
     message = f"0 of {account.read:,} rows usable: {table}."
     if not lengths:
         return DataError(message, "Check the named rows; the number is rows, then one example.")
-    enough = int(np.percentile(lengths, 95, method="higher"))
+    enough = int(np.percentile(lengths, 95, method="inverted_cdf"))
     return DataError(
         f"{message}\nLongest pair: {max(lengths):,} tokens; the limit is {max_seq_length:,}.",
         f"--max-seq-length {enough} would keep 95 % of the pairs that are too long, uncut.",

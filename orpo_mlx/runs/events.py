@@ -312,7 +312,7 @@ class EventReader:
 
 
 def read_last_events(path: Path, max_bytes: int = 1 << 18) -> list[Record]:
-    """Return the complete events in the last `max_bytes` of a file, in order; [] if it is absent.
+    """Return the complete events in the last `max_bytes` of a file, in order; [] if unreadable.
 
     The time is bounded however long the run was. A last event larger than that is still found.
     """
@@ -328,7 +328,7 @@ def read_last_events(path: Path, max_bytes: int = 1 << 18) -> list[Record]:
                 if end > first or start == 0:
                     return _decode_lines(chunk[first:end])
                 max_bytes *= 4
-    except FileNotFoundError:
+    except OSError:
         return []
 
 

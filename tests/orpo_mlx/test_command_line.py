@@ -106,7 +106,7 @@ def test_negative_numbers_are_values_not_options(number: str) -> None:
     [
         ("--lerning-rate", "--learning-rate"), ("--batch-size", "--micro-batch-size"),
         ("--iters", "--steps"), ("--beta", "--lam"), ("--lora-rnak", "--rank"),
-        ("--learning", "--learning-rate"), ("--quite", "--quiet"), ("--no-compil", "--no-compile"),
+        ("--learning", "--learning-rate"), ("--quite", "--quiet"), ("--no-dor", "--no-dora"),
     ],
 )  # fmt: skip
 def test_an_unknown_option_names_the_nearest(wrong: str, right: str) -> None:
@@ -137,9 +137,9 @@ def test_a_missing_value_is_named_with_what_is_needed() -> None:
 
 
 def test_a_switch_with_a_value_is_explained() -> None:
-    error = refusal(*NEEDED, "--compile=false")
+    error = refusal(*NEEDED, "--dora=false")
     assert "takes no value" in error.message
-    assert "--no-compile" in error.what_to_do
+    assert "--no-dora" in error.what_to_do
 
 
 def test_a_word_without_an_option_is_explained() -> None:

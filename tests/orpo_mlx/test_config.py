@@ -131,7 +131,8 @@ def test_a_syntax_error_names_file_line_and_column(tmp_path: Path, text: str, pl
     ("key", "nearest"),
     [
         ("lora_rnak", "rank"), ("lerning_rate", "learning_rate"), ("beta", "lam"),
-        ("batch_size", "micro_batch_size"), ("iters", "steps"), ("max-seq-length", "max_seq_length"),
+        ("batch_size", "micro_batch_size"), ("iters", "steps"),
+        ("max-seq-length", "max_seq_length"),
     ],
 )  # fmt: skip
 def test_an_unknown_key_names_file_key_and_nearest_key(

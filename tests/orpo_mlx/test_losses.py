@@ -236,9 +236,7 @@ def test_totals_and_logit_gradients_equal_the_reference(case, scope, reduction, 
     arrays = shifted_case(case)
     dtype = mx.bfloat16 if case["dtype"] == "bfloat16" else mx.float32
     logits = [mx.array(arrays[side]["logits"]).astype(dtype) for side in ("chosen", "rejected")]
-    objective = Objective(
-        lam=0.25, nll_scope=scope, nll_reduction=reduction, preference=preference
-    )
+    objective = Objective(lam=0.25, nll_scope=scope, nll_reduction=reduction, preference=preference)
 
     def total(chosen, rejected):
         scores = scores_of(chosen, rejected, arrays, scope)
@@ -256,7 +254,9 @@ def test_totals_and_logit_gradients_equal_the_reference(case, scope, reduction, 
             want = want + ARRAYS[f"{case['name']}/dnll_{form}_dchosen_logits"]
         got = np.array(grad.astype(mx.float32))[:, : want.shape[1]]
         # A bfloat16 input has a bfloat16 gradient: 8 bits of it are there to compare.
-        close = {"rtol": 1e-2, "atol": 1e-4} if dtype == mx.bfloat16 else {"atol": 1e-6, "rtol": 1e-4}
+        close = (
+            {"rtol": 1e-2, "atol": 1e-4} if dtype == mx.bfloat16 else {"atol": 1e-6, "rtol": 1e-4}
+        )
         np.testing.assert_allclose(got, want, **close)
 
 
@@ -311,11 +311,11 @@ def test_shares_of_micro_batches_add_up_to_the_step():
     for reduction in ("token", "pair"):
         objective = Objective(lam=0.5, nll_reduction=reduction)
         whole, metrics = orpo_loss(example_scores(rows), totals, objective)
-        parts = [orpo_loss(example_scores(part), totals, objective) for part in (rows[:1], rows[1:])]
+        parts = [
+            orpo_loss(example_scores(part), totals, objective) for part in (rows[:1], rows[1:])
+        ]
         assert sum(p[0].item() for p in parts) == pytest.approx(whole.item(), rel=1e-6)
-        np.testing.assert_allclose(
-            sum(np.array(p[1]) for p in parts), np.array(metrics), rtol=1e-6
-        )
+        np.testing.assert_allclose(sum(np.array(p[1]) for p in parts), np.array(metrics), rtol=1e-6)
 
 
 def test_reductions_by_hand():

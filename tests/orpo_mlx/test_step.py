@@ -1,0 +1,319 @@
+"""What must not matter to a step, and what must: division, padding, order, masks, dropout."""
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from mlx.utils import tree_flatten
+
+from orpo_mlx.adapter import AdapterSpec, attach_adapter
+from orpo_mlx.config import TrainConfig
+from orpo_mlx.data.batches import build_batch
+from orpo_mlx.data.pairs import TokenPair
+from orpo_mlx.losses import METRICS, Objective
+from orpo_mlx.optim import build_optimizer, learning_rate_at, warmup_steps
+from orpo_mlx.scoring import count_nll_tokens, score_pairs, shift_batch
+from orpo_mlx.step import TrainStep, checkpoint_layers, evaluate, step_key
+
+LENGTHS = [(3, 4, 9), (12, 2, 1), (5, 30, 6), (1, 7, 7), (20, 1, 15), (8, 3, 3), (2, 2, 2)]
+LENGTHS.append((6, 5, 11))
+    (3, 4, 9),
+    (12, 2, 1),
+    (5, 30, 6),
+    (1, 7, 7),
+    (20, 1, 15),
+    (8, 3, 3),
+    (2, 2, 2),
+    (6, 5, 11),
+]
+
+
+def random_pairs():
+    rng = np.random.default_rng(3)
+    return [
+        TokenPair(*(rng.integers(4, 290, size).tolist() for size in sizes)) for sizes in LENGTHS
+    ]
+
+
+PAIRS = random_pairs()
+
+
+def load(folder, dropout=0.0, seed=1):
+    """The tiny model with an adapter whose B is not zero, so that A has a gradient too."""
+    from mlx_lm.utils import load_model
+
+    model, _ = load_model(folder)
+    attach_adapter(model, AdapterSpec(rank=4, scale=2.0, dropout=dropout), seed=seed)
+    mx.random.seed(7)
+    drawn = [
+        (name, 0.05 * mx.random.normal(value.shape))
+        for name, value in tree_flatten(model.trainable_parameters())
+        if name.endswith("lora_b")
+    ]
+    model.load_weights(drawn, strict=False)
+    return model
+
+
+@pytest.fixture(params=["float32", "4-bit"])
+def model(request, model_folder, quantized_model_folder):
+    return load(model_folder if request.param == "float32" else quantized_model_folder)
+
+
+def make_step(model, objective=None, **options):
+    return TrainStep(
+        model, build_optimizer(TrainConfig()), objective or Objective(), compiled=False, **options
+    )
+
+
+def gradient_of(model, divisions, objective=None, key=0):
+    batches = [build_batch(PAIRS, indices, 0) for indices in divisions]
+    grads = make_step(model, objective).gradient(batches, mx.random.key(key))
+    return {name: np.array(value) for name, value in tree_flatten(grads)}
+
+
+def assert_same_gradient(one, other, rtol):
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        distance = np.linalg.norm(value - other[name]) / np.linalg.norm(value)
+        assert distance < rtol, (name, distance)
+
+
+OBJECTIVES = [
+    Objective(lam=0.5),
+    Objective(lam=0.5, nll_scope="response"),
+    Objective(lam=0.5, nll_reduction="pair"),
+    Objective(lam=0.5, nll_weight=0.0),
+    Objective(lam=0.5, preference="probability_ratio"),
+    Objective(preference="none"),
+]
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=str)
+def test_division_into_micro_batches_changes_neither_loss_nor_gradient(model, objective):
+    whole = gradient_of(model, [tuple(range(8))], objective)
+    ones = gradient_of(model, [(i,) for i in range(8)], objective)
+    uneven = gradient_of(model, [(5, 2), (0, 7, 1, 3), (6, 4)], objective)
+
+    assert_same_gradient(whole, ones, 1e-5)
+    assert_same_gradient(whole, uneven, 1e-5)
+    metrics = [
+        make_step(model, objective)(
+            [build_batch(PAIRS, i, 0) for i in division], mx.random.key(0), 0.0
+        ).metrics
+        for division in ([tuple(range(8))], [(i,) for i in range(8)])
+    ]
+    np.testing.assert_allclose(metrics[0], metrics[1], rtol=1e-5)
+
+
+def test_every_adapter_parameter_gets_a_gradient(model):
+    gradient = gradient_of(model, [(0, 1, 2, 3)])
+
+    assert len(gradient) == 2 * 7 * 2  # A and B of seven layers in two blocks
+    assert all(np.abs(value).max() > 0 for value in gradient.values())
+
+
+def test_frozen_weights_and_their_values_stay_as_they_are(model):
+    frozen = {
+        name: np.array(value.astype(mx.float32))
+        for name, value in tree_flatten(model.parameters())
+        if "lora" not in name
+    }
+
+    make_step(model)([build_batch(PAIRS, (0, 1), 0)], mx.random.key(0), 1e-2)
+
+    for name, value in tree_flatten(model.parameters()):
+        if "lora" not in name:
+            assert np.array_equal(np.array(value.astype(mx.float32)), frozen[name]), name
+
+
+def scores(model, indices, **options):
+    batch = build_batch(PAIRS, indices, **{"pad_id": 0, **options})
+    result = score_pairs(model, shift_batch(batch, "full"))
+    return np.stack([np.array(part, dtype=np.float64) for part in result], axis=1)
+
+
+def test_padding_composition_and_order_do_not_change_a_pairs_numbers(model):
+    alone = np.concatenate([scores(model, (i,), pad_multiple=1) for i in range(8)])
+
+    together = scores(model, tuple(range(8)))
+    padded = scores(model, tuple(range(8)), pad_multiple=128, pad_id=17)
+    backwards = scores(model, tuple(reversed(range(8))))[::-1]
+
+    for other in (together, padded, backwards):
+        np.testing.assert_allclose(other, alone, rtol=2e-5)
+
+
+def test_swapping_the_responses_swaps_the_log_probs_and_negates_the_ratio(model):
+    swapped = [TokenPair(p.prompt, p.rejected, p.chosen) for p in PAIRS]
+
+    there = evaluate(model, [build_batch(PAIRS, range(8), 0)], Objective())
+    back = evaluate(model, [build_batch(swapped, range(8), 0)], Objective())
+
+    there, back = (dict(zip(METRICS, m, strict=True)) for m in (there, back))
+    assert there["log_odds_ratio"] == pytest.approx(-back["log_odds_ratio"], rel=1e-5)
+    assert there["chosen_logps"] == pytest.approx(back["rejected_logps"], rel=1e-5)
+
+
+class TableModel:
+    """A model whose logits are a table the test can differentiate: [2B, T, V], no weights."""
+
+    def __init__(self, table):
+        self.table = table
+
+    def __call__(self, inputs):
+        return self.table[:, : inputs.shape[1]]
+
+
+def test_exactly_the_tokens_that_count_are_scored():
+    # Prompt 1 2, chosen 5 6 9 (9 ends the turn), rejected 7 9; T is padded to 8.
+    pair = TokenPair([1, 2], [5, 6, 9], [7, 9])
+    batch = build_batch([pair], [0], pad_id=0, pad_multiple=8)
+    table = mx.random.normal((2, 7, 12), key=mx.random.key(1))
+
+    def touched(which, scope):
+        def value(table):
+            return getattr(score_pairs(TableModel(table), shift_batch(batch, scope)), which).sum()
+
+        grad = np.abs(np.array(mx.grad(value)(table))).sum(-1)
+        return [np.flatnonzero(row).tolist() for row in grad]
+
+    # The logits at t predict position t + 1: 5 6 9 stand at 2 3 4, so logits 1 2 3 count.
+    assert touched("chosen_logps", "full") == [[1, 2, 3], []]
+    assert touched("rejected_logps", "full") == [[], [1, 2]]
+    assert touched("nll_sum", "full") == [[0, 1, 2, 3], []]
+    assert touched("nll_sum", "response") == [[1, 2, 3], []]
+    assert count_nll_tokens(batch, "full") == 4
+    assert count_nll_tokens(batch, "response") == 3
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_gradient_checkpointing_changes_no_gradient(model_folder, dropout):
+    plain = gradient_of(load(model_folder, dropout), [(0, 1, 2), (3, 4)], key=5)
+    model = load(model_folder, dropout)
+    checkpoint_layers(model.layers)
+
+    recomputed = gradient_of(model, [(0, 1, 2), (3, 4)], key=5)
+
+    assert_same_gradient(plain, recomputed, 1e-6)
+
+
+def test_gradient_checkpointing_leaves_other_models_alone(model_folder):
+    one, other = load(model_folder), load(model_folder)
+
+    checkpoint_layers(one.layers)
+
+    assert type(other.layers[0]) is not type(one.layers[0])
+    assert type(other.layers[0]).__call__ is not type(one.layers[0]).__call__
+
+
+def test_dropout_follows_from_the_key_alone(model_folder):
+    model = load(model_folder, dropout=0.5)
+
+    first = gradient_of(model, [(0, 1)], key=1)
+    mx.random.seed(99)
+    again = gradient_of(model, [(0, 1)], key=1)
+    other = gradient_of(model, [(0, 1)], key=2)
+
+    assert all(np.array_equal(first[name], again[name]) for name in first)
+    assert any(not np.array_equal(first[name], other[name]) for name in first)
+
+
+def test_evaluation_ignores_dropout_and_leaves_training_mode_on(model_folder):
+    with_dropout, without = load(model_folder, dropout=0.5), load(model_folder)
+    batches = [build_batch(PAIRS, range(8), 0)]
+    with_dropout.train()
+
+    assert np.array_equal(
+        evaluate(with_dropout, batches, Objective()), evaluate(without, batches, Objective())
+    )
+    assert with_dropout.training
+
+
+def test_evaluation_does_not_depend_on_the_batch_size(model):
+    one = evaluate(model, [build_batch(PAIRS, range(8), 0)], Objective())
+    many = evaluate(model, [build_batch(PAIRS, (i,), 0) for i in range(8)], Objective())
+
+    np.testing.assert_allclose(one, many, rtol=1e-5)
+
+
+def test_clipping_scales_the_update_and_reports_the_norm_before_it(model_folder):
+    batches = [build_batch(PAIRS, (0, 1), 0)]
+    config = TrainConfig(optimizer="sgd")
+
+    def moved(max_norm):
+        model = load(model_folder)
+        before = {n: np.array(v) for n, v in tree_flatten(model.trainable_parameters())}
+        step = TrainStep(model, build_optimizer(config), Objective(), max_norm, compiled=False)
+        norm = step(batches, mx.random.key(0), 1.0).grad_norm
+        after = dict(tree_flatten(model.trainable_parameters()))
+        change = sum(float(((np.array(after[n]) - before[n]) ** 2).sum()) for n in before)
+        return norm, change**0.5
+
+    free_norm, free_change = moved(0.0)
+    norm, change = moved(free_norm / 10)
+
+    # Plain SGD with rate 1 moves by the gradient itself.
+    assert free_change == pytest.approx(free_norm, rel=1e-4)
+    assert norm == pytest.approx(free_norm, rel=1e-6)
+    assert change == pytest.approx(free_norm / 10, rel=1e-3)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "lion", "sgd"])
+def test_every_optimizer_lowers_the_loss_of_a_batch_it_sees_again(model_folder, optimizer):
+    rate = {"adamw": 5e-3, "lion": 1e-3, "sgd": 0.3}[optimizer]
+    model = load(model_folder)
+    config = TrainConfig(optimizer=optimizer, weight_decay=0.01)
+    step = TrainStep(model, build_optimizer(config), Objective(), 1.0, compiled=False)
+    batches = [build_batch(PAIRS, range(8), 0)]
+
+    losses = [step(batches, step_key(0, i), rate).metrics[0] for i in range(6)]
+
+    assert losses[-1] < losses[0] - 0.01
+
+
+def test_compiled_step_equals_plain_step(model_folder, has_compiler):
+    if not has_compiler:
+        pytest.skip("mx.compile needs a C++ compiler on a CPU")
+    batches = [build_batch(PAIRS, (0, 1, 2), 0), build_batch(PAIRS, (3, 4), 0)]
+    adapters = []
+    for compiled in (False, True):
+        model = load(model_folder, dropout=0.2)
+        step = TrainStep(model, build_optimizer(TrainConfig()), Objective(), 1.0, compiled=compiled)
+        for i in range(3):
+            step(batches, step_key(0, i), 1e-3)
+        adapters.append({n: np.array(v) for n, v in tree_flatten(model.trainable_parameters())})
+
+    for name, value in adapters[0].items():
+        np.testing.assert_allclose(adapters[1][name], value, atol=2e-6)
+
+
+def test_learning_rate_by_hand():
+    config = TrainConfig(
+        learning_rate=1.0, schedule="linear", warmup=2, final_lr_fraction=0.2, steps=10
+    )
+
+    rates = [learning_rate_at(step, 10, config) for step in range(1, 11)]
+
+    assert rates == pytest.approx([0.5, 1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2])
+
+
+def test_cosine_is_half_way_down_in_the_middle_and_ends_at_its_fraction():
+    config = TrainConfig(learning_rate=2.0, schedule="cosine", warmup=0, final_lr_fraction=0.1)
+
+    assert learning_rate_at(50, 100, config) == pytest.approx(2 * 0.55)
+    assert learning_rate_at(100, 100, config) == pytest.approx(0.2)
+
+
+def test_warm_up_below_one_is_a_share_and_above_a_number_of_steps():
+    assert warmup_steps(TrainConfig(warmup=0.05), 200) == 10
+    assert warmup_steps(TrainConfig(warmup=7), 200) == 7
+    assert learning_rate_at(1, 200, TrainConfig(learning_rate=1.0, warmup=0)) > 0.99
+
+
+def test_adamw_is_bias_corrected_and_decays_nothing_by_default():
+    # With bias correction the first update of Adam is the learning rate, whatever the gradient.
+    optimizer = build_optimizer(TrainConfig())
+    optimizer.learning_rate = mx.array(0.1)
+
+    moved = optimizer.apply_gradients({"w": mx.array([0.003, -20.0])}, {"w": mx.array([1.0, 1.0])})
+
+    np.testing.assert_allclose(np.array(moved["w"]), [0.9, 1.1], rtol=1e-4)
