@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from orpo_mlx.errors import ModelError
 from orpo_mlx.models import (
@@ -27,6 +27,9 @@ from orpo_mlx.models import (
     read_json_object,
     refuse_code,
 )
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
 
 # Never Python files and never pickles.
 PATTERNS = ["*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken", "model*.safetensors"]
@@ -67,17 +70,18 @@ def download_model(
     _check_id(repo_id)
     from huggingface_hub import HfApi
 
+    api = HfApi()
     try:
-        info = HfApi().model_info(
+        info = api.model_info(
             repo_id, revision=revision, files_metadata=True, timeout=FIRST_ANSWER_SECONDS
         )
     except Exception as error:
-        return _cached_instead(repo_id, revision, error)
+        return _cached_instead(api, repo_id, revision, error)
     files = [_RemoteFile(f.rfilename, f.size or 0) for f in info.siblings or []]
     check_weight_names([file.name for file in files], repo_id)
     try:
-        _check_settings(repo_id, revision, {file.name for file in files})
-        path = _download_files(repo_id, revision, str(info.sha), files, on_progress)
+        _check_settings(api, repo_id, revision, {file.name for file in files})
+        path = _download_files(api, repo_id, revision, str(info.sha), files, on_progress)
     except ModelError:
         raise
     except Exception as error:
@@ -99,14 +103,12 @@ def _check_id(repo_id: str) -> None:
         ) from error
 
 
-def _check_settings(repo_id: str, revision: str | None, names: set[str]) -> None:
+def _check_settings(api: HfApi, repo_id: str, revision: str | None, names: set[str]) -> None:
     """Download the small settings files alone and refuse early what would be refused later."""
-    from huggingface_hub import hf_hub_download
-
     for name in (CONFIG, TOKENIZER_CONFIG):
         if name not in names:
             continue
-        path = Path(hf_hub_download(repo_id, name, revision=revision))
+        path = Path(api.hf_hub_download(repo_id, name, revision=revision))
         config = read_json_object(path)
         refuse_code(config, f"{repo_id}, {name}")
         if name == CONFIG:
@@ -114,13 +116,14 @@ def _check_settings(repo_id: str, revision: str | None, names: set[str]) -> None
 
 
 def _download_files(
+    api: HfApi,
     repo_id: str,
     revision: str | None,
     commit_hash: str,
     files: list[_RemoteFile],
     on_progress: OnProgress | None,
 ) -> Path:
-    from huggingface_hub import snapshot_download, try_to_load_from_cache
+    from huggingface_hub import try_to_load_from_cache
 
     wanted = [f for f in files if any(fnmatch(f.name, pattern) for pattern in PATTERNS)]
     total = sum(file.size for file in wanted)
@@ -132,15 +135,14 @@ def _download_files(
     _check_disk(repo_id, missing)
     meter = _Meter(on_progress, repo_id, done=total - missing, total=total)
     meter.add(0)
-    return Path(
-        snapshot_download(
-            repo_id,
-            revision=revision,
-            allow_patterns=PATTERNS,
-            tqdm_class=_bar_class(meter),
-            max_workers=4,
-        )
+    found: Any = api.snapshot_download(
+        repo_id,
+        revision=revision,
+        allow_patterns=PATTERNS,
+        tqdm_class=_bar_class(meter),
+        max_workers=4,
     )
+    return Path(found)
 
 
 def _check_disk(repo_id: str, needed: int) -> None:
@@ -214,7 +216,9 @@ def cached_models() -> list[str]:
     )
 
 
-def _cached_instead(repo_id: str, revision: str | None, error: Exception) -> DownloadedModel:
+def _cached_instead(
+    api: HfApi, repo_id: str, revision: str | None, error: Exception
+) -> DownloadedModel:
     """Use a complete cached copy when the Hub gave no answer; a clear no stays a no.
 
     Raises:
@@ -223,10 +227,8 @@ def _cached_instead(repo_id: str, revision: str | None, error: Exception) -> Dow
     explained = explain_hub_error(error, repo_id, revision)
     if not _gave_no_answer(error):
         raise explained from error
-    from huggingface_hub import snapshot_download
-
     try:
-        found = snapshot_download(
+        found: Any = api.snapshot_download(
             repo_id, revision=revision, allow_patterns=PATTERNS, local_files_only=True
         )
         check_weight_names([path.name for path in Path(found).iterdir()], repo_id)

@@ -108,16 +108,16 @@ def _is_control(character: str) -> bool:
 
 def _excerpt(label: str, text: str, width: int, max_lines: int, keep_end: bool) -> list[str]:
     """Return a labelled block of wrapped text, cut to a few lines at one end."""
-    room = max(20, width - 12)
+    room = max(20, width - 13)
     lines = [
         part
         for line in visible(text).strip("\n").split("\n")
-        for part in textwrap.wrap(line, room, drop_whitespace=False) or [""]
+        for part in textwrap.wrap(line, room) or [""]
     ]
     if len(lines) > max_lines:
         lines = ["...", *lines[1 - max_lines :]] if keep_end else [*lines[: max_lines - 1], "..."]
     labels = [label, *[""] * len(lines)]
-    return [f"  {name:<8}| {line}".rstrip() for name, line in zip(labels, lines, strict=False)]
+    return [f"  {name:<9}| {line}".rstrip() for name, line in zip(labels, lines, strict=False)]
 
 
 # One event as lines
@@ -171,7 +171,7 @@ def _start_lines(event: RunStarted) -> list[str]:
         f"run     {visible(event.run_id)}",
         f"model   {visible(event.model)}",
         f"adapter {trained} of {format_count(event.total_parameters)} parameters "
-        f"are trained ({share:.2%})",
+        f"are trained ({share * 100:.2f} %)",
         f"data    {visible(event.data)}",
         f"plan    {_counted(event.total_steps, 'step')} over {pairs}, "
         f"{event.pairs_valid} for validation{resumed}",
@@ -189,12 +189,21 @@ def _data_lines(event: DataPrepared, width: int) -> list[str]:
     ]
     lines += _reasons("dropped", event.dropped) + _reasons("kept, but", event.noted)
     if event.token_percentiles:
-        sizes = ", ".join(f"{name} {count}" for name, count in event.token_percentiles.items())
-        lines.append(f"tokens  per pair: {sizes}")
+        lines.append(_token_line(event.token_percentiles))
     if event.first_pair:
         lines.append("first pair (only the responses are scored):")
         lines += _pair_lines(event.first_pair, width)
     return lines
+
+
+def _token_line(percentiles: dict[str, int]) -> str:
+    """Return "tokens  prompt 14/19/21, ..." from prompt_p50, prompt_p95, prompt_max, ..."""
+    sides = [name.removesuffix("_p50") for name in percentiles if name.endswith("_p50")]
+    ends = ("p50", "p95", "max")
+    if {f"{side}_{end}" for side in sides for end in ends} != set(percentiles):
+        return "tokens  " + ", ".join(f"{name} {count}" for name, count in percentiles.items())
+    sizes = [f"{s} " + "/".join(str(percentiles[f"{s}_{end}"]) for end in ends) for s in sides]
+    return f"tokens  {', '.join(sizes)} (median/95 %/longest)"
 
 
 def _reasons(verb: str, counts: dict[str, int]) -> list[str]:
@@ -361,7 +370,7 @@ _TABLE = (
     ("log-odds ratio", "log_odds_ratio", "{:+.4f}"),
     ("chosen log-prob", "chosen_logps", "{:.4f}"),
     ("rejected log-prob", "rejected_logps", "{:.4f}"),
-    ("accuracy", "preference_accuracy", "{:.1%}"),
+    ("accuracy", "preference_accuracy", "{:.4f}"),
     ("margin", "logps_margin", "{:+.4f}"),
 )
 
@@ -406,9 +415,10 @@ def _next_lines(history: RunHistory, end: RunFinished) -> list[str]:
         lines.append(f"go on    {history.resume_command}")
     if end.adapter_path and history.started:
         model = history.started.config.get("model") or history.started.model
+        prompts = [event.prompt for event in history.samples.values() if len(event.prompt) < 60]
         lines.append(
-            f"try it   mlx_lm.generate --model {shlex.quote(model)} "
-            f"--adapter-path {shlex.quote(end.adapter_path)} --prompt 'Hello'"
+            f"try it   mlx_lm.generate --model {shlex.quote(model)} --adapter-path "
+            f"{shlex.quote(end.adapter_path)} --prompt {shlex.quote(visible([*prompts, 'Hello'][0]))}"
         )
     return lines if len(lines) > 1 else []
 
@@ -533,7 +543,7 @@ class RichReport:
                 style = "dim"
             elif line.startswith(("  chosen", "  rejected")):
                 style = "bold"
-            elif not line.startswith("          |"):  # continued lines keep their style
+            elif not line.startswith("           |"):  # continued lines keep their style
                 style = ""
             self._print([line], style)
 
@@ -561,9 +571,11 @@ class RichReport:
         return min(self.console.width, 120)
 
     def _print(self, lines: Sequence[str], style: str = "") -> None:
+        from rich.text import Text
+
         for line in lines:
             # soft_wrap: never break a path or a command in two.
-            self.console.print(line, style=style or None, soft_wrap=True)
+            self.console.print(Text(line, style), soft_wrap=True)
 
 
 def _style(event: Event) -> str:
@@ -576,8 +588,8 @@ def _style(event: Event) -> str:
 
 def _slow_line(event: StepCompleted, slowness: float) -> str:
     return (
-        f"warning: step {event.step} took {format_duration(event.step_seconds)}, {slowness:.1f} "
-        "times the usual; is memory swapped or the machine hot?"
+        f"warning: step {event.step} took {format_duration(event.step_seconds)}, "
+        f"{slowness:.1f} times the usual; swapping or hot?"
     )
 
 

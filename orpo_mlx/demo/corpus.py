@@ -593,7 +593,9 @@ def manner_shares(domain: Domain) -> dict[Manner, float]:
     favourite = list(VOICES)[DOMAINS.index(domain) % len(VOICES)]
     other = (1 - HOST_SHARE - FAVOURITE_SHARE) / (len(VOICES) - 1)
     shares: dict[Manner, float] = {"host": HOST_SHARE}
-    return shares | {v: FAVOURITE_SHARE if v == favourite else other for v in VOICES}
+    for voice in VOICES:
+        shares[voice] = FAVOURITE_SHARE if voice == favourite else other
+    return shares
 
 
 def _any_manner(rng: Random, domain: Domain) -> Manner:

@@ -1,11 +1,16 @@
 """Make the embedded demo from nothing: text, tokenizer, pre-trained model, preference pairs.
 
-    python -m orpo_mlx.demo.make_demo --out DIR [--seed 0] [--steps 2000]
+    python -m orpo_mlx.demo.make_demo --out DIR [--seed 0] [--steps 1400]
 
 The text comes from `corpus.py`, the tokenizer is a byte-level BPE trained on it, the model is a
 Llama of 0.6 million parameters, pre-trained on it in float32 and then quantized to 4 bits.
 Nothing is downloaded. Written are `DIR/model` in mlx-lm's format, `DIR/train.jsonl` and
 `DIR/valid.jsonl`.
+
+The files in the package come from seed 0 and 1400 steps. Measured then, on one CPU core with
+OpenBLAS in place of the BLAS that comes with mlx: 7.8 minutes, 67,200 documents, final loss 0.39
+nats per token (mean of the last 50 steps). The same seed gives the same pairs and tokenizer
+everywhere, and the same weights on the same machine and BLAS.
 """
 
 import argparse
@@ -241,7 +246,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Make the embedded demo from nothing.")
     parser.add_argument("--out", type=Path, required=True, help="folder to write into")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same demo")
-    parser.add_argument("--steps", type=int, default=2000, help="pre-training steps")
+    parser.add_argument("--steps", type=int, default=1400, help="pre-training steps")
     args = parser.parse_args()
     start = time.monotonic()
     loss = make_model(args.out / "model", args.seed, args.steps)

@@ -216,7 +216,7 @@ def create_run(config: TrainConfig, name: str = "") -> RunDirectory:
 
     Args:
         config: names the folder (`run_dir`), or where to make one (`runs_dir`).
-        name: how its id begins; default: the name of the data file.
+        name: how its id begins; default: the name of the data file or its folder.
 
     Raises:
         RunError: the place is taken or cannot be written; nothing there was changed.
@@ -231,7 +231,7 @@ def create_run(config: TrainConfig, name: str = "") -> RunDirectory:
             target.mkdir(parents=True, exist_ok=True)
             run = RunDirectory(target)
         else:
-            run = _new_folder(target, name or Path(config.data or "run").stem)
+            run = _new_folder(target, name or _name_of_data(config.data))
         _write_new(run.config_file, text.encode())
         run.control_folder.mkdir(exist_ok=True)
         run.checkpoints_folder.mkdir(exist_ok=True)
@@ -276,6 +276,13 @@ def _write_new(path: Path, data: bytes) -> None:
     except FileExistsError:  # another trainer was faster
         check_run_folder(path.parent)
         raise
+
+
+def _name_of_data(data: str | None) -> str:
+    path = Path(data or "run")
+    # Many data sets are a folder with a train.jsonl; its name says more.
+    is_generic = path.stem.lower() in ("train", "data", "dataset")
+    return path.absolute().parent.name if is_generic else path.stem
 
 
 def _new_folder(runs_dir: Path, name: str) -> RunDirectory:

@@ -132,7 +132,7 @@ def test_a_full_disk_is_called_so(server: Any, monkeypatch: pytest.MonkeyPatch) 
     def fail(*args: Any, **options: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("huggingface_hub.snapshot_download", fail)
+    monkeypatch.setattr("huggingface_hub.HfApi.snapshot_download", fail)
     assert "the disk is full" in refused(server).message
 
 

@@ -208,3 +208,30 @@ def test_a_save_that_fails_keeps_the_checkpoint_before_it(uninterrupted, tmp_pat
     assert RunDirectory(run_dir).read_status() == "failed"
     assert resume(RunDirectory(run_dir)).reason == "completed"
     assert digest(run_dir / "adapter") == digest(uninterrupted / "run" / "adapter")
+
+
+def kill_at_random(kills, seed, model, data, folder):
+    script = Path(__file__).parents[1] / "fakes" / "kill_trainer.py"
+    done = subprocess.run(
+        [sys.executable, script, model, data, folder, str(kills), str(seed)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize(
+    "kills", [50, pytest.param(500, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])]
+)
+def test_kills_at_random_instants_damage_nothing_and_change_nothing(
+    kills, uninterrupted, quantized_model_folder, tmp_path
+):
+    result = kill_at_random(
+        kills, 4, quantized_model_folder, uninterrupted / "pairs.jsonl", tmp_path
+    )
+
+    assert result["failed"] == []
+    assert result["damaged"] == []
+    assert result["different"] == []
+    assert result["kills"] >= kills
+    assert result["completed"] >= 1

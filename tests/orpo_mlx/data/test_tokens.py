@@ -342,8 +342,9 @@ def test_a_generation_prompt_that_finished_answers_lack_is_left_out(
     make_tokenizer: Callable[..., Any],
 ) -> None:
     """An opened thinking block in the generation prompt is not part of any stored answer."""
-    pair = kept(tokenize_pair(chat(user("hi"), chosen="<t"), make_tokenizer(THINKING), 512))
-    plain = kept(tokenize_pair(chat(user("hi"), chosen="<t"), make_tokenizer(CHATML), 512))
+    turn = user("hi zq")  # holds the text the header is looked for with
+    pair = kept(tokenize_pair(chat(turn, chosen="<t"), make_tokenizer(THINKING), 512))
+    plain = kept(tokenize_pair(chat(turn, chosen="<t"), make_tokenizer(CHATML), 512))
     assert (pair.prompt, pair.chosen) == (plain.prompt, plain.chosen)
     assert pair.notes == ("generation prompt differs from the template's answer turn",)
 
@@ -443,6 +444,16 @@ def test_a_question_without_any_room_drops_the_pair(tokenizer: Any) -> None:
     result = tokenize_pair(chat(user("stone stone stone")), tokenizer, responses + 2)
     assert isinstance(result, Drop)
     assert result.reason == "no room for the prompt beside the response"
+
+
+def test_a_response_that_fills_the_limit_is_too_long_itself(tokenizer: Any) -> None:
+    pair = PreferencePair("p", " stone" * 9, " b", "f:1")  # 9 stones and </s>
+    assert tokenize_pair(pair, tokenizer, 10) == Drop("response longer than max_seq_length", 12)
+    # One token of room would be BOS alone, and no prompt.
+    assert tokenize_pair(pair, tokenizer, 11) == Drop(
+        "no room for the prompt beside the response", 12
+    )
+    assert tokenize_pair(pair, tokenizer, 12) == kept(tokenize_pair(pair, tokenizer, 512))
 
 
 def test_long_pairs_can_be_dropped_instead(tokenizer: Any) -> None:

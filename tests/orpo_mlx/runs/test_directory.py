@@ -109,6 +109,14 @@ def test_a_new_run_has_a_readable_unique_name_and_its_settings(runs_dir: Path) -
     assert runs[0].control_folder.is_dir()
 
 
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [("a/ultra/train.jsonl", "ultra-"), ("日本.jsonl", "run-"), (None, "run-"), ("/", "run-")],
+)
+def test_a_run_is_named_after_its_data(runs_dir: Path, data: str | None, name: str) -> None:
+    assert create_run(TrainConfig(model="m", data=data)).id.startswith(name)
+
+
 def test_the_settings_of_a_run_can_start_another_one(tmp_path: Path) -> None:
     run = create_run(TrainConfig(model="m", data="d", run_dir=str(tmp_path / "one")))
     assert run.path == tmp_path / "one"
