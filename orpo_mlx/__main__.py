@@ -18,7 +18,7 @@ from orpo_mlx.command_line import (
     run_command,
     version_text,
 )
-from orpo_mlx.errors import ConfigError, RunError
+from orpo_mlx.errors import ConfigError, TrainingError
 from orpo_mlx.runs.control import RequestName, is_acknowledged, send_request
 from orpo_mlx.runs.directory import RunDirectory, runs_folder
 from orpo_mlx.runs.events import EventReader, Record, RunFailed
@@ -155,7 +155,7 @@ def _watch(argv: list[str]) -> int:
         close()
     status = run.read_status()
     if status == "crashed":
-        raise RunError(
+        raise TrainingError(
             f"run {run.id}: its process ended without a word",
             f"See {run.log_file if run.log_file.exists() else run.path}; "
             f"go on with `orpo-mlx resume {run.id}`.",

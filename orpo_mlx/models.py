@@ -394,7 +394,8 @@ def load_tokenizer(folder: ModelFolder | Path, chat_template: str | None = None)
     except Exception as error:  # every damaged file has its own kind; see the module docstring
         raise ModelError(
             f"{path}: the tokenizer cannot be read ({_describe(error)}).",
-            "Copy or download tokenizer.json and tokenizer_config.json again.",
+            "Copy or download tokenizer.json, tokenizer_config.json and config.json again; the "
+            "tokenizer is built from all three.",
         ) from error
     if template is not None:
         _set_template(tokenizer, template)
@@ -641,4 +642,6 @@ def _describe(error: Exception) -> str:
 
 def _first_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:200] if lines else type(error).__name__
+    # Some name the field on the first line and the reason on the next.
+    text = " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1])
+    return text[:200] or type(error).__name__

@@ -14,7 +14,7 @@ from typing import Any
 
 from orpo_mlx import adapter, models
 from orpo_mlx.config import TrainConfig, iter_settings
-from orpo_mlx.data import batches, sources, tokens
+from orpo_mlx.data import batches, formats, sources, tokens
 from orpo_mlx.data.pairs import Account, Batch, TokenPair
 from orpo_mlx.errors import ConfigError, DataError
 from orpo_mlx.losses import Objective
@@ -32,6 +32,8 @@ class PreparedData:
     account: Account
     layout: str
     hashes: dict[str, str]
+    notes: list[str]
+    """What the user should know about data and template."""
 
 
 @dataclass(frozen=True)
@@ -73,10 +75,11 @@ def prepare(config: TrainConfig, on_progress: Callable[..., None] | None = None)
     """
     folder = models.resolve_model(required(config, "model"), config.revision, on_progress)
     tokenizer = models.load_tokenizer(folder, config.chat_template)
-    data = prepare_data(config, tokenizer)
+    vocab_size = models.read_json_object(folder.path / models.CONFIG).get("vocab_size")
+    data = prepare_data(config, tokenizer, vocab_size, folder.name)
     start = Path(config.init_adapter).expanduser() if config.init_adapter else None
     spec = adapter.read_adapter_spec(start) if start else None
-    loaded = models.load_model(folder, config.chat_template)
+    loaded = models.load_model(folder, tokenizer)
     spec = spec or adapter.build_adapter_spec(config, loaded.model)
     adapter.attach_adapter(loaded.model, spec, config.seed)
     if start:
@@ -109,19 +112,31 @@ def required(config: TrainConfig, name: str) -> str:
     return value
 
 
-def prepare_data(config: TrainConfig, tokenizer: Any) -> PreparedData:
+def prepare_data(
+    config: TrainConfig, tokenizer: Any, vocab_size: int | None = None, model: str = "the model"
+) -> PreparedData:
     """Read, tokenize, split and count the pairs.
 
     Raises:
         DataError: a file cannot be read, or too little is left to train on.
+        ModelError: the data holds messages and the model has no usable chat template.
     """
     path = Path(required(config, "data")).expanduser()
-    prepared = _prepare_file(path, tokenizer, config)
+
+    def prepared_file(path: Path) -> tuple[tokens.Prepared, list[str]]:
+        rows = sources.read_rows(path)
+        notes = _check_template(rows, tokenizer, model)
+        return (
+            tokens.prepare_rows(rows, tokenizer, config.max_seq_length, vocab_size=vocab_size),
+            notes,
+        )
+
+    prepared, notes = prepared_file(path)
     hashes = {"data": sources.content_hash(path)}
     train, valid = prepared.pairs, []
     if config.valid_data:
         valid_path = Path(config.valid_data).expanduser()
-        valid = _prepare_file(valid_path, tokenizer, config).pairs
+        valid = prepared_file(valid_path)[0].pairs
         hashes["valid_data"] = sources.content_hash(valid_path)
     elif config.valid_fraction > 0:
         train, valid = tokens.split_pairs(train, config.valid_fraction, config.seed)
@@ -131,12 +146,24 @@ def prepare_data(config: TrainConfig, tokenizer: Any) -> PreparedData:
             f"{config.micro_batch_size}",
             f"Lower --micro-batch-size to {max(1, len(train))} or less, or add pairs.",
         )
-    return PreparedData(train, valid, prepared.account, prepared.layout, hashes)
+    return PreparedData(train, valid, prepared.account, prepared.layout, hashes, notes)
 
 
-def _prepare_file(path: Path, tokenizer: Any, config: TrainConfig) -> tokens.Prepared:
-    rows = sources.read_rows(path)
-    return tokens.prepare_rows(rows, tokenizer, config.max_seq_length)
+def _check_template(rows: list[sources.Row], tokenizer: Any, model: str) -> list[str]:
+    """Dry-run the chat template if the data needs one; returns what the user should know."""
+    if formats.needs_template(rows):
+        report = models.check_chat_template(tokenizer, model)
+        if not report.supports_system:
+            return [
+                "the chat template takes no system message, so system texts are put before the "
+                f"first user turn (it says: {report.system_error or 'nothing, it drops them'})"
+            ]
+    elif tokenizer.has_chat_template and not formats.is_tokenized(rows):
+        return [
+            "prompt, chosen and rejected are plain text, so this model's chat template is not "
+            "used; for chat answers give them as messages (role, content)"
+        ]
+    return []
 
 
 def objective(config: TrainConfig) -> Objective:

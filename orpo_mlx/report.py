@@ -416,10 +416,9 @@ def _next_lines(history: RunHistory, end: RunFinished) -> list[str]:
     if end.adapter_path and history.started:
         model = history.started.config.get("model") or history.started.model
         prompts = [event.prompt for event in history.samples.values() if len(event.prompt) < 60]
-        lines.append(
-            f"try it   mlx_lm.generate --model {shlex.quote(model)} --adapter-path "
-            f"{shlex.quote(end.adapter_path)} --prompt {shlex.quote(visible([*prompts, 'Hello'][0]))}"
-        )
+        words = ["mlx_lm.generate", "--model", model, "--adapter-path", end.adapter_path]
+        words += ["--prompt", visible([*prompts, "Hello"][0])]
+        lines.append(f"try it   {shlex.join(words)}")
     return lines if len(lines) > 1 else []
 
 

@@ -249,6 +249,23 @@ def _announce(run: TrainingRun, resumed_from: int) -> None:
         )
     )
     run.emit(_data_event(prepared))
+    for note in _notes(prepared):
+        run.emit(events.NoteLogged("warning", note))
+
+
+def _notes(prepared: Prepared) -> list[str]:
+    """Return what the user should know before the first step."""
+    from orpo_mlx.optim import warmup_steps
+
+    notes = [prepared.folder.note] if prepared.folder.note else []
+    notes += prepared.data.notes
+    warm, total = warmup_steps(prepared.config, prepared.total_steps), prepared.total_steps
+    if warm >= total:
+        notes.append(
+            f"the warm-up takes {warm} steps and the run has {total}: the full learning rate is "
+            "reached at the end or never; lower --warmup"
+        )
+    return notes
 
 
 def _data_event(prepared: Prepared) -> events.DataPrepared:
@@ -424,6 +441,8 @@ def dry_run(config: TrainConfig, report: Report) -> int:
 
     prepared = prepare(config, report.progress)
     report.handle(_data_event(prepared))
+    for note in _notes(prepared):
+        report.handle(events.NoteLogged("warning", note))
     text = f"dry run: {prepared.total_steps} steps would follow; nothing was written"
     report.handle(events.NoteLogged("info", text))
     return 0

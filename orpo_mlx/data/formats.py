@@ -66,6 +66,20 @@ def detect_layout(rows: Sequence[Row]) -> Layout:
     raise _unknown_layout(columns, rows[0].source)
 
 
+def needs_template(rows: Sequence[Row]) -> bool:
+    """Tell whether the rows become chat messages, which a chat template must render.
+
+    Raises:
+        DataError: as `detect_layout`.
+    """
+    return detect_layout(rows).to_pair not in (_text_pair, _token_pair)
+
+
+def is_tokenized(rows: Sequence[Row]) -> bool:
+    """Tell whether the rows are token ids already."""
+    return detect_layout(rows).to_pair is _token_pair
+
+
 def to_pairs(rows: Sequence[Row], layout: Layout, account: Account) -> list[Pair]:
     """Convert rows, counting the dropped ones (and all read) in `account`.
 
