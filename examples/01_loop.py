@@ -106,7 +106,9 @@ def log_odds(logp: mx.array) -> mx.array:
     return logp - log1mexp(logp)
 
 
-def orpo_loss(ids: mx.array, is_real: mx.array, is_answer: mx.array) -> mx.array:
+def orpo_loss(
+    model: nn.Module, ids: mx.array, is_real: mx.array, is_answer: mx.array
+) -> mx.array:
     """Return the loss of one batch, in nats."""
     # The one-token shift: position t predicts token t + 1. Masks move together with the targets.
     logits = model(ids[:, :-1]).astype(mx.float32)  # [2B, T-1, V]; half precision loses digits
@@ -127,7 +129,7 @@ def orpo_loss(ids: mx.array, is_real: mx.array, is_answer: mx.array) -> mx.array
 
 # MLX leaves Adam's bias correction off unless asked; without it the first steps are too large.
 optimizer = optimizers.AdamW(args.learning_rate, weight_decay=0.0, bias_correction=True)
-loss_and_grad = nn.value_and_grad(model, lambda model, *batch: orpo_loss(*batch))
+loss_and_grad = nn.value_and_grad(model, orpo_loss)  # of what is not frozen: the adapter
 
 for step in range(1, args.steps + 1):
     first = (step - 1) * BATCH % len(pairs)

@@ -23,7 +23,7 @@ from orpo_mlx.runs.control import RequestName, is_acknowledged, send_request
 from orpo_mlx.runs.directory import RunDirectory, runs_folder
 from orpo_mlx.runs.events import EventReader, Record, RunFailed
 from orpo_mlx.runs.listing import find_run, list_runs
-from orpo_mlx.settings_file import nearest_name
+from orpo_mlx.suggestions import nearest_name
 
 _POLL_SECONDS = 0.25
 

@@ -24,10 +24,11 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten, tree_unflatten
 
 from orpo_mlx import __version__
-from orpo_mlx.config import TrainConfig, adapter_scale, did_you_mean
+from orpo_mlx.config import TrainConfig, adapter_scale
 from orpo_mlx.durable import sync_descriptor, sync_directory, write_atomically
 from orpo_mlx.errors import AdapterError, ConfigError
 from orpo_mlx.import_gate import check_safetensors, load_checked
+from orpo_mlx.suggestions import did_you_mean
 
 WEIGHTS_FILE = "adapters.safetensors"
 CONFIG_FILE = "adapter_config.json"

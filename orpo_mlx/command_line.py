@@ -22,12 +22,12 @@ from orpo_mlx.errors import ConfigError, OrpoError
 from orpo_mlx.runs.directory import RunDirectory
 from orpo_mlx.runs.listing import find_run
 from orpo_mlx.settings_file import (
-    nearest_name,
     overruled_settings,
     read_settings,
     with_absolute_paths,
     write_settings,
 )
+from orpo_mlx.suggestions import nearest_name
 
 Output = Literal["rich", "quiet", "json"]
 

@@ -15,6 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic.fields import FieldInfo
 
 from orpo_mlx.errors import ConfigError
+from orpo_mlx.suggestions import did_you_mean
 
 GROUPS = {
     "model": "Model",
@@ -426,9 +427,22 @@ def build_config(values: dict[str, Any], origins: dict[str, str] | None = None) 
     except ValidationError as error:
         problems = [_describe(problem, origins) for problem in error.errors()]
         raise _refused(problems) from None
-    if problems := list(conflicts(config, given=set(values))):
-        raise _refused(problems)
+    require_consistent(config, given=set(values))
     return config
+
+
+def require_consistent(config: TrainConfig, given: set[str] | None = None) -> None:
+    """Refuse settings that contradict each other.
+
+    Args:
+        config: the settings.
+        given: names set on purpose (default: those the constructor was given).
+
+    Raises:
+        ConfigError: listing every conflict.
+    """
+    if problems := list(conflicts(config, config.model_fields_set if given is None else given)):
+        raise _refused(problems)
 
 
 def _describe(problem: Any, origins: dict[str, str]) -> str:
@@ -438,14 +452,6 @@ def _describe(problem: Any, origins: dict[str, str]) -> str:
     if name not in known:
         return f"{where}: there is no such setting{did_you_mean(name, known)}"
     return f"{where}: found {problem['input']!r}, needs {known[name].allowed}"
-
-
-def did_you_mean(name: str, known: Any) -> str:
-    """Return ". Did you mean X?" for the nearest known name, or ""."""
-    import difflib
-
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f". Did you mean {near[0]}?" if near else ""
 
 
 def _refused(problems: list[str]) -> ConfigError:

@@ -19,9 +19,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orpo_mlx.config import did_you_mean
 from orpo_mlx.errors import ConfigError, ModelError
 from orpo_mlx.import_gate import MODEL_DTYPES, check_not_placeholder, check_safetensors
+from orpo_mlx.suggestions import did_you_mean
 
 CONFIG = "config.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"

@@ -189,14 +189,20 @@ def count_steps(config: TrainConfig, pairs: int) -> int:
     return max(1, math.ceil(config.epochs * steps_per_epoch(config, pairs)))
 
 
+def settings_identity(config: TrainConfig) -> dict[str, Any]:
+    """Return the settings that a resumed run must share."""
+    return {
+        "settings": {
+            setting.name: getattr(config, setting.name)
+            for setting in iter_settings()
+            if not setting.may_change and setting.name not in FINGERPRINTED
+        }
+    }
+
+
 def identity(config: TrainConfig, fingerprint: str, hashes: dict[str, str]) -> dict[str, Any]:
     """Return what makes this run this run: settings that matter, and fingerprints of content."""
-    settings = {
-        setting.name: getattr(config, setting.name)
-        for setting in iter_settings()
-        if not setting.may_change and setting.name not in FINGERPRINTED
-    }
-    return {"settings": settings, "content": {"model": fingerprint, **hashes}}
+    return {**settings_identity(config), "content": {"model": fingerprint, **hashes}}
 
 
 def step_batches(prepared: Prepared, step: int) -> list[Batch]:

@@ -5,50 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from orpo_mlx.config import GROUPS, Setting, TrainConfig, build_config, iter_settings
 from orpo_mlx.errors import ConfigError
-
-SYNONYMS = {
-    "adapter_path": "run_dir",
-    "batch_size": "micro_batch_size",
-    "beta": "lam",
-    "gradient_accumulation_steps": "grad_accumulation_steps",
-    "gradient_checkpointing": "grad_checkpoint",
-    "iters": "steps",
-    "lambda": "lam",
-    "lora_alpha": "alpha",
-    "lora_layers": "num_layers",
-    "lora_rank": "rank",
-    "lr": "learning_rate",
-    "max_length": "max_seq_length",
-    "max_steps": "steps",
-    "num_train_epochs": "epochs",
-    "output_dir": "run_dir",
-    "per_device_train_batch_size": "micro_batch_size",
-    "r": "rank",
-    "resume_adapter_file": "init_adapter",
-    "steps_per_eval": "eval_every",
-    "steps_per_report": "report_every",
-}
-"""What other trainers call our settings; used for hints only."""
+from orpo_mlx.suggestions import nearest_name
 
 PATH_SETTINGS = ("model", "chat_template", "data", "valid_data", "init_adapter")
-
-
-def nearest_name(name: str, known: list[str]) -> str:
-    """Return the known name a mistyped one most likely means, or "" if none is near.
-
-    Other trainers' names count too, so that `lora_rnak` finds `rank`.
-    """
-    foreign = [other for other, ours in SYNONYMS.items() if ours in known]
-    near = get_close_matches(name, [*known, *foreign], n=1, cutoff=0.55)
-    if not near:
-        return ""
-    return near[0] if near[0] in known else SYNONYMS[near[0]]
 
 
 def read_settings(path: Path) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orpo_mlx.command_line import parse_train, run_command
-from orpo_mlx.config import TrainConfig
+from orpo_mlx.config import TrainConfig, require_consistent
 from orpo_mlx.errors import OrpoError, RunError, TrainingError
 from orpo_mlx.faults import explain
 from orpo_mlx.report import Report, build_report
@@ -33,11 +33,11 @@ from orpo_mlx.runs.directory import (
     RunDirectory,
     check_run_folder,
     create_run,
-    status_from_events,
     sweep,
 )
 
 if TYPE_CHECKING:
+    from orpo_mlx.checkpoint import FoundCheckpoint
     from orpo_mlx.data.pairs import Batch
     from orpo_mlx.preparation import Prepared
     from orpo_mlx.step import StepResult
@@ -97,12 +97,13 @@ def train(config: TrainConfig, *, report: Report | None = None) -> TrainResult:
     """
     from orpo_mlx.preparation import prepare
 
+    require_consistent(config)
     if config.run_dir:
         check_run_folder(Path(config.run_dir).expanduser().absolute())
     prepared = prepare(config, report.progress if report else None)
     directory = create_run(config)
     with directory.lock():
-        return _run(directory, prepared, report, resumed=False)
+        return _run(directory, prepared, report, Inbox(directory.control_folder))
 
 
 def resume(
@@ -121,32 +122,40 @@ def resume(
         RunError: it is finished, or another process trains it.
         CheckpointError: nothing to resume, or the run would not be the same.
     """
-    from orpo_mlx.checkpoint import find_newest
-    from orpo_mlx.preparation import prepare
+    from orpo_mlx.checkpoint import find_newest, require_same
+    from orpo_mlx.preparation import prepare, settings_identity
 
     with directory.lock():
-        if status_from_events(events.read_last_events(directory.events_file)) == "completed":
+        # Before the long preparation: a request sent during it is meant for this process.
+        inbox = Inbox(directory.control_folder)
+        if directory.last_status() == "completed":
             raise RunError(
                 f"{directory.path}: this run is finished; there is nothing to resume",
                 f"To train further start a new run with --init-adapter {directory.adapter_folder}.",
             )
-        find_newest(directory.checkpoints_folder)  # refuse before the weights are loaded
+        found = find_newest(directory.checkpoints_folder)
         config = directory.read_config().model_copy(update=overrides or {})
+        require_same(settings_identity(config), found.manifest)
         prepared = prepare(config, report.progress if report else None)
-        return _run(directory, prepared, report, resumed=True)
+        require_same(prepared.identity, found.manifest)
+        return _run(directory, prepared, report, inbox, found)
 
 
 def _run(
-    directory: RunDirectory, prepared: Prepared, report: Report | None, resumed: bool
+    directory: RunDirectory,
+    prepared: Prepared,
+    report: Report | None,
+    inbox: Inbox,
+    found: FoundCheckpoint | None = None,
 ) -> TrainResult:
     from orpo_mlx import checkpoint
 
     sweep(directory)
     checkpoint.sweep(directory.checkpoints_folder)
     with _event_sink(directory, report) as emit, SignalFlags() as signals:
-        run = _build_run(directory, prepared, emit, signals)
+        run = _build_run(directory, prepared, emit, inbox, signals)
         try:
-            _take_up(run, report) if resumed else _start(run)
+            _take_up(run, found, report) if found else _start(run)
             return _finish(run, _loop(run))
         except BaseException as error:
             raise _fail(run, error) from error
@@ -156,6 +165,7 @@ def _build_run(
     directory: RunDirectory,
     prepared: Prepared,
     emit: Callable[[events.Event], None],
+    inbox: Inbox,
     signals: SignalFlags,
 ) -> TrainingRun:
     from orpo_mlx.optim import build_optimizer
@@ -178,7 +188,7 @@ def _build_run(
         prepared=prepared,
         emit=emit,
         step=step,
-        inbox=Inbox(directory.control_folder),
+        inbox=inbox,
         signals=signals,
         heartbeat=Heartbeat(directory, prepared.total_steps),
         valid=valid_batches(prepared),
@@ -196,13 +206,11 @@ def _start(run: TrainingRun) -> None:
     run.save()
 
 
-def _take_up(run: TrainingRun, report: Report | None) -> None:
-    """Restore the newest valid checkpoint into the freshly prepared run."""
+def _take_up(run: TrainingRun, found: FoundCheckpoint, report: Report | None) -> None:
+    """Restore a checkpoint into the freshly prepared run."""
     from orpo_mlx.adapter import load_adapter_into
-    from orpo_mlx.checkpoint import find_newest, load_optimizer, read_progress, require_same
+    from orpo_mlx.checkpoint import load_optimizer, read_progress
 
-    found = find_newest(run.directory.checkpoints_folder)
-    require_same(run.prepared.identity, found.manifest)
     load_adapter_into(run.prepared.model, found.path, run.prepared.fingerprint)
     load_optimizer(found.path, run.step.optimizer)
     run.progress = read_progress(found.path)
@@ -425,9 +433,11 @@ def _event_sink(
     writer = events.EventWriter(directory.events_file)
 
     def emit(event: events.Event) -> None:
-        writer.write(event)
+        line = writer.write(event)
+        if isinstance(event, events.CheckpointSaved):
+            writer.sync()
         if report is not None:
-            report.handle(event)
+            report.handle(event, line)
 
     try:
         yield emit

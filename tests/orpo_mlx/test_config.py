@@ -14,11 +14,11 @@ from orpo_mlx.config import TrainConfig, adapter_scale, build_config, iter_setti
 from orpo_mlx.errors import ConfigError
 from orpo_mlx.settings_file import (
     load_config,
-    nearest_name,
     read_settings,
     with_absolute_paths,
     write_settings,
 )
+from orpo_mlx.suggestions import nearest_name
 
 SETTINGS = {setting.name: setting for setting in iter_settings()}
 
