@@ -40,7 +40,7 @@ model, config = load_model(args.model)
 tokenizer = load_tokenizer(args.model, eos_token_ids=config.get("eos_token_id"))
 model.freeze()
 mx.random.seed(0)  # lora_a starts random; lora_b starts at 0, so at first nothing has changed
-linear_to_lora_layers(model, len(model.layers), {"rank": 8, "scale": 2.0, "dropout": 0.0})
+linear_to_lora_layers(model, -1, {"rank": 8, "scale": 2.0, "dropout": 0.0})  # -1 = all blocks
 mx.eval(model.parameters())
 model.train()
 
@@ -75,7 +75,8 @@ def build_batch(pairs: list) -> tuple[mx.array, mx.array, mx.array]:
     rows = [(p, chosen) for p, chosen, _ in pairs] + [(p, rejected) for p, _, rejected in pairs]
     width = max(len(prompt) + len(answer) for prompt, answer in rows)
     ids = np.zeros((len(rows), width), np.int32)
-    is_real, is_answer = np.zeros(ids.shape, np.bool_), np.zeros(ids.shape, np.bool_)
+    is_real: np.ndarray = np.zeros(ids.shape, np.bool_)
+    is_answer: np.ndarray = np.zeros(ids.shape, np.bool_)
     for i, (prompt, answer) in enumerate(rows):
         end = len(prompt) + len(answer)
         ids[i, :end] = prompt + answer
@@ -106,9 +107,7 @@ def log_odds(logp: mx.array) -> mx.array:
     return logp - log1mexp(logp)
 
 
-def orpo_loss(
-    model: nn.Module, ids: mx.array, is_real: mx.array, is_answer: mx.array
-) -> mx.array:
+def orpo_loss(model: nn.Module, ids: mx.array, is_real: mx.array, is_answer: mx.array) -> mx.array:
     """Return the loss of one batch, in nats."""
     # The one-token shift: position t predicts token t + 1. Masks move together with the targets.
     logits = model(ids[:, :-1]).astype(mx.float32)  # [2B, T-1, V]; half precision loses digits

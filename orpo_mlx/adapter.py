@@ -465,7 +465,7 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
     if "peft_type" in config or (folder / "adapter_model.safetensors").exists():
         raise AdapterError(
             f"{folder}: this adapter is in PEFT's format; mlx-lm's format is needed here.",
-            "Convert it first: orpo-mlx import-peft FOLDER --out NEW_FOLDER.",
+            "Give it to --init-adapter, which imports it; what a run saves is in mlx-lm's format.",
         )
     return config
 
@@ -531,7 +531,7 @@ def load_adapter_into(
     if names and all(name.startswith("base_model.model.") for name in names):
         raise AdapterError(
             f"{path}: tensor names such as {next(iter(names))} are PEFT's; mlx-lm's are needed.",
-            "Convert it first: orpo-mlx import-peft FOLDER --out NEW_FOLDER.",
+            "Give it to --init-adapter, which imports it; what a run saves is in mlx-lm's format.",
         )
     arrays = load_checked(path, expected, within=folder)
     # The file may hold half precision; training goes on in the adapter's own.

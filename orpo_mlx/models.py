@@ -201,20 +201,26 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
 
 def refuse_code(config: dict[str, Any], where: str) -> None:
-    """Refuse a model that wants Python files of its own to be run.
+    """Refuse a model that cannot be loaded without running Python files of its own.
+
+    Many models that mlx-lm builds itself still name such files under `auto_map`; those load, and
+    the files are never run, because everything is loaded with `trust_remote_code=False`.
 
     Raises:
-        ModelError: `model_file` or `auto_map` is set.
+        ModelError: `model_file` is set, or `auto_map` for an architecture mlx-lm does not have.
     """
     for key in ("model_file", "auto_map"):
-        if config.get(key):
-            shown = json.dumps(config[key], default=str)[:120]
-            raise ModelError(
-                f"{where}: {key} asks to run code that comes with the model ({shown}). It is "
-                "refused and was not run.",
-                "Use a model that mlx-lm supports itself, such as one from mlx-community without "
-                f"{key}.",
-            )
+        if not config.get(key):
+            continue
+        if key == "auto_map" and config.get("model_type") in supported_model_types():
+            continue
+        shown = json.dumps(config[key], default=str)[:120]
+        raise ModelError(
+            f"{where}: {key} asks to run code that comes with the model ({shown}). It is "
+            "refused and was not run.",
+            f"Use a model that mlx-lm supports itself, such as one from mlx-community without "
+            f"{key}.",
+        )
 
 
 def check_model_type(config: dict[str, Any], where: str) -> None:
@@ -351,23 +357,32 @@ def _check_index(path: Path, names: list[str]) -> None:
         )
 
 
-def fingerprint(path: Path) -> str:
-    """Return a sha256 that another model will not share, fast.
+_SAMPLES, _SAMPLE_BYTES = 16, 1 << 16
 
-    Hashed are config.json, tokenizer.json, and of each weight file its name, size and header; the
-    weights themselves are not read.
+
+def fingerprint(path: Path) -> str:
+    """Return a sha256 that another model will not share, in well under a second.
+
+    Hashed are the configuration, tokenizer and template files, and of each weight file its name,
+    size, header and 16 samples of 64 kB: a base and its fine-tuned version differ nearly
+    everywhere, so reading all of it would prove no more.
     """
     digest = hashlib.sha256()
-    for name in (CONFIG, "tokenizer.json"):
+    for name in (CONFIG, "tokenizer.json", TOKENIZER_CONFIG, "chat_template.jinja"):
         file = path / name
         content = file.read_bytes() if file.exists() else b""
         digest.update(f"{name} {len(content)}\n".encode() + content)
     for name in check_weight_names([entry.name for entry in path.iterdir()], str(path)):
-        file = path / name
-        with file.open("rb") as stream:
+        size = (path / name).stat().st_size
+        digest.update(f"{name} {size}\n".encode())
+        with (path / name).open("rb") as stream:
             start = stream.read(8)
             header = stream.read(min(int.from_bytes(start, "little"), 100 << 20))
-        digest.update(f"{name} {file.stat().st_size}\n".encode() + start + header)
+            digest.update(start + header)
+            first, room = stream.tell(), size - stream.tell() - _SAMPLE_BYTES
+            for i in range(_SAMPLES):
+                stream.seek(first + max(0, room) * i // (_SAMPLES - 1))
+                digest.update(stream.read(_SAMPLE_BYTES))
     return digest.hexdigest()
 
 
@@ -397,6 +412,8 @@ def load_tokenizer(folder: ModelFolder | Path, chat_template: str | None = None)
             "Copy or download tokenizer.json, tokenizer_config.json and config.json again; the "
             "tokenizer is built from all three.",
         ) from error
+    # Rows that are too long are cut and counted by the data layer; transformers would warn too.
+    tokenizer._tokenizer.model_max_length = 1 << 40
     if template is not None:
         _set_template(tokenizer, template)
     return tokenizer

@@ -17,6 +17,7 @@ from orpo_mlx.config import TrainConfig, iter_settings
 from orpo_mlx.data import batches, formats, sources, tokens
 from orpo_mlx.data.pairs import Account, Batch, TokenPair
 from orpo_mlx.errors import ConfigError, DataError
+from orpo_mlx.export import peft
 from orpo_mlx.losses import Objective
 
 FINGERPRINTED = ("model", "revision", "data", "valid_data", "init_adapter", "chat_template")
@@ -78,11 +79,13 @@ def prepare(config: TrainConfig, on_progress: Callable[..., None] | None = None)
     vocab_size = models.read_json_object(folder.path / models.CONFIG).get("vocab_size")
     data = prepare_data(config, tokenizer, vocab_size, folder.name)
     start = Path(config.init_adapter).expanduser() if config.init_adapter else None
-    spec = adapter.read_adapter_spec(start) if start else None
+    spec = _starting_spec(start) if start else None
     loaded = models.load_model(folder, tokenizer)
     spec = spec or adapter.build_adapter_spec(config, loaded.model)
     adapter.attach_adapter(loaded.model, spec, config.seed)
-    if start:
+    if start and peft.is_peft(start):
+        peft.load_peft_into(loaded.model, start)
+    elif start:
         adapter.load_adapter_into(loaded.model, start, loaded.fingerprint, folder.name)
     return Prepared(
         config=config,
@@ -96,6 +99,13 @@ def prepare(config: TrainConfig, on_progress: Callable[..., None] | None = None)
         identity=identity(config, loaded.fingerprint, data.hashes),
         samples=[pair.prompt for pair in data.valid[: config.sample_prompts]],
     )
+
+
+def _starting_spec(folder: Path) -> adapter.AdapterSpec:
+    """Return how an adapter to start from is attached; read before the weights of the model."""
+    if peft.is_peft(folder):
+        return peft.read_peft_spec(folder)
+    return adapter.read_adapter_spec(folder)
 
 
 def required(config: TrainConfig, name: str) -> str:

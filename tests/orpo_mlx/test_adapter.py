@@ -548,7 +548,7 @@ def test_an_adapter_of_peft_is_named_and_the_way_in_is_shown(
         rewrite(saved, lambda arrays: {name: mx.ones((4, 64))})
     with pytest.raises(AdapterError, match="PEFT") as error:
         adapter.load_adapter_into(model, saved)
-    assert "import-peft" in error.value.what_to_do
+    assert "--init-adapter" in error.value.what_to_do
 
 
 @pytest.mark.parametrize(

@@ -191,7 +191,8 @@ def test_a_model_that_wants_code_is_refused_before_its_weights(
 ) -> None:
     folder = copy_folder(model_folder)
     config = json.loads((folder / file).read_text())
-    (folder / file).write_text(json.dumps({**config, "auto_map": {"AutoModel": "m.M"}}))
+    own = {"auto_map": {"AutoModel": "m.M"}, "model_type": "own"}
+    (folder / file).write_text(json.dumps({**config, **own}))
     server.add_model(REPO, folder)
     assert "asks to run code" in refused(server).message
     assert not [path for _, path in server.requests if "safetensors" in path]

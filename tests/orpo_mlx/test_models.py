@@ -165,7 +165,8 @@ def test_code_is_refused_and_neither_run_nor_asked_about(
 ) -> None:
     mark = folder / "ran"
     (folder / "evil.py").write_text(f"open({str(mark)!r}, 'w')")
-    edit_json(folder / file, **{key: value})
+    own_architecture = {"model_type": "evil"} if key == "auto_map" else {}
+    edit_json(folder / file, **{key: value}, **own_architecture)
     monkeypatch.setattr(sys, "stdin", io.StringIO("y\ny\ny\n"))
     for use in (models.check_model_folder, models.load_model):
         with pytest.raises(ModelError, match=f"{key} asks to run code") as error:
@@ -173,6 +174,25 @@ def test_code_is_refused_and_neither_run_nor_asked_about(
         assert str(folder / file) in error.value.message
     assert not mark.exists()
     assert sys.stdin.read() == "y\ny\ny\n"
+
+
+def test_code_that_mlx_lm_does_not_need_is_left_alone_and_the_model_loads(folder: Path) -> None:
+    mark = folder / "ran"
+    (folder / "evil.py").write_text(f"open({str(mark)!r}, 'w')")
+    edit_json(folder / "config.json", auto_map={"AutoModelForCausalLM": "evil.Model"})
+    assert models.load_model(folder).config["model_type"] == "llama"
+    assert not mark.exists()
+
+
+def test_other_weights_of_the_same_shape_have_another_fingerprint(
+    make_model_folder: Any, tmp_path: Path
+) -> None:
+    first, second = (make_model_folder(tmp_path / str(seed), seed=seed) for seed in (1, 2))
+    assert models.fingerprint(first) != models.fingerprint(second)
+    (first / "chat_template.jinja").write_text("{{ messages }}")
+    assert models.fingerprint(first) != models.fingerprint(
+        make_model_folder(tmp_path / "3", seed=1)
+    )
 
 
 def test_even_unchecked_a_tokenizer_runs_no_code(

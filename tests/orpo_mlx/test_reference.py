@@ -121,11 +121,12 @@ def test_first_batch_gradient_of_every_lora_parameter_equals_trl(
     assert total == pytest.approx(EXPECTED["grad_first_batch"]["total_norm"], rel=1e-5)
 
 
-def test_thirty_steps_from_the_command_line_equal_trl(tmp_path):
+@pytest.mark.parametrize("start", ["adapter_mlx", "adapter_peft"])
+def test_thirty_steps_from_the_command_line_equal_trl(tmp_path, start):
     run = tmp_path / "run"
     command = [
         "--model", CASE / "model", "--data", CASE / "data/chat/train.jsonl",
-        "--init-adapter", CASE / "adapter_mlx", "--run-dir", run,
+        "--init-adapter", CASE / start, "--run-dir", run,
         "--steps", "30", "--order", "file", "--batching", "fixed", "--micro-batch-size", "4",
         "--learning-rate", str(SETTINGS["learning_rate"]), "--schedule", "constant",
         "--warmup", "0", "--max-grad-norm", "0", "--weight-decay", "0",

@@ -173,7 +173,7 @@ def test_changed_data_is_refused(uninterrupted, tmp_path):
 
 def test_another_model_is_refused(uninterrupted, make_model_folder, tmp_path):
     run_dir = stopped_after(uninterrupted, 2, tmp_path)
-    other = make_model_folder(tmp_path / "other", quantized=True, seed=1, intermediate_size=160)
+    other = make_model_folder(tmp_path / "other", quantized=True, seed=1)
 
     with pytest.raises(CheckpointError, match=r"content\.model"):
         resume(RunDirectory(run_dir), {"model": str(other)})
