@@ -3,10 +3,11 @@
 #   make demo    set up, then train the built-in tiny model and show answers before and after
 #   make test    set up, then run the tests
 #   make check   lint, types, import rules
+#   make docs    write the generated tables of README.md anew
 #   make lock    resolve the dependencies anew into the two lock files
 #   make clean   remove the environment and caches
 
-.PHONY: help setup demo test test-slow check format lock wheel clean
+.PHONY: help setup demo test test-slow check format docs lock wheel clean
 
 CANDIDATES := $(PYTHON) python3.13 python3.12 python3.11 python3 python
 FIND := for p in $(CANDIDATES); do \
@@ -51,6 +52,9 @@ check: setup
 format: setup
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+docs: setup
+	@$(BIN)/python tests/regenerate_docs.py
 
 wheel: setup
 	@$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .

@@ -126,7 +126,7 @@ def orpo_loss(model: nn.Module, ids: mx.array, is_real: mx.array, is_answer: mx.
 
 # --- the training
 
-# MLX leaves Adam's bias correction off unless asked; without it the first steps are too large.
+# MLX leaves Adam's bias correction off unless asked: the first step would be 3 times too large.
 optimizer = optimizers.AdamW(args.learning_rate, weight_decay=0.0, bias_correction=True)
 loss_and_grad = nn.value_and_grad(model, orpo_loss)  # of what is not frozen: the adapter
 

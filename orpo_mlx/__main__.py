@@ -19,6 +19,7 @@ from orpo_mlx.command_line import (
     version_text,
 )
 from orpo_mlx.errors import ConfigError, TrainingError
+from orpo_mlx.run_history import RunHistory
 from orpo_mlx.runs.control import RequestName, is_acknowledged, send_request
 from orpo_mlx.runs.directory import RunDirectory, runs_folder
 from orpo_mlx.runs.events import EventReader, Record, RunFailed
@@ -79,22 +80,28 @@ examples:
   orpo-mlx train --demo
       train a tiny model on tiny pairs in about a minute, to see how a run looks
   orpo-mlx train --model mlx-community/Qwen3-0.6B-4bit --data pairs.jsonl
-      train on your own pairs; each line: {{"prompt": ..., "chosen": ..., "rejected": ...}}
+      train on your own pairs, one a line:
+      {{"prompt": "...", "chosen": "...", "rejected": "..."}}
 
 `orpo-mlx COMMAND --help` explains a command, `orpo-mlx --version` shows the version.
 """
+
+
+_RUNS_DIR_HELP = "Folder of all runs, if it is not $ORPO_MLX_HOME/runs or the user data folder."
 
 
 def _parse(name: str, argv: list[str], run: bool = True, **flags: str) -> dict[str, Any]:
     """Read a small command's options: RUN if it has one, --runs-dir, and the named switches."""
     command = COMMANDS[name]
     parser = Parser(
-        f"orpo-mlx {name}", command.help, usage=f"orpo-mlx {name} {command.usage} [options]"
+        f"orpo-mlx {name}",
+        f"{command.help[0].upper()}{command.help[1:]}.",
+        usage=f"orpo-mlx {name} {command.usage} [options]",
     )
     add_help_option(parser)
     if run:
         parser.add_argument("run", nargs="?", metavar="RUN", help="Id, its beginning, or path.")
-    parser.add_argument("--runs-dir", metavar="FOLDER", help="Folder of all runs.")
+    parser.add_argument("--runs-dir", metavar="FOLDER", help=_RUNS_DIR_HELP)
     parser.add_argument("--debug", action="store_true", help="Show tracebacks of errors.")
     for flag, help in flags.items():
         parser.add_argument(f"--{flag}", action="store_true", help=help)
@@ -170,7 +177,7 @@ def _viewer(given: dict[str, Any]) -> tuple[Show, Callable[[], None]]:
     if "json" in given:
         return report.show_raw, lambda: None
     if "plain" in given:
-        history = report.RunHistory()
+        history = RunHistory()
         return lambda records: report.show_plain(records, history), lambda: None
     reporter = report.RichReport()
 
@@ -199,7 +206,10 @@ def _follow(run: RunDirectory, show: Show) -> Record | None:
 
 def _stop(argv: list[str]) -> int:
     given = _parse(
-        "stop", argv, now="Do not finish the step.", wait="Return when the run has ended."
+        "stop",
+        argv,
+        now="End without saving: what came after the last checkpoint is lost.",
+        wait="Return when the run has ended.",
     )
     run = _find(given)
     send_request(run, "abort" if "now" in given else "stop")
@@ -226,7 +236,9 @@ def _asking(name: str, request: RequestName, done: str) -> Callable[[list[str]],
 
 
 COMMANDS: dict[str, Command] = {
-    "train": Command("[options]", "train; `orpo-mlx train --help` lists the settings", _train),
+    "train": Command(
+        "[options]", "train an adapter; `orpo-mlx train --help` lists the settings", _train
+    ),
     "runs": Command("[--json]", "list all runs", _runs),
     "resume": Command("RUN", "go on with a run from its newest checkpoint", _resume),
     "watch": Command("RUN [--plain|--json]", "follow a run; Ctrl-C leaves it alone", _watch),

@@ -249,13 +249,24 @@ def require_same(identity: dict[str, Any], manifest: dict[str, Any]) -> None:
     for key, new in _flatten(identity).items():
         old = _flatten(manifest).get(key, "(not recorded)")
         if old != new:
-            differences.append(f"  {key}: was {old!r}, is now {new!r}")
+            differences.append(f"  {_option(key)}: was {_shown(old)}, is now {_shown(new)}")
     if differences:
         raise CheckpointError(
             "the run cannot be resumed, because it would not be the same run:\n"
             + "\n".join(differences),
             "Put the old values back, or start a new run from this adapter: --init-adapter.",
         )
+
+
+def _option(key: str) -> str:
+    """Name an entry of the manifest as the option it comes from."""
+    group, _, name = key.partition(".")
+    return f"--{name.replace('_', '-')}" + (" (its content)" if group == "content" else "")
+
+
+def _shown(value: Any) -> str:
+    is_hash = isinstance(value, str) and len(value) == 64 and value.isalnum()
+    return value[:12] if is_hash else repr(value)
 
 
 def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

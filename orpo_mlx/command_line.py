@@ -46,7 +46,8 @@ examples:
   {prog} --demo
       train a tiny model on tiny pairs in about a minute, to see how a run looks
   {prog} --model mlx-community/Qwen3-0.6B-4bit --data pairs.jsonl
-      train on your own pairs; each line: {{"prompt": ..., "chosen": ..., "rejected": ...}}
+      train on your own pairs, one a line:
+      {{"prompt": "...", "chosen": "...", "rejected": "..."}}
 """
 
 
@@ -143,8 +144,9 @@ class Parser(argparse.ArgumentParser):
         known = {setting.flag: setting for setting in iter_settings()}
         help = f"`{self.prog} --help` explains every option."
         if "expected one argument" in error.message:
-            needs = f"needs {known[name].allowed}" if name in known else "needs a value"
-            return ConfigError(f"{name}: the value is missing, {needs}", help)
+            named = self._option_string_actions[name].metavar or "a value"
+            needs = known[name].allowed if name in known else named
+            return ConfigError(f"{name}: the value is missing, needs {needs}", help)
         if "ignored explicit argument" in error.message:
             positive = name.replace("--no-", "--", 1)
             both = f"{positive} or --no-{positive[2:]}" if positive in known else positive
@@ -154,7 +156,7 @@ class Parser(argparse.ArgumentParser):
     def _refused_options(self, unknown: list[str]) -> ConfigError:
         names = [word.split("=")[0] for word in unknown if word.startswith("-") and word != "-"]
         problems = [self._unknown_option(name) for name in names] or [
-            f"{word!r}: stands alone; every value belongs to an option such as --data {word}"
+            f"{word!r}: stands alone; every value needs its option, such as --model or --data"
             for word in unknown[:1]
         ]
         return ConfigError("\n".join(problems), f"`{self.prog} --help` lists all options.")
@@ -174,6 +176,21 @@ class _TextAction(argparse.Action):
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
         raise TextRequested(self.make_text(parser))
+
+
+class _OnceAction(argparse.Action):
+    """Refuses a second file, which would otherwise replace the first in silence."""
+
+    def __call__(
+        self, parser: Any, namespace: Any, values: Any, option_string: str | None = None
+    ) -> None:
+        first = getattr(namespace, self.dest, values)
+        if first != values:
+            raise ConfigError(
+                f"{option_string}: given twice ({first} and {values}); one file is read",
+                f"Join them first: cat {first} {values} > both.jsonl",
+            )
+        setattr(namespace, self.dest, values)
 
 
 def add_help_option(group: Any) -> None:
@@ -217,7 +234,9 @@ def _add_actions(parser: Parser) -> None:
     group.add_argument(
         "--version", action=_TextAction, make_text=version_text, help="Show the version."
     )
-    group.add_argument("--config", metavar="FILE", help="Read settings from a TOML file.")
+    group.add_argument(
+        "--config", metavar="FILE", help="Read settings from a TOML file; --show-config writes one."
+    )
     group.add_argument(
         "--show-config",
         action="store_true",
@@ -229,7 +248,7 @@ def _add_actions(parser: Parser) -> None:
     group.add_argument(
         "--resume",
         metavar="RUN",
-        help="Go on with a run (its id or folder) from its newest checkpoint.",
+        help="Go on with a stopped run (its id or folder) from its newest checkpoint.",
     )
     group.add_argument(
         "--dry-run", action="store_true", help="Prepare everything, show it, and train nothing."
@@ -250,13 +269,27 @@ def _add_setting(group: Any, setting: Setting) -> None:
         action = argparse.BooleanOptionalAction
         group.add_argument(setting.flag, action=action, help=help, default=argparse.SUPPRESS)
     else:
-        group.add_argument(setting.flag, metavar=_metavar(setting), help=help)
+        action = _OnceAction if setting.name in ("data", "valid_data") else "store"
+        group.add_argument(setting.flag, action=action, metavar=_metavar(setting), help=help)
 
 
 def _metavar(setting: Setting) -> str:
     if setting.choices:
         return "|".join(setting.choices) if len(setting.choices) < 4 else "NAME"
-    return {"int": "N", "float": "X", "list": "NAMES"}.get(setting.kind, "TEXT")
+    kinds = {"int": "N", "float": "X", "list": "NAMES"}
+    return _METAVARS.get(setting.name) or kinds.get(setting.kind, "TEXT")
+
+
+_METAVARS = {
+    "model": "MODEL",
+    "revision": "REVISION",
+    "chat_template": "chatml|FILE",
+    "data": "FILE",
+    "valid_data": "FILE",
+    "init_adapter": "FOLDER",
+    "run_dir": "FOLDER",
+    "runs_dir": "FOLDER",
+}
 
 
 def setting_help(setting: Setting) -> str:
@@ -270,14 +303,16 @@ def setting_help(setting: Setting) -> str:
 
 
 def default_text(setting: Setting) -> str:
-    """Return a setting's default in words: "default 1024 tokens", "not set"."""
+    """Return a setting's default in words: "default 1024 tokens", "not set", "needed"."""
     if setting.default is None:
-        return "not set"
+        return "needed" if setting.name in _NEEDED else "not set"
     if isinstance(setting.default, bool):
         return "default on" if setting.default else "default off"
     value = setting.default
     shown = ",".join(value) if isinstance(value, list) else str(value).removesuffix(".0")
     unit = "" if setting.unit == "share or steps" else setting.unit
+    if value == 1:
+        unit = unit.removesuffix("s")
     return f"default {shown} {unit}".rstrip()
 
 
@@ -308,8 +343,10 @@ def parse_train(
     config = with_absolute_paths(build_config(merged.values, merged.origins))
     if extras["show_config"]:
         raise TextRequested(show_config(config, merged.origins))
-    _require_model_and_data(config, prog)
+    _require_model_and_data(config, prog, run)
     chosen = {name for layer in layers for name in layer.values}
+    if run and "run_dir" in chosen:
+        _require_own_folder(config, run)
     return TrainCommand(
         config=config,
         origins=merged.origins,
@@ -322,6 +359,7 @@ def parse_train(
     )
 
 
+_NEEDED = ("model", "data")
 _EXTRAS = ("config", "show_config", "demo", "resume", "dry_run", "quiet", "json", "debug")
 
 
@@ -372,8 +410,21 @@ def _demo_layer(layers: list[_Layer]) -> _Layer:
     return _Layer(values, dict.fromkeys(values, "--demo"))
 
 
-def _require_model_and_data(config: TrainConfig, prog: str) -> None:
-    missing = [f"--{name}" for name in ("model", "data") if getattr(config, name) is None]
+def _require_own_folder(config: TrainConfig, run: RunDirectory) -> None:
+    if Path(config.run_dir or "").expanduser().absolute() != run.path.absolute():
+        raise ConfigError(
+            f"--run-dir {config.run_dir}: a resumed run stays in its folder, {run.path}",
+            "Leave out --run-dir; to go on elsewhere copy the folder and resume the copy.",
+        )
+
+
+def _require_model_and_data(config: TrainConfig, prog: str, run: RunDirectory | None) -> None:
+    missing = [f"--{name}" for name in _NEEDED if not getattr(config, name)]
+    if missing and run:
+        raise ConfigError(
+            f"{run.config_file}: does not say {' and '.join(missing)}, so the run cannot go on",
+            "Start it again as a new run.",
+        )
     if missing:
         raise ConfigError(
             f"{' and '.join(missing)}: needed to train",
@@ -398,6 +449,7 @@ def run_command(function: Callable[[], int], debug: bool = False) -> int:
     """
     from orpo_mlx import report
 
+    report.open_missing_streams()
     try:
         code = function()
         report.flush()

@@ -80,7 +80,7 @@ class TrainConfig(BaseModel):
         None, "Model folder, or Hub id such as mlx-community/Qwen3-0.6B-4bit.", group="model"
     )
     revision: str | None = setting(
-        None, "Branch, tag or commit of a Hub model (default: main).", group="model"
+        None, "Branch, tag or commit of a Hub model; not set: main.", group="model"
     )
     chat_template: str | None = setting(
         None,
@@ -127,7 +127,7 @@ class TrainConfig(BaseModel):
     # Objective
     lam: float = setting(
         0.1,
-        "Weight of the odds-ratio term (lambda in the paper, beta in TRL); not a temperature.",
+        "Weight of the preference term (lambda in the paper, beta in TRL); not a temperature.",
         group="objective",
         effect="higher parts chosen and rejected faster and can hurt fluency; "
         "0.25-0.5 is advised below about 1B parameters",
@@ -145,7 +145,11 @@ class TrainConfig(BaseModel):
         group="objective",
     )
     nll_weight: float = setting(
-        1.0, "Weight of the NLL; 0 trains on the preference term alone.", group="objective", ge=0
+        1.0,
+        "Weight of the NLL (the usual language-model loss, on the chosen side); 0 trains on the "
+        "preference term alone.",
+        group="objective",
+        ge=0,
     )
     preference: Literal["odds_ratio", "probability_ratio", "none"] = setting(
         "odds_ratio",
@@ -183,7 +187,11 @@ class TrainConfig(BaseModel):
         False, "Weight-decomposed LoRA (DoRA): also learns a magnitude per row.", group="adapter"
     )
     dropout: float = setting(
-        0.0, "Dropout on the adapter's input while training.", group="adapter", ge=0, lt=1
+        0.0,
+        "Share of the adapter's inputs set to 0 while training, against overfitting.",
+        group="adapter",
+        ge=0,
+        lt=1,
     )
     target_modules: NameList = setting(
         ["all"],
@@ -204,7 +212,7 @@ class TrainConfig(BaseModel):
 
     # Optimisation
     optimizer: Literal["adamw", "lion", "sgd"] = setting(
-        "adamw", "Optimizer; adamw has bias correction.", group="optimisation"
+        "adamw", "How gradients become steps; adamw has bias correction.", group="optimisation"
     )
     learning_rate: float = setting(
         5e-5,
@@ -231,7 +239,13 @@ class TrainConfig(BaseModel):
         ge=0,
         le=1,
     )
-    weight_decay: float = setting(0.0, "Weight decay.", group="optimisation", ge=0, lt=1)
+    weight_decay: float = setting(
+        0.0,
+        "Pull of the adapter's weights towards 0 at each step; 0 = none.",
+        group="optimisation",
+        ge=0,
+        lt=1,
+    )
     max_grad_norm: float = setting(
         1.0, "Clip the gradient's global norm to this; 0 = off.", group="optimisation", ge=0
     )
@@ -320,11 +334,11 @@ class TrainConfig(BaseModel):
 
     # Run
     run_dir: str | None = setting(
-        None, "Folder of this run (default: a new one under --runs-dir).", group="run",
+        None, "Folder of this run; not set: a new one under --runs-dir.", group="run",
         may_change=True,
     )  # fmt: skip
     runs_dir: str | None = setting(
-        None, "Folder of all runs (default: $ORPO_MLX_HOME/runs or the user data folder).",
+        None, "Folder of all runs; not set: $ORPO_MLX_HOME/runs or the user data folder.",
         group="run", may_change=True,
     )  # fmt: skip
     report_every: int = setting(
@@ -403,12 +417,16 @@ def _allowed(kind: str, choices: tuple[str, ...], field: FieldInfo) -> str:
         "str": "text",
     }[kind]
     limits = [
-        f"{word} {getattr(limit, key):g}"
+        f"{word} {_plain(getattr(limit, key))}"
         for limit in field.metadata
         for key, word in _BOUND_WORDS.items()
         if getattr(limit, key, None) is not None
     ]
     return " ".join([noun, " and ".join(limits)]).strip()
+
+
+def _plain(number: float) -> str:
+    return f"{number:g}" if abs(number) < 1e6 else f"{number:,.0f}"
 
 
 def build_config(values: dict[str, Any], origins: dict[str, str] | None = None) -> TrainConfig:
@@ -436,12 +454,14 @@ def require_consistent(config: TrainConfig, given: set[str] | None = None) -> No
 
     Args:
         config: the settings.
-        given: names set on purpose (default: those the constructor was given).
+        given: names set on purpose (default: those whose value is not the default).
 
     Raises:
         ConfigError: listing every conflict.
     """
-    if problems := list(conflicts(config, config.model_fields_set if given is None else given)):
+    if given is None:
+        given = {s.name for s in iter_settings() if getattr(config, s.name) != s.default}
+    if problems := list(conflicts(config, given)):
         raise _refused(problems)
 
 
@@ -475,6 +495,8 @@ def conflicts(config: TrainConfig, given: set[str]) -> Iterator[str]:
         yield f"--steps {config.steps} and --epochs {config.epochs:g}: give only one of both"
     if config.scale is not None and config.alpha is not None:
         yield f"--scale {config.scale:g} and --alpha {config.alpha:g}: give only one of both"
+    if not config.target_modules:
+        yield "--target-modules: names no layer; needs all, or names such as q_proj,v_proj"
     if config.rslora and config.alpha is None:
         yield "--rslora: needs --alpha (scale = alpha / sqrt(rank))"
     if config.preference == "none" and config.nll_weight == 0:

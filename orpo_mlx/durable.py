@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import os
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 
 _TEMPORARY = ".tmp-"
@@ -22,9 +23,19 @@ def write_atomically(path: Path, data: bytes) -> None:
     Raises:
         OSError: it could not be written; the old content is untouched.
     """
+    replace_file(path, lambda aside: _write(aside, data))
+
+
+def replace_file(path: Path, write: Callable[[Path], None]) -> None:
+    """Replace a file by what `write` puts into the new file whose path it is given.
+
+    Raises:
+        OSError, or what `write` raises: the old content is untouched.
+    """
     temporary = path.with_name(f".{path.name}{_TEMPORARY}{secrets.token_hex(4)}")
     try:
-        _write_synced(temporary, data)
+        write(temporary)
+        _sync_path(temporary)
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -33,14 +44,13 @@ def write_atomically(path: Path, data: bytes) -> None:
     sync_directory(path.parent)
 
 
-def _write_synced(path: Path, data: bytes) -> None:
+def _write(path: Path, data: bytes) -> None:
     # Plain mode bits, not tempfile's 0600: other users' tools read run folders too.
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
         view = memoryview(data)
         while view:
             view = view[os.write(descriptor, view) :]
-        sync_descriptor(descriptor)
     finally:
         os.close(descriptor)
 

@@ -66,3 +66,23 @@ class TrainingError(OrpoError, RuntimeError):
     """The run started and then failed: not the user's input, exit code 1."""
 
     exit_code = 1
+
+
+def reason_of(error: BaseException) -> str:
+    """Return what an exception says, as one short line for use inside a message.
+
+    The system's own words alone for a file error: the message around it names the file.
+    """
+    return _one_line(getattr(error, "strerror", None) or str(error)) or type(error).__name__
+
+
+def describe(error: BaseException) -> str:
+    """Return an exception's kind and what it says, as one short line."""
+    name = type(error).__name__
+    return f"{name}: {_one_line(str(error)) or name}"
+
+
+def _one_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    # Some name the field on the first line and the reason on the next.
+    return " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1])[:200]

@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from orpo_mlx.errors import ModelError
-from orpo_mlx.models import (
+from orpo_mlx.import_gate import read_json_object
+from orpo_mlx.model_check import (
     CONFIG,
     TOKENIZER_CONFIG,
     check_model_type,
     check_weight_names,
-    read_json_object,
     refuse_code,
 )
 
@@ -109,7 +109,7 @@ def _check_settings(api: HfApi, repo_id: str, revision: str | None, names: set[s
         if name not in names:
             continue
         path = Path(api.hf_hub_download(repo_id, name, revision=revision))
-        config = read_json_object(path)
+        config = read_json_object(path, ModelError)
         refuse_code(config, f"{repo_id}, {name}")
         if name == CONFIG:
             check_model_type(config, f"{repo_id}, {name}")

@@ -8,12 +8,13 @@ must be finite before anything uses them.
 
 from __future__ import annotations
 
+import json
 import stat
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orpo_mlx.errors import AdapterError, OrpoError
+from orpo_mlx.errors import AdapterError, OrpoError, reason_of
 
 if TYPE_CHECKING:
     import mlx.core as mx
@@ -83,7 +84,7 @@ def _check_regular_file(
         found = path.stat()
     except (OSError, ValueError) as reason:
         raise error(
-            f"{path}: the file cannot be read ({_reason(reason)}).",
+            f"{path}: the file cannot be read ({reason_of(reason)}).",
             "Check the path, or copy or download the folder again.",
         ) from reason
     if not stat.S_ISREG(found.st_mode):
@@ -114,7 +115,7 @@ def check_not_placeholder(path: Path, error: type[OrpoError] = AdapterError) -> 
             start = file.read(256)
     except OSError as reason:
         raise error(
-            f"{path}: the file cannot be read ({_reason(reason)}).",
+            f"{path}: the file cannot be read ({reason_of(reason)}).",
             "Check its permissions, or download it again.",
         ) from reason
     if start.startswith(LFS_START):
@@ -130,6 +131,29 @@ def check_not_placeholder(path: Path, error: type[OrpoError] = AdapterError) -> 
         )
 
 
+def read_json_object(path: Path, error: type[OrpoError]) -> dict[str, Any]:
+    """Read a JSON file that must hold an object.
+
+    Raises:
+        `error`: naming the file and, where there is one, the line.
+    """
+    if path.exists() and not path.is_file():
+        raise error(f"{path}: not a regular file.", "Replace it by the real file.")
+    check_not_placeholder(path, error)
+    again = "Copy or download the file again."
+    try:
+        value = json.loads(path.read_bytes())
+    except json.JSONDecodeError as reason:
+        raise error(
+            f"{path}, line {reason.lineno}, column {reason.colno}: not JSON ({reason.msg}).", again
+        ) from reason
+    except (ValueError, RecursionError) as reason:
+        raise error(f"{path}: not JSON ({reason_of(reason)}).", again) from reason
+    if not isinstance(value, dict):
+        raise error(f"{path}: holds a {type(value).__name__}; an object is needed.", again)
+    return value
+
+
 def _read_header(path: Path, error: type[OrpoError]) -> dict[str, tuple[str, Shape]]:
     from safetensors import safe_open
 
@@ -141,7 +165,7 @@ def _read_header(path: Path, error: type[OrpoError]) -> dict[str, tuple[str, Sha
                 tensors[name] = (str(view.get_dtype()), tuple(view.get_shape()))
     except Exception as reason:  # the reader is native code; whatever it objects to is a bad file
         raise error(
-            f"{path}: not a sound safetensors file ({_reason(reason)}).",
+            f"{path}: not a sound safetensors file ({reason_of(reason)}).",
             "The file is incomplete or damaged: copy or download it again.",
         ) from reason
     return tensors
@@ -230,9 +254,3 @@ def check_finite(path: Path, arrays: Mapping[str, mx.array]) -> None:
             f"{array.size} ({len(bad)} of {len(arrays)} tensors are affected).",
             "These weights come from a run that broke down: use an earlier checkpoint.",
         )
-
-
-def _reason(error: Exception) -> str:
-    """Return the first line of an exception's text, short enough for one message."""
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return text.strip().splitlines()[0][:200]

@@ -1,44 +1,27 @@
-"""Find a model, check it from the outside, and only then load it.
+"""Find a model, on disk or on the Hub, have it checked, and only then load it.
 
-Everything a folder can get wrong is looked at before its weights are read: mlx-lm and transformers
-answer the same mistakes with some twenty kinds of exception, ask on the terminal whether to run a
-model's code, or hang in its chat template. No code that comes with a model is ever run.
+What a folder can get wrong is looked at before its weights are read (model_check.py), and so is the
+chat template (chat_template.py). No code that comes with a model is ever run.
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
-import importlib.util
-import json
 import re
-import subprocess
-import sys
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orpo_mlx.errors import ConfigError, ModelError
-from orpo_mlx.import_gate import MODEL_DTYPES, check_not_placeholder, check_safetensors
-from orpo_mlx.suggestions import did_you_mean
-
-CONFIG = "config.json"
-TOKENIZER_CONFIG = "tokenizer_config.json"
-INDEX = "model.safetensors.index.json"
-PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".npz", ".pkl", ".ckpt")
-TOKENIZER_FILES = (
-    ("tokenizer.json",),
-    ("tokenizer.model",),
-    ("spiece.model",),
-    ("tiktoken.model",),
-    ("vocab.json", "merges.txt"),
-    ("vocab.txt",),
+from orpo_mlx.chat_template import read_template, set_template
+from orpo_mlx.errors import ConfigError, ModelError, describe
+from orpo_mlx.hub import OnProgress, download_model
+from orpo_mlx.model_check import (
+    CONFIG,
+    TOKENIZER_CONFIG,
+    check_model_folder,
+    check_weight_names,
 )
-TEMPLATE_SECONDS = 10.0
-TEMPLATE_MEMORY_BYTES = 4 << 30
-
-OnProgress = Callable[[int, int, str], None]
+from orpo_mlx.suggestions import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -110,8 +93,6 @@ def resolve_model(
             f"{name}: there is no such folder{near}",
             "Give an existing model folder, or a Hub id such as mlx-community/Qwen3-0.6B-4bit.",
         )
-    from orpo_mlx.hub import download_model
-
     found = download_model(name, revision, on_progress)
     check_model_folder(found.path)
     return ModelFolder(found.path, name, found.commit_hash, is_local=False, note=found.note)
@@ -134,227 +115,7 @@ def _sibling_names(path: Path) -> list[str]:
         return []
 
 
-# Checking
-
-
-def check_model_folder(path: Path) -> dict[str, Any]:
-    """Check everything that can be checked without reading the weights themselves.
-
-    Returns:
-        The content of config.json.
-
-    Raises:
-        ModelError: naming the file that is missing, damaged, unsupported or wants to run code.
-    """
-    config = _check_config(path)
-    tokenizer_config = path / TOKENIZER_CONFIG
-    if tokenizer_config.exists():
-        refuse_code(read_json_object(tokenizer_config), str(tokenizer_config))
-    _check_tokenizer_files(path)
-    weight_headers(path)
-    return config
-
-
-def _check_config(path: Path) -> dict[str, Any]:
-    if not path.is_dir():
-        raise ModelError(
-            f"{path}: not a folder; a model is a folder with config.json and model*.safetensors.",
-            "GGUF and other single files cannot be trained: give the folder of the original model.",
-        )
-    if not (path / CONFIG).exists():
-        if (path / "adapter_config.json").exists():
-            raise ModelError(
-                f"{path}: this is an adapter, not a model ({CONFIG} is missing).",
-                "Give the base model as --model and this folder as --init-adapter.",
-            )
-        raise ModelError(
-            f"{path}: {CONFIG} is missing, so this is no model folder.",
-            "Give the folder that holds config.json, tokenizer files and model*.safetensors.",
-        )
-    config = read_json_object(path / CONFIG)
-    refuse_code(config, str(path / CONFIG))
-    check_model_type(config, str(path / CONFIG))
-    return config
-
-
-def read_json_object(path: Path) -> dict[str, Any]:
-    """Read a JSON file that must hold an object.
-
-    Raises:
-        ModelError: naming the file and, where there is one, the line.
-    """
-    if path.exists() and not path.is_file():
-        raise ModelError(f"{path}: not a regular file.", "Replace it by the real file.")
-    check_not_placeholder(path, ModelError)
-    again = "Copy or download the file again."
-    try:
-        value = json.loads(path.read_bytes())
-    except json.JSONDecodeError as error:
-        raise ModelError(
-            f"{path}, line {error.lineno}, column {error.colno}: not JSON ({error.msg}).", again
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise ModelError(f"{path}: not JSON ({_first_line(error)}).", again) from error
-    if not isinstance(value, dict):
-        raise ModelError(f"{path}: holds a {type(value).__name__}; an object is needed.", again)
-    return value
-
-
-def refuse_code(config: dict[str, Any], where: str) -> None:
-    """Refuse a model that cannot be loaded without running Python files of its own.
-
-    Many models that mlx-lm builds itself still name such files under `auto_map`; those load, and
-    the files are never run, because everything is loaded with `trust_remote_code=False`.
-
-    Raises:
-        ModelError: `model_file` is set, or `auto_map` for an architecture mlx-lm does not have.
-    """
-    for key in ("model_file", "auto_map"):
-        if not config.get(key):
-            continue
-        if key == "auto_map" and config.get("model_type") in supported_model_types():
-            continue
-        shown = json.dumps(config[key], default=str)[:120]
-        raise ModelError(
-            f"{where}: {key} asks to run code that comes with the model ({shown}). It is "
-            "refused and was not run.",
-            f"Use a model that mlx-lm supports itself, such as one from mlx-community without "
-            f"{key}.",
-        )
-
-
-def check_model_type(config: dict[str, Any], where: str) -> None:
-    """Check that the installed mlx-lm knows the architecture, without importing it.
-
-    Raises:
-        ModelError: `model_type` is missing or unknown.
-    """
-    model_type = config.get("model_type")
-    if not isinstance(model_type, str) or not model_type:
-        raise ModelError(
-            f"{where}: model_type is {'missing' if model_type is None else repr(model_type)}; "
-            "it must name the architecture, such as llama.",
-            "Download the file again; a folder of another program may not be a model for mlx-lm.",
-        )
-    known = supported_model_types()
-    if model_type not in known and model_type not in _remapped_model_types():
-        version = importlib.metadata.version("mlx-lm")
-        raise ModelError(
-            f"{where}: model_type {model_type!r} is not supported by mlx-lm {version}"
-            f"{did_you_mean(model_type, known)}",
-            'Update mlx-lm, or choose a supported model. List: python -c "from orpo_mlx.models '
-            'import supported_model_types as s; print(*s())"',
-        )
-
-
-def supported_model_types() -> list[str]:
-    """Return the architectures the installed mlx-lm has a file for, sorted."""
-    spec = importlib.util.find_spec("mlx_lm")
-    if spec is None or not spec.submodule_search_locations:
-        raise ModelError("mlx-lm is not installed.", "Install it: pip install mlx-lm")
-    folder = Path(spec.submodule_search_locations[0], "models")
-    # Parts shared by models lie in the same folder; only a model has both names.
-    return sorted(
-        file.stem
-        for file in folder.glob("*.py")
-        if {"Model", "ModelArgs"} <= set(re.findall(r"\w+", file.read_text(encoding="utf-8")))
-    )
-
-
-def _remapped_model_types() -> set[str]:
-    from mlx_lm import utils
-
-    by_class = getattr(utils, "MODEL_ARCHITECTURE_REMAPPING", {})
-    return set(utils.MODEL_REMAPPING) | {model_type for model_type, _ in by_class}
-
-
-def _check_tokenizer_files(path: Path) -> None:
-    found = [names for names in TOKENIZER_FILES if all((path / n).exists() for n in names)]
-    if not found and not list(path.glob("*.tiktoken")):
-        raise ModelError(
-            f"{path}: no tokenizer is there; looked for tokenizer.json, tokenizer.model and the "
-            "like.",
-            "Copy the tokenizer files of the model into the folder, or download it again.",
-        )
-    for name in found[0] if found else ():
-        check_not_placeholder(path / name, ModelError)
-
-
-# Weights
-
-
-def weight_headers(path: Path) -> dict[str, dict[str, tuple[str, tuple[int, ...]]]]:
-    """Check the weight files and return their headers: file name to tensor name to (dtype, shape).
-
-    Links are followed, since the Hub's cache is made of them, but must end at a regular file.
-
-    Raises:
-        ModelError: weights are missing, incomplete, a placeholder, unsound or doubly there.
-    """
-    names = check_weight_names([entry.name for entry in path.iterdir()], str(path))
-    _check_index(path, names)
-    headers = {}
-    owner: dict[str, str] = {}
-    for name in names:
-        headers[name] = check_safetensors(
-            path / name, max_bytes=None, dtypes=MODEL_DTYPES, error=ModelError
-        )
-        for tensor in headers[name]:
-            if tensor in owner:
-                raise ModelError(
-                    f"{path}: tensor {tensor} is in {owner[tensor]} and in {name}; mlx-lm would "
-                    "take either.",
-                    "Remove the files of the older copy, or download into an empty folder.",
-                )
-            owner[tensor] = name
-    return headers
-
-
-def check_weight_names(names: Iterable[str], where: str) -> list[str]:
-    """Return the weight files among the names of a folder, sorted.
-
-    Raises:
-        ModelError: there are none that mlx-lm reads; pickle files are named as such.
-    """
-    names = sorted(names)
-    weights = [n for n in names if n.startswith("model") and n.endswith(".safetensors")]
-    if weights:
-        return weights
-    pickles = [name for name in names if name.endswith(PICKLE_SUFFIXES)]
-    others = [name for name in names if name.endswith((".safetensors", ".gguf"))]
-    if pickles and not others:
-        raise ModelError(
-            f"{where}: only {', '.join(pickles[:3])}; pickle weights are not read, since loading "
-            "them can run code.",
-            "Look for a safetensors version (mlx-community has many), or convert it where you "
-            "trust it: mlx_lm.convert --hf-path MODEL --mlx-path FOLDER.",
-        )
-    found = f" (found: {', '.join(others[:3])})" if others else ""
-    raise ModelError(
-        f"{where}: no weights named model*.safetensors{found}.",
-        "Give a complete model folder in safetensors format, or download the model again.",
-    )
-
-
-def _check_index(path: Path, names: list[str]) -> None:
-    if not (path / INDEX).exists():
-        return
-    weight_map = read_json_object(path / INDEX).get("weight_map")
-    if not isinstance(weight_map, dict):
-        raise ModelError(
-            f"{path / INDEX}: weight_map is missing; it must name the file of each tensor.",
-            "Download the file again.",
-        )
-    # Only compared with names that are there; never used as a path.
-    shards = {str(shard) for shard in weight_map.values()}
-    missing = sorted(shards - set(names))
-    if missing:
-        raise ModelError(
-            f"{path}: {len(missing)} of {len(shards)} weight files named in {INDEX} are missing; "
-            f"the first is {missing[0]}.",
-            "Download the missing files: hf download REPO --local-dir FOLDER goes on where it "
-            "stopped.",
-        )
+# Telling one from another
 
 
 _SAMPLES, _SAMPLE_BYTES = 16, 1 << 16
@@ -386,7 +147,7 @@ def fingerprint(path: Path) -> str:
     return digest.hexdigest()
 
 
-# Tokenizer and chat template
+# Tokenizer
 
 
 def load_tokenizer(folder: ModelFolder | Path, chat_template: str | None = None) -> Any:
@@ -400,7 +161,7 @@ def load_tokenizer(folder: ModelFolder | Path, chat_template: str | None = None)
         ModelError: the tokenizer or the template file cannot be read.
     """
     path = _path_of(folder)
-    template = None if chat_template is None else _read_template(chat_template)
+    template = None if chat_template is None else read_template(chat_template)
     from mlx_lm import utils
 
     try:
@@ -408,203 +169,26 @@ def load_tokenizer(folder: ModelFolder | Path, chat_template: str | None = None)
         tokenizer = utils.load_tokenizer(path, {"trust_remote_code": False}, eos_token_ids)
     except Exception as error:  # every damaged file has its own kind; see the module docstring
         raise ModelError(
-            f"{path}: the tokenizer cannot be read ({_describe(error)}).",
+            f"{path}: the tokenizer cannot be read ({describe(error)}).",
             "Copy or download tokenizer.json, tokenizer_config.json and config.json again; the "
             "tokenizer is built from all three.",
         ) from error
     # Rows that are too long are cut and counted by the data layer; transformers would warn too.
     tokenizer._tokenizer.model_max_length = 1 << 40
     if template is not None:
-        _set_template(tokenizer, template)
+        set_template(tokenizer, template)
     return tokenizer
-
-
-CHATML = (
-    "{% for message in messages %}"
-    "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + 'END' + '\\n' }}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
-)
-
-
-def _read_template(chat_template: str) -> str:
-    if chat_template == "chatml":
-        return CHATML
-    path = Path(chat_template).expanduser()
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"--chat-template {chat_template}: not a readable Jinja file ({_first_line(error)}).",
-            "Give 'chatml' or the path of a .jinja file.",
-        ) from error
-
-
-def _set_template(tokenizer: Any, template: str) -> None:
-    if template is CHATML:
-        # A turn must end in a token the model stops at; text that is split into pieces is not one.
-        vocabulary = tokenizer.get_vocab()
-        end = "<|im_end|>" if "<|im_end|>" in vocabulary else tokenizer.eos_token
-        template = template.replace("END", end or "<|im_end|>")
-    tokenizer.chat_template = template
-    tokenizer.has_chat_template = True
-    # A template written in Python by mlx-lm would go first.
-    tokenizer._chat_template = None
-
-
-@dataclass(frozen=True)
-class TemplateReport:
-    """What a dry run of the chat template showed.
-
-    Attributes:
-        supports_system: whether a system message can be rendered; else it is to be folded into the
-            first user turn.
-        system_error: what the template said against it, "" if nothing.
-    """
-
-    supports_system: bool = True
-    system_error: str = ""
-
-
-def check_chat_template(tokenizer: Any, name: str = "the model") -> TemplateReport:
-    """Render a few messages before weights are loaded, under a time limit where it could matter.
-
-    Args:
-        tokenizer: from `load_tokenizer`.
-        name: of the model, for messages.
-
-    Raises:
-        ModelError: there is no template, or it fails, does not end, or leaves the answer out.
-    """
-    if not tokenizer.has_chat_template:
-        raise ModelError(
-            f"{name}: the tokenizer has no chat template, and the data holds messages.",
-            "Choose one with --chat-template chatml or --chat-template FILE.jinja, or use a chat "
-            "(instruct) version of the model.",
-        )
-    template = _template_text(tokenizer, name)
-    if template is None:
-        return TemplateReport()
-    payload = {"template": template, "special": dict(tokenizer.special_tokens_map)}
-    results = render_samples(payload) if _is_simple(template) else _render_in_child(payload, name)
-    return _judge(results, name)
-
-
-def _template_text(tokenizer: Any, name: str) -> str | None:
-    """Return the Jinja text, or None for a template that mlx-lm wrote in Python."""
-    if tokenizer._chat_template is not None:
-        return None
-    template = tokenizer.chat_template
-    if isinstance(template, dict):
-        if "default" not in template:
-            raise ModelError(
-                f"{name}: the tokenizer has chat templates named {', '.join(template)}, and none "
-                "named default.",
-                "Save the one to use as a file and give it with --chat-template FILE.jinja.",
-            )
-        return template["default"]
-    return template
-
-
-def _is_simple(template: str) -> bool:
-    """Return whether rendering surely ends soon: one loop over the messages and nothing else."""
-    loops = len(re.findall(r"\bfor\b", template))
-    return loops <= 1 and not re.search(r"range|macro|call|import|include|\*", template)
-
-
-SAMPLES = {
-    "prompt": [{"role": "user", "content": "Sample question?"}],
-    "system": [
-        {"role": "system", "content": "Sample instruction."},
-        {"role": "user", "content": "Sample question?"},
-    ],
-    "answer": [
-        {"role": "user", "content": "Sample question?"},
-        {"role": "assistant", "content": "Sample answer."},
-    ],
-}
-
-
-def render_samples(payload: dict[str, Any]) -> dict[str, tuple[str, str]]:
-    """Render each of `SAMPLES`; returns (text, error) by name, one of the two empty."""
-    from transformers.utils.chat_template_utils import render_jinja_template
-
-    results = {}
-    for name, messages in SAMPLES.items():
-        try:
-            rendered = render_jinja_template(
-                conversations=[messages],
-                chat_template=payload["template"],
-                add_generation_prompt=name != "answer",
-                **payload["special"],
-            )
-            results[name] = (rendered[0][0], "")
-        except Exception as error:  # the template is a program of someone else's
-            results[name] = ("", _describe(error))
-    return results
-
-
-_CHILD = """\
-import json, resource, sys
-payload = json.load(sys.stdin)
-sys.path[:] = payload["path"]
-try:
-    resource.setrlimit(resource.RLIMIT_AS, (payload["memory"],) * 2)
-except (ValueError, OSError):
-    pass  # macOS does not limit address space
-from orpo_mlx.models import render_samples
-json.dump(render_samples(payload), sys.stdout)
-"""
-
-
-def _render_in_child(payload: dict[str, Any], name: str) -> dict[str, tuple[str, str]]:
-    """Render in another process: nested loops can run for hours and cannot be interrupted here."""
-    sent = json.dumps({**payload, "path": sys.path, "memory": TEMPLATE_MEMORY_BYTES})
-    other = "Give another template with --chat-template chatml or --chat-template FILE.jinja."
-    try:
-        child = subprocess.run(
-            [sys.executable, "-P", "-c", _CHILD],
-            input=sent,
-            capture_output=True,
-            encoding="utf-8",
-            timeout=TEMPLATE_SECONDS,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise ModelError(
-            f"{name}: rendering the chat template took longer than {TEMPLATE_SECONDS:g} seconds "
-            "and was stopped.",
-            other,
-        ) from error
-    if child.returncode != 0:
-        last = child.stderr.strip().splitlines()[-1:] or [f"exit code {child.returncode}"]
-        raise ModelError(f"{name}: the chat template cannot be rendered ({last[0][:200]}).", other)
-    return {key: (text, error) for key, (text, error) in json.loads(child.stdout).items()}
-
-
-def _judge(results: dict[str, tuple[str, str]], name: str) -> TemplateReport:
-    other = "Give another template with --chat-template chatml or --chat-template FILE.jinja."
-    for sample in ("prompt", "answer"):
-        text, error = results[sample]
-        if error:
-            raise ModelError(f"{name}: the chat template fails ({error}).", other)
-        content = SAMPLES[sample][-1]["content"]
-        if content not in text:
-            raise ModelError(
-                f"{name}: the chat template leaves out the {SAMPLES[sample][-1]['role']} message, "
-                "so there would be nothing to learn.",
-                other,
-            )
-    text, error = results["system"]
-    if not error and SAMPLES["system"][0]["content"] not in text:
-        error = "it leaves the system message out"
-    return TemplateReport(not error, error)
 
 
 # Loading
 
 
 def load_model(
-    folder: ModelFolder | Path, tokenizer: Any = None, chat_template: str | None = None
+    folder: ModelFolder | Path,
+    tokenizer: Any = None,
+    chat_template: str | None = None,
+    *,
+    lazy: bool = False,
 ) -> LoadedModel:
     """Check a folder and load its model into memory.
 
@@ -612,6 +196,8 @@ def load_model(
         folder: from `resolve_model`, or a path.
         tokenizer: if it was loaded already.
         chat_template: for loading the tokenizer; see `load_tokenizer`.
+        lazy: leave the weights on disk until `read_weights`, so that what is to be put on the
+            model can be checked first.
 
     Raises:
         ModelError: anything about the folder, or it does not fit in memory.
@@ -623,15 +209,32 @@ def load_model(
     from mlx_lm import utils
 
     try:
-        model, config = utils.load_model(path, trust_remote_code=False)
+        model, config = utils.load_model(path, lazy=True, trust_remote_code=False)
     except Exception as error:  # mlx-lm raises some twenty kinds for damaged folders
         raise _load_failure(path, error) from error
-    return LoadedModel(model, tokenizer, config, path, fingerprint(path))
+    loaded = LoadedModel(model, tokenizer, config, path, fingerprint(path))
+    if not lazy:
+        read_weights(loaded)
+    return loaded
+
+
+def read_weights(loaded: LoadedModel) -> None:
+    """Bring the weights of a model that was loaded with `lazy=True` into memory.
+
+    Raises:
+        ModelError: they do not fit, or cannot be read.
+    """
+    import mlx.core as mx
+
+    try:
+        mx.eval(loaded.model.parameters())
+    except Exception as error:  # whatever the device or the disk objects to
+        raise _load_failure(loaded.path, error) from error
 
 
 def _load_failure(path: Path, error: Exception) -> ModelError:
     """Turn what mlx-lm raised into a message that names the file to look at."""
-    text = _describe(error)
+    text = describe(error)
     if isinstance(error, MemoryError) or re.search(r"alloc|out of memory", str(error), re.I):
         return ModelError(
             f"{path}: the model does not fit in memory ({text}).",
@@ -651,14 +254,3 @@ def _load_failure(path: Path, error: Exception) -> ModelError:
 
 def _path_of(folder: ModelFolder | Path) -> Path:
     return folder.path if isinstance(folder, ModelFolder) else folder
-
-
-def _describe(error: Exception) -> str:
-    return f"{type(error).__name__}: {_first_line(error)}"
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    # Some name the field on the first line and the reason on the next.
-    text = " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1])
-    return text[:200] or type(error).__name__

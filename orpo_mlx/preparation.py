@@ -7,18 +7,22 @@ the data is reported before gigabytes of weights are read, and before anything i
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orpo_mlx import adapter, models
+from orpo_mlx import adapter, adapter_files, models
+from orpo_mlx.chat_template import check_chat_template
+from orpo_mlx.checkpoint import require_same
 from orpo_mlx.config import TrainConfig, iter_settings
 from orpo_mlx.data import batches, formats, sources, tokens
 from orpo_mlx.data.pairs import Account, Batch, TokenPair
-from orpo_mlx.errors import ConfigError, DataError
+from orpo_mlx.errors import ConfigError, DataError, ModelError
 from orpo_mlx.export import peft
+from orpo_mlx.hub import OnProgress
+from orpo_mlx.import_gate import read_json_object
 from orpo_mlx.losses import Objective
+from orpo_mlx.model_check import CONFIG
 
 FINGERPRINTED = ("model", "revision", "data", "valid_data", "init_adapter", "chat_template")
 """Settings that name content; a resumed run must find the same content, not the same name."""
@@ -64,29 +68,40 @@ class Prepared:
         return steps_per_epoch(self.config, len(self.data.train))
 
 
-def prepare(config: TrainConfig, on_progress: Callable[..., None] | None = None) -> Prepared:
+def prepare(
+    config: TrainConfig,
+    on_progress: OnProgress | None = None,
+    same_as: dict[str, Any] | None = None,
+) -> Prepared:
     """Check and load model and data; writes nothing but the Hub cache.
 
     Args:
         config: the resolved settings.
         on_progress: called with (bytes done, bytes total, label) during a download.
+        same_as: what a checkpoint recorded; any difference is refused.
 
     Raises:
         OrpoError: naming what is wrong and what to do.
     """
+    rows = _read_files(config)
     folder = models.resolve_model(required(config, "model"), config.revision, on_progress)
     tokenizer = models.load_tokenizer(folder, config.chat_template)
-    vocab_size = models.read_json_object(folder.path / models.CONFIG).get("vocab_size")
-    data = prepare_data(config, tokenizer, vocab_size, folder.name)
+    vocab_size = read_json_object(folder.path / CONFIG, ModelError).get("vocab_size")
+    data = prepare_data(config, rows, tokenizer, vocab_size, folder.name)
     start = Path(config.init_adapter).expanduser() if config.init_adapter else None
     spec = _starting_spec(start) if start else None
-    loaded = models.load_model(folder, tokenizer)
+    # Everything is checked by names and shapes before the weights are read.
+    loaded = models.load_model(folder, tokenizer, lazy=True)
+    own_identity = identity(config, loaded.fingerprint, data.hashes)
+    if same_as is not None:
+        require_same(own_identity, same_as)
     spec = spec or adapter.build_adapter_spec(config, loaded.model)
     adapter.attach_adapter(loaded.model, spec, config.seed)
     if start and peft.is_peft(start):
         peft.load_peft_into(loaded.model, start)
     elif start:
-        adapter.load_adapter_into(loaded.model, start, loaded.fingerprint, folder.name)
+        adapter_files.load_adapter_into(loaded.model, start, loaded.fingerprint, folder.name)
+    models.read_weights(loaded)
     return Prepared(
         config=config,
         model=loaded.model,
@@ -96,7 +111,7 @@ def prepare(config: TrainConfig, on_progress: Callable[..., None] | None = None)
         spec=spec,
         data=data,
         total_steps=count_steps(config, len(data.train)),
-        identity=identity(config, loaded.fingerprint, data.hashes),
+        identity=own_identity,
         samples=[pair.prompt for pair in data.valid[: config.sample_prompts]],
     )
 
@@ -105,7 +120,7 @@ def _starting_spec(folder: Path) -> adapter.AdapterSpec:
     """Return how an adapter to start from is attached; read before the weights of the model."""
     if peft.is_peft(folder):
         return peft.read_peft_spec(folder)
-    return adapter.read_adapter_spec(folder)
+    return adapter_files.read_adapter_spec(folder)
 
 
 def required(config: TrainConfig, name: str) -> str:
@@ -122,47 +137,78 @@ def required(config: TrainConfig, name: str) -> str:
     return value
 
 
+def _read_files(config: TrainConfig) -> dict[str, list[sources.Row]]:
+    """Read the data files: what is most often wrong, and the cheapest to look at."""
+    names = [name for name in ("data", "valid_data") if name == "data" or config.valid_data]
+    rows = {name: sources.read_rows(required(config, name)) for name in names}
+    for found in rows.values():
+        formats.detect_layout(found)
+    return rows
+
+
 def prepare_data(
-    config: TrainConfig, tokenizer: Any, vocab_size: int | None = None, model: str = "the model"
+    config: TrainConfig,
+    rows: dict[str, list[sources.Row]],
+    tokenizer: Any,
+    vocab_size: int | None = None,
+    model: str = "the model",
 ) -> PreparedData:
-    """Read, tokenize, split and count the pairs.
+    """Tokenize, split and count the pairs.
+
+    Args:
+        config: names the files for messages and hashes.
+        rows: of `data`, and of `valid_data` if there is one.
+        tokenizer: of the model.
+        vocab_size: rows of the model's embedding.
+        model: its name, for messages.
 
     Raises:
-        DataError: a file cannot be read, or too little is left to train on.
+        DataError: too little is left to train on.
         ModelError: the data holds messages and the model has no usable chat template.
     """
-    path = Path(required(config, "data")).expanduser()
 
-    def prepared_file(path: Path) -> tuple[tokens.Prepared, list[str]]:
-        rows = sources.read_rows(path)
-        notes = _check_template(rows, tokenizer, model)
-        return (
-            tokens.prepare_rows(rows, tokenizer, config.max_seq_length, vocab_size=vocab_size),
-            notes,
+    def prepared(name: str) -> tokens.Prepared:
+        return tokens.prepare_rows(
+            rows[name], tokenizer, config.max_seq_length, vocab_size=vocab_size
         )
 
-    prepared, notes = prepared_file(path)
-    hashes = {"data": sources.content_hash(path)}
-    train, valid = prepared.pairs, []
+    notes = [note for name in rows for note in _check_template(rows[name], tokenizer, model)]
+    hashes = {name: sources.content_hash(required(config, name)) for name in rows}
+    if hashes["data"] == hashes.get("valid_data"):
+        notes.append(
+            "--valid-data is the training data itself: good numbers there say nothing about "
+            "answers to new prompts"
+        )
+    whole = prepared("data")
+    train, valid = whole.pairs, []
     if config.valid_data:
-        valid_path = Path(config.valid_data).expanduser()
-        valid = prepared_file(valid_path)[0].pairs
-        hashes["valid_data"] = sources.content_hash(valid_path)
+        valid = prepared("valid_data").pairs
     elif config.valid_fraction > 0:
         train, valid = tokens.split_pairs(train, config.valid_fraction, config.seed)
     if len(train) < config.micro_batch_size:
-        raise DataError(
-            f"{path}: {len(train)} pairs are left for training, --micro-batch-size is "
-            f"{config.micro_batch_size}",
-            f"Lower --micro-batch-size to {max(1, len(train))} or less, or add pairs.",
-        )
-    return PreparedData(train, valid, prepared.account, prepared.layout, hashes, notes)
+        raise _too_few(config, len(train), len(whole.pairs) - len(train))
+    return PreparedData(
+        train, valid, whole.account, whole.layout, hashes, list(dict.fromkeys(notes))
+    )
+
+
+def _too_few(config: TrainConfig, left: int, held_out: int) -> DataError:
+    """Say what is left for training; a batch is never filled up with copies."""
+    are_left = "1 pair is left" if left == 1 else f"{left} pairs are left"
+    beside = f" besides {held_out} held out for validation" if held_out else ""
+    advice = f"Lower --micro-batch-size to {left} or less" if left else "Add pairs"
+    other = ", set --valid-fraction 0, or add pairs." if held_out else ", or add pairs."
+    return DataError(
+        f"{config.data}: {are_left} for training{beside}; --micro-batch-size is "
+        f"{config.micro_batch_size}.",
+        advice + other,
+    )
 
 
 def _check_template(rows: list[sources.Row], tokenizer: Any, model: str) -> list[str]:
     """Dry-run the chat template if the data needs one; returns what the user should know."""
     if formats.needs_template(rows):
-        report = models.check_chat_template(tokenizer, model)
+        report = check_chat_template(tokenizer, model)
         if not report.supports_system:
             return [
                 "the chat template takes no system message, so system texts are put before the "

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from orpo_mlx.config import GROUPS, Setting, TrainConfig, build_config, iter_settings
-from orpo_mlx.errors import ConfigError
+from orpo_mlx.errors import ConfigError, reason_of
 from orpo_mlx.suggestions import nearest_name
 
 PATH_SETTINGS = ("model", "chat_template", "data", "valid_data", "init_adapter")
@@ -159,6 +159,17 @@ def with_absolute_paths(config: TrainConfig) -> TrainConfig:
     changes = {}
     for name in PATH_SETTINGS:
         value = getattr(config, name)
-        if value is not None and "\0" not in value and Path(value).expanduser().exists():
-            changes[name] = str(Path(value).expanduser().absolute())
+        if value and "\0" not in value and (path := _existing(name, value)):
+            changes[name] = str(path.absolute())
     return config.model_copy(update=changes)
+
+
+def _existing(name: str, value: str) -> Path | None:
+    try:
+        path = Path(value).expanduser()
+        return path if path.exists() else None
+    except (OSError, RuntimeError) as error:  # no such user, no right to look, too long a name
+        raise ConfigError(
+            f"--{name.replace('_', '-')}: {value[:80]!r} cannot be looked up ({reason_of(error)})",
+            "Check the path and its permissions.",
+        ) from None

@@ -16,9 +16,9 @@ import mlx.optimizers as optimizers
 import numpy as np
 from mlx.utils import tree_map
 
-from orpo_mlx.adapter import set_dropout_key
 from orpo_mlx.config import TrainConfig
 from orpo_mlx.data.pairs import Batch
+from orpo_mlx.dropout import set_dropout_key
 from orpo_mlx.losses import METRICS, Objective, StepTotals, orpo_loss
 from orpo_mlx.scoring import Shifted, count_nll_tokens, score_pairs, shift_batch
 

@@ -31,7 +31,7 @@ from orpo_mlx.runs.control import Inbox, SignalFlags
 from orpo_mlx.runs.directory import (
     Heartbeat,
     RunDirectory,
-    check_run_folder,
+    check_place,
     create_run,
     sweep,
 )
@@ -98,8 +98,7 @@ def train(config: TrainConfig, *, report: Report | None = None) -> TrainResult:
     from orpo_mlx.preparation import prepare
 
     require_consistent(config)
-    if config.run_dir:
-        check_run_folder(Path(config.run_dir).expanduser().absolute())
+    check_place(config)
     prepared = prepare(config, report.progress if report else None)
     directory = create_run(config)
     with directory.lock():
@@ -136,8 +135,7 @@ def resume(
         found = find_newest(directory.checkpoints_folder)
         config = directory.read_config().model_copy(update=overrides or {})
         require_same(settings_identity(config), found.manifest)
-        prepared = prepare(config, report.progress if report else None)
-        require_same(prepared.identity, found.manifest)
+        prepared = prepare(config, report.progress if report else None, found.manifest)
         return _run(directory, prepared, report, inbox, found)
 
 
@@ -208,7 +206,7 @@ def _start(run: TrainingRun) -> None:
 
 def _take_up(run: TrainingRun, found: FoundCheckpoint, report: Report | None) -> None:
     """Restore a checkpoint into the freshly prepared run."""
-    from orpo_mlx.adapter import load_adapter_into
+    from orpo_mlx.adapter_files import load_adapter_into
     from orpo_mlx.checkpoint import load_optimizer, read_progress
 
     load_adapter_into(run.prepared.model, found.path, run.prepared.fingerprint)
@@ -307,11 +305,11 @@ def _loop(run: TrainingRun) -> str:
         if reason := _obey(run):
             return reason
         step = progress.step + 1
-        batches = step_batches(run.prepared, step)
         rate = learning_rate_at(step, total, config)
 
         # --- single training step
         started = time.perf_counter()
+        batches = step_batches(run.prepared, step)
         result = run.step(batches, step_key(config.seed, step), rate)
         seconds = time.perf_counter() - started
         # ---
@@ -453,7 +451,8 @@ def dry_run(config: TrainConfig, report: Report) -> int:
     report.handle(_data_event(prepared))
     for note in _notes(prepared):
         report.handle(events.NoteLogged("warning", note))
-    text = f"dry run: {prepared.total_steps} steps would follow; nothing was written"
+    steps = "1 step" if prepared.total_steps == 1 else f"{prepared.total_steps} steps"
+    text = f"dry run: {steps} would follow; nothing was written"
     report.handle(events.NoteLogged("info", text))
     return 0
 

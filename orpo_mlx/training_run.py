@@ -10,7 +10,7 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
-from orpo_mlx.adapter import load_adapter_into, save_adapter
+from orpo_mlx.adapter_files import load_adapter_into, save_adapter
 from orpo_mlx.checkpoint import (
     Progress,
     checkpoint_path,

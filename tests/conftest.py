@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import hypothesis
 import pytest
 
 # Before anything imports huggingface_hub or transformers: both read these once, at import.
@@ -24,6 +25,10 @@ os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 os.environ["HF_HUB_DISABLE_XET"] = "1"
 for _name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
     os.environ.pop(_name, None)
+
+# A busy machine is slow, not wrong.
+hypothesis.settings.register_profile("orpo-mlx", deadline=None)
+hypothesis.settings.load_profile("orpo-mlx")
 
 
 CHAT_TEMPLATE = (

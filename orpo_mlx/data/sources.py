@@ -128,6 +128,11 @@ def _missing(path: str) -> DataError:
 
 
 def _folder(folder: Path) -> DataError:
+    if (folder / "config.json").is_file() or (folder / "adapter_config.json").is_file():
+        return DataError(
+            f"{folder}: a folder with a model or an adapter, not preference pairs.",
+            "Give a .jsonl or .json file as --data; a model belongs to --model.",
+        )
     names = sorted(p.name for p in folder.iterdir() if p.suffix in {".json", ".jsonl"})
     if not names:
         return DataError(f"{folder}: a folder without .jsonl or .json files.", "Name one file.")

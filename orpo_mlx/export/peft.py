@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import mlx.core as mx
 import mlx.nn as nn
 
 from orpo_mlx.adapter import AdapterSpec, adapter_parameters
 from orpo_mlx.errors import AdapterError
-from orpo_mlx.import_gate import check_expected, check_finite, check_safetensors
+from orpo_mlx.import_gate import (
+    check_expected,
+    check_finite,
+    check_safetensors,
+    read_json_object,
+)
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 CONFIG_FILE = "adapter_config.json"
@@ -77,12 +81,8 @@ def _our_names(folder: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
-    path = folder / CONFIG_FILE
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise _bad(folder, f"{CONFIG_FILE} cannot be read ({error})") from error
-    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
+    config = read_json_object(folder / CONFIG_FILE, AdapterError)
+    if config.get("peft_type") != "LORA":
         raise _bad(folder, f"{CONFIG_FILE} does not describe a LoRA adapter")
     for key in ("use_dora", "alpha_pattern", "rank_pattern", "modules_to_save", "fan_in_fan_out"):
         if config.get(key):
@@ -92,7 +92,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[float]:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return is_number and math.isfinite(value)
 

@@ -45,9 +45,11 @@ def send_request(run: RunDirectory, name: RequestName) -> Path:
         RunError: no trainer is there to read it.
     """
     if not run.is_locked():
+        status = run.read_status()
+        go_on = f"`orpo-mlx resume {run.id}` goes on with it; " if status != "completed" else ""
         raise RunError(
-            f"run {run.id} is not running (it is {run.read_status()}): nothing to {name}",
-            f"`orpo-mlx resume {run.id}` goes on with it; `orpo-mlx runs` lists all runs.",
+            f"run {run.id} is not running (it is {status}): nothing to {name}",
+            f"{go_on}`orpo-mlx runs` lists all runs.",
         )
     folder = run.control_folder
     folder.mkdir(exist_ok=True)

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import secrets
+import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -224,7 +225,7 @@ def create_run(config: TrainConfig, name: str = "") -> RunDirectory:
     text = write_settings(
         with_absolute_paths(config).model_copy(update={"run_dir": None, "runs_dir": None})
     )
-    target = Path(config.run_dir or runs_folder(config.runs_dir)).expanduser().absolute()
+    target = _target(config)
     try:
         if config.run_dir:
             check_run_folder(target)
@@ -240,6 +241,33 @@ def create_run(config: TrainConfig, name: str = "") -> RunDirectory:
     except OSError as error:
         raise _unwritable(error, target) from None
     return run
+
+
+def _target(config: TrainConfig) -> Path:
+    chosen = config.run_dir or config.runs_dir or default_runs_dir()
+    try:
+        return Path(chosen).expanduser().absolute()
+    except RuntimeError:
+        raise RunError(f"{chosen}: there is no such user", "Write the folder out.") from None
+
+
+def check_place(config: TrainConfig) -> None:
+    """Refuse a place where no run can be made, before the work; leaves nothing there.
+
+    Raises:
+        RunError: the place is taken or cannot be written.
+    """
+    target = place = _target(config)
+    try:
+        if config.run_dir:
+            check_run_folder(target)
+        place = next(path for path in (target, *target.parents) if path.exists())
+        # Tried, since permissions alone do not tell: disks are read-only, full or special.
+        with tempfile.TemporaryDirectory(prefix=".orpo-mlx-", dir=place):
+            pass
+    except OSError as error:
+        error.filename = place
+        raise _unwritable(error, target) from None
 
 
 def check_run_folder(path: Path) -> None:

@@ -162,6 +162,11 @@ def find_run(text: str, runs_dir: str | Path | None = None) -> RunDirectory:
 
 def _not_found(text: str, ids: list[str], folder: Path) -> RunError:
     path = Path(text).expanduser()
+    if text and (path / "adapter_config.json").is_file():
+        return RunError(
+            f"{path}: is an adapter, not a run (looked for config.toml, events.jsonl, run.lock)",
+            f"To train it further start a new run with --init-adapter {path}.",
+        )
     if text and path.is_dir():
         return RunError(
             f"{path}: is not a run (looked for config.toml, events.jsonl, run.lock)",

@@ -38,9 +38,16 @@ class RunLock:
         Readers hold it for microseconds while they look, hence the patience.
 
         Raises:
-            RunError: another trainer holds it (with its pid), or the disk has no locks.
+            RunError: another trainer holds it (with its pid), the folder cannot be written, or the
+                disk has no locks.
         """
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise RunError(
+                f"{self.path.parent}: cannot be written ({error.strerror})",
+                "Make the folder writable, or copy the run to a place that is.",
+            ) from None
         try:
             _lock_exclusively(descriptor, self.path, patience_seconds)
             os.ftruncate(descriptor, 0)

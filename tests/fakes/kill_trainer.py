@@ -26,11 +26,12 @@ import orpo_mlx.train
 import orpo_mlx.training_run
 from orpo_mlx.checkpoint import damage, iter_checkpoints
 
-OPTIONS = """
-    --steps 25 --micro-batch-size 2 --grad-accumulation-steps 2 --rank 2 --num-layers -1
-    --learning-rate 2e-3 --dropout 0.2 --valid-fraction 0.2 --eval-every 5 --report-every 1
-    --save-every 1 --keep-checkpoints 3 --sample-prompts 0 --quiet
-""".split()
+OPTIONS = [
+    "--steps", "25", "--micro-batch-size", "2", "--grad-accumulation-steps", "2", "--rank", "2",
+    "--num-layers", "-1", "--learning-rate", "2e-3", "--dropout", "0.2", "--valid-fraction", "0.2",
+    "--eval-every", "5", "--report-every", "1", "--save-every", "1", "--keep-checkpoints", "3",
+    "--sample-prompts", "0", "--quiet",
+]  # fmt: skip
 
 
 def start(arguments: list[str], log: Path) -> int:
@@ -101,7 +102,7 @@ def main() -> None:
         for what in (digest, losses):
             if what(run) != what(folder / "whole"):
                 result["different"].append(f"{run.name}: {what.__name__}")
-    print(json.dumps(result))
+    sys.stdout.write(json.dumps(result) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,8 @@
-"""LoRA on mlx-lm's layers: attached, keyed, saved, loaded and switched off."""
+"""LoRA on mlx-lm's layers: attached, counted and switched off."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +11,16 @@ import mlx.nn as nn
 import mlx_lm.utils
 import numpy as np
 import pytest
-from mlx.utils import tree_flatten, tree_map
+from mlx.utils import tree_map
 
 from orpo_mlx import adapter
 from orpo_mlx.adapter import AdapterSpec, attach_adapter
 from orpo_mlx.config import TrainConfig
-from orpo_mlx.errors import AdapterError, ConfigError
+from orpo_mlx.errors import ConfigError
 
 TOKENS = mx.array([[5, 9, 200, 31, 7, 42], [8, 8, 120, 3, 250, 1]])
 ATTENTION = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"]
 MLP = ["mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"]
-
-
-@pytest.fixture(params=["plain", "quantized"])
-def base_folder(request: pytest.FixtureRequest) -> Path:
-    name = "model_folder" if request.param == "plain" else "quantized_model_folder"
-    return request.getfixturevalue(name)
 
 
 def load(folder: Path) -> Any:
@@ -44,20 +36,6 @@ def shake(model: Any, seed: int = 7) -> None:
     mx.random.seed(seed)
     trained = tree_map(lambda a: a + 0.1 * mx.random.normal(a.shape), model.trainable_parameters())
     model.update(trained)
-
-
-def make_moe(make_model_folder: Callable[..., Path], path: Path) -> Path:
-    return make_model_folder(
-        path,
-        model_type="qwen3_moe",
-        num_experts=4,
-        num_experts_per_tok=2,
-        decoder_sparse_step=1,
-        mlp_only_layers=[],
-        moe_intermediate_size=32,
-        head_dim=16,
-        norm_topk_prob=True,
-    )
 
 
 # Which layers
@@ -204,9 +182,9 @@ def test_dora_refuses_widths_that_mlx_lm_computes_wrong(
 
 
 def test_experts_get_adapters_but_no_dora(
-    make_model_folder: Callable[..., Path], tmp_path: Path
+    moe_folder: Path,
 ) -> None:
-    model = load(make_moe(make_model_folder, tmp_path / "moe"))
+    model = load(moe_folder)
     before = logits(model)
     with pytest.raises(ConfigError, match="SwitchLinear, for which there is no DoRA"):
         attach_adapter(model, AdapterSpec(dora=True), seed=0)
@@ -239,374 +217,3 @@ def test_the_adapter_is_back_after_an_error(model_folder: Path) -> None:
     assert adapter.adapter_layers(model) == []
     assert not off.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
     assert sorted(name for name, _ in adapter.adapter_layers(model)) == sorted(names)
-
-
-# Dropout
-
-
-def dropout_loss(model: Any, key: mx.array) -> mx.array:
-    adapter.set_dropout_key(model, key)
-    return nn.losses.cross_entropy(model(TOKENS[:, :-1]), TOKENS[:, 1:], reduction="mean")
-
-
-def dropout_gradients(model: Any, key: mx.array) -> dict[str, np.ndarray]:
-    value_and_grad = nn.value_and_grad(model, lambda: dropout_loss(model, key))
-    return {name: np.array(grad) for name, grad in tree_flatten(value_and_grad()[1])}
-
-
-def dropout_model(folder: Path) -> Any:
-    model = load(folder)
-    attach_adapter(model, AdapterSpec(rank=4, dropout=0.3), seed=0)
-    shake(model)
-    return model.train()
-
-
-def test_dropout_zeroes_its_share_and_keeps_the_mean() -> None:
-    layer = adapter.KeyedDropout(0.3)
-    layer._key = mx.random.key(3)
-    out = np.array(layer(mx.ones((100, 1000))))
-    assert set(np.unique(out)) == {0.0, np.float32(1 / 0.7)}
-    assert abs((out == 0).mean() - 0.3) < 0.01
-    layer.eval()
-    assert np.array_equal(layer(mx.ones((2, 2))), mx.ones((2, 2)))
-
-
-def test_dropout_depends_on_the_key_and_on_nothing_else(model_folder: Path) -> None:
-    model = dropout_model(model_folder)
-    losses = []
-    for noise, key in ((1, 5), (2, 5), (2, 6)):
-        mx.random.seed(noise)
-        losses.append(dropout_loss(model, mx.random.key(key)).item())
-    assert losses[0] == losses[1] != losses[2]
-
-
-def test_every_layer_has_its_own_mask(model_folder: Path) -> None:
-    model = dropout_model(model_folder)
-    adapter.set_dropout_key(model, mx.random.key(5))
-    keys = {tuple(layer.dropout._key.tolist()) for _, layer in adapter.adapter_layers(model)}
-    assert len(keys) == 14
-    adapter.set_dropout_key(model, None)
-    with pytest.raises(RuntimeError, match="set_dropout_key"):
-        model(TOKENS)
-
-
-def test_dropout_is_off_in_evaluation_and_its_key_is_no_parameter(model_folder: Path) -> None:
-    model = dropout_model(model_folder)
-    names = set(adapter.adapter_parameters(model))
-    adapter.set_dropout_key(model, mx.random.key(5))
-    assert set(adapter.adapter_parameters(model)) == names
-    model.eval()
-    plain = logits(model)
-    adapter.set_dropout_key(model, mx.random.key(6))
-    assert np.array_equal(logits(model), plain)
-
-
-def checkpoint_blocks(model: Any, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Recompute each block in the backward pass, as mlx-lm's --grad-checkpoint does."""
-    calls: list[int] = []
-    plain = type(model.layers[0]).__call__
-
-    def checkpointed(self: Any, *args: Any, **kwargs: Any) -> Any:
-        def inner(parameters: Any, *args: Any, **kwargs: Any) -> Any:
-            calls.append(1)
-            self.update(parameters)
-            return plain(self, *args, **kwargs)
-
-        return mx.checkpoint(inner)(self.trainable_parameters(), *args, **kwargs)
-
-    monkeypatch.setattr(type(model.layers[0]), "__call__", checkpointed)
-    return calls
-
-
-def test_checkpointing_with_dropout_gives_identical_gradients(
-    base_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model, key = dropout_model(base_folder), mx.random.key(11)
-    plain = dropout_gradients(model, key)
-    calls = checkpoint_blocks(model, monkeypatch)
-    checkpointed = dropout_gradients(model, key)
-    assert calls
-    assert plain.keys() == checkpointed.keys()
-    for name in plain:
-        assert np.array_equal(plain[name], checkpointed[name]), name
-
-
-def test_gradients_under_dropout_agree_with_finite_differences(
-    model_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model, key = dropout_model(model_folder), mx.random.key(11)
-    checkpoint_blocks(model, monkeypatch)
-    gradients = dropout_gradients(model, key)
-    start = model.trainable_parameters()
-    rng = np.random.default_rng(0)
-    for name, gradient in gradients.items():
-        direction = rng.standard_normal(gradient.shape).astype(np.float32)
-        values = {}
-        for sign in (1, -1):
-            moved = dict(tree_flatten(start))
-            moved[name] = moved[name] + sign * 5e-3 * mx.array(direction)
-            model.load_weights(list(moved.items()), strict=False)
-            values[sign] = dropout_loss(model, key).item()
-        model.update(start)
-        slope = (values[1] - values[-1]) / 1e-2
-        assert slope == pytest.approx(float((gradient * direction).sum()), rel=0.05, abs=3e-4), name
-
-
-def test_a_compiled_step_takes_the_key_as_an_argument(model_folder: Path) -> None:
-    model = dropout_model(model_folder)
-
-    @mx.compile
-    def compiled(key: mx.array) -> mx.array:
-        loss = dropout_loss(model, key)
-        adapter.set_dropout_key(model, None)
-        return loss
-
-    for seed in (1, 2, 1):
-        key = mx.random.key(seed)
-        assert compiled(key).item() == pytest.approx(dropout_loss(model, key).item(), rel=1e-6)
-    assert compiled(mx.random.key(1)).item() != compiled(mx.random.key(2)).item()
-
-
-# Saved and loaded
-
-
-@pytest.mark.parametrize(
-    "spec",
-    [
-        AdapterSpec(rank=4),
-        AdapterSpec(rank=4, num_layers=1, dropout=0.2),
-        AdapterSpec(rank=2, target_modules=("q_proj", "lm_head"), scale=3.5),
-        AdapterSpec(rank=2, target_modules=("model.layers.0.mlp.up_proj", "v_proj"), num_layers=1),
-        AdapterSpec(rank=2, target_modules=("model.layers.1.mlp.up_proj",)),
-        AdapterSpec(rank=4, dora=True),
-    ],
-    ids=["all", "last block", "lm_head", "outside the last blocks", "one of two", "dora"],
-)
-def test_mlx_lm_rebuilds_the_saved_adapter_exactly(
-    base_folder: Path, tmp_path: Path, spec: AdapterSpec
-) -> None:
-    model = load(base_folder)
-    attach_adapter(model, spec, seed=0)
-    shake(model)
-    adapter.save_adapter(model, spec, tmp_path / "out", base_model="tiny")
-    loaded, _ = mlx_lm.utils.load(str(base_folder), adapter_path=str(tmp_path / "out"))[:2]
-    names = [name for name, _ in adapter.adapter_layers(loaded)]
-    assert names == [name for name, _ in adapter.adapter_layers(model)]
-    assert np.array_equal(logits(loaded), logits(model))
-
-
-def test_mlx_lm_rebuilds_a_saved_adapter_of_experts(
-    make_model_folder: Callable[..., Path], tmp_path: Path
-) -> None:
-    folder = make_moe(make_model_folder, tmp_path / "moe")
-    model = load(folder)
-    attach_adapter(model, AdapterSpec(rank=2), seed=0)
-    shake(model)
-    adapter.save_adapter(model, AdapterSpec(rank=2), tmp_path / "out")
-    loaded, _ = mlx_lm.utils.load(str(folder), adapter_path=str(tmp_path / "out"))[:2]
-    assert np.array_equal(logits(loaded), logits(model))
-
-
-@pytest.fixture
-def saved(model_folder: Path, tmp_path: Path) -> Path:
-    """A trained adapter of rank 4 on both blocks."""
-    model = load(model_folder)
-    spec = AdapterSpec(rank=4, scale=3.0, dropout=0.1)
-    attach_adapter(model, spec, seed=0)
-    shake(model)
-    folder = tmp_path / "adapter"
-    adapter.save_adapter(model, spec, folder, "org/tiny", "f" * 64, extra={"note": "kept"})
-    return folder
-
-
-def attached(model_folder: Path, folder: Path) -> Any:
-    model = load(model_folder)
-    attach_adapter(model, adapter.read_adapter_spec(folder), seed=1)
-    return model
-
-
-def test_a_saved_adapter_comes_back_as_it_was(model_folder: Path, saved: Path) -> None:
-    spec = adapter.read_adapter_spec(saved)
-    assert replace(spec, target_modules=("all",)) == AdapterSpec(4, 3.0, 0.1, ("all",), 2, False)
-    assert sorted(spec.target_modules) == sorted([*ATTENTION, *MLP])
-    model = attached(model_folder, saved)
-    adapter.load_adapter_into(model, saved, "f" * 64, "org/tiny")
-    reference, _ = mlx_lm.utils.load(str(model_folder), adapter_path=str(saved))[:2]
-    assert np.array_equal(logits(model), logits(reference))
-    assert json.loads((saved / "adapter_config.json").read_text())["note"] == "kept"
-
-
-def test_saving_leaves_only_the_two_files(saved: Path) -> None:
-    names = sorted(path.name for path in saved.iterdir())
-    assert names == ["adapter_config.json", "adapters.safetensors"]
-
-
-def test_a_failed_save_keeps_the_old_adapter(
-    model_folder: Path, saved: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = (saved / "adapters.safetensors").read_bytes()
-    model = attached(model_folder, saved)
-
-    def fail(path: str, *args: Any, **kwargs: Any) -> None:
-        Path(path).write_bytes(b"half")
-        raise RuntimeError("No space left on device")
-
-    monkeypatch.setattr(mx, "save_safetensors", fail)
-    with pytest.raises(RuntimeError, match="No space"):
-        adapter.save_adapter(model, AdapterSpec(rank=4), saved)
-    assert (saved / "adapters.safetensors").read_bytes() == before
-    assert len(list(saved.iterdir())) == 2
-
-
-def edit(folder: Path, **changes: Any) -> None:
-    path = folder / "adapter_config.json"
-    config = json.loads(path.read_text())
-    for name, value in changes.items():
-        (config["lora_parameters"] if name in config["lora_parameters"] else config)[name] = value
-    path.write_text(json.dumps(config))
-
-
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"scale": float("nan")}, "scale is 'nan'"),
-        ({"scale": "20"}, "scale is '20'"),
-        ({"rank": 0}, "rank is '0'"),
-        ({"rank": 2.5}, "rank is '2.5'"),
-        ({"dropout": 1.0}, "dropout is '1.0'"),
-        ({"fine_tune_type": "full"}, "fine_tune_type is 'full'"),
-        ({"num_layers": "all"}, "num_layers is 'all'"),
-        ({"num_layers": None}, "num_layers is 'None'"),
-        ({"keys": "q_proj"}, "keys is 'q_proj'"),
-        ({"lora_parameters": None}, "lora_parameters is 'None'"),
-    ],
-)
-def test_senseless_adapter_settings_are_refused(
-    saved: Path, changes: dict[str, Any], said: str
-) -> None:
-    edit(saved, **changes)
-    with pytest.raises(AdapterError, match=said):
-        adapter.read_adapter_spec(saved)
-
-
-def test_an_adapter_for_more_blocks_than_there_are_is_refused(
-    model_folder: Path, saved: Path
-) -> None:
-    edit(saved, num_layers=99)
-    with pytest.raises(ConfigError, match="this model has 2 blocks"):
-        attached(model_folder, saved)
-
-
-def test_another_rank_than_the_tensors_names_tensor_and_shapes(
-    model_folder: Path, saved: Path
-) -> None:
-    edit(saved, rank=8)
-    with pytest.raises(AdapterError, match=r"q_proj\.lora_a has shape \(64, 4\); \(64, 8\)"):
-        adapter.load_adapter_into(attached(model_folder, saved), saved)
-
-
-def rewrite(folder: Path, change: Callable[[dict[str, mx.array]], dict[str, mx.array]]) -> None:
-    path = str(folder / "adapters.safetensors")
-    arrays: Any = mx.load(path)
-    mx.eval(arrays)
-    mx.save_safetensors(path, change(dict(arrays)))
-
-
-def test_half_an_adapter_is_refused_and_changes_nothing(model_folder: Path, saved: Path) -> None:
-    rewrite(saved, lambda arrays: dict(sorted(arrays.items())[:14]))
-    model = attached(model_folder, saved)
-    before = logits(model)
-    with pytest.raises(AdapterError, match="14 found of 28 expected tensors; first missing: "):
-        adapter.load_adapter_into(model, saved)
-    assert np.array_equal(logits(model), before)
-
-
-def test_nan_in_an_adapter_is_refused(model_folder: Path, saved: Path) -> None:
-    rewrite(saved, lambda arrays: {**arrays, f"{FIRST}.lora_b": mx.full((4, 64), float("nan"))})
-    with pytest.raises(AdapterError, match=r"q_proj\.lora_b holds 256 values"):
-        adapter.load_adapter_into(attached(model_folder, saved), saved)
-
-
-def test_half_precision_weights_train_on_in_full_precision(model_folder: Path, saved: Path) -> None:
-    rewrite(saved, lambda arrays: {n: a.astype(mx.bfloat16) for n, a in arrays.items()})
-    model = attached(model_folder, saved)
-    adapter.load_adapter_into(model, saved)
-    assert {a.dtype for a in adapter.adapter_parameters(model).values()} == {mx.float32}
-
-
-@pytest.mark.parametrize("sign", ["peft_type", "file", "tensors"])
-def test_an_adapter_of_peft_is_named_and_the_way_in_is_shown(
-    model_folder: Path, saved: Path, sign: str
-) -> None:
-    model = attached(model_folder, saved)
-    if sign == "peft_type":
-        edit(saved, peft_type="LORA")
-    elif sign == "file":
-        (saved / "adapters.safetensors").rename(saved / "adapter_model.safetensors")
-    else:
-        name = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
-        rewrite(saved, lambda arrays: {name: mx.ones((4, 64))})
-    with pytest.raises(AdapterError, match="PEFT") as error:
-        adapter.load_adapter_into(model, saved)
-    assert "--init-adapter" in error.value.what_to_do
-
-
-@pytest.mark.parametrize(
-    ("base", "fingerprint", "fits"),
-    [
-        ("org/tiny", "f" * 64, True),
-        ("moved/elsewhere", "f" * 64, True),
-        ("org/tiny", "0" * 64, False),
-        ("org/other", None, False),
-        ("folder/Tiny", None, True),
-        (None, None, True),
-    ],
-)
-def test_the_base_is_compared_by_fingerprint_and_else_by_name(
-    model_folder: Path, saved: Path, base: str | None, fingerprint: str | None, fits: bool
-) -> None:
-    model = attached(model_folder, saved)
-    if fits:
-        adapter.load_adapter_into(model, saved, fingerprint, base)
-        return
-    with pytest.raises(AdapterError, match="trained on org/tiny") as error:
-        adapter.load_adapter_into(model, saved, fingerprint, base)
-    assert str(base) in error.value.message
-
-
-def test_an_adapter_that_does_not_name_its_base_is_accepted(
-    model_folder: Path, saved: Path
-) -> None:
-    edit(saved, base_model=None, base_fingerprint=None)
-    adapter.load_adapter_into(attached(model_folder, saved), saved, "a" * 64, "org/any")
-
-
-@pytest.mark.parametrize("content", [None, "{", "[]", "[" * 100_000])
-def test_a_missing_or_broken_settings_file_is_an_adapter_error(
-    saved: Path, content: str | None
-) -> None:
-    path = saved / "adapter_config.json"
-    path.unlink()
-    if content is not None:
-        path.write_text(content)
-    with pytest.raises(AdapterError, match=r"adapter_config\.json"):
-        adapter.read_adapter_spec(saved)
-
-
-def test_an_adapter_trained_by_mlx_lm_can_be_the_start(model_folder: Path, tmp_path: Path) -> None:
-    from mlx_lm.tuner.utils import linear_to_lora_layers
-
-    model = load(model_folder)
-    model.freeze()
-    linear_to_lora_layers(model, 1, {"rank": 3, "scale": 20.0, "dropout": 0.0})
-    shake(model)
-    folder = tmp_path / "theirs"
-    folder.mkdir()
-    weights = adapter.adapter_parameters(model)
-    mx.save_safetensors(str(folder / "adapters.safetensors"), weights)
-    settings = {"rank": 3, "scale": 20.0, "dropout": 0.0}
-    config = {"num_layers": 1, "lora_parameters": settings, "model": str(model_folder)}
-    (folder / "adapter_config.json").write_text(json.dumps(config))
-    ours = attached(model_folder, folder)
-    adapter.load_adapter_into(ours, folder, base_model=str(model_folder))
-    assert np.array_equal(logits(ours), logits(model))

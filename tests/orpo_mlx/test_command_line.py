@@ -60,7 +60,8 @@ FLAG_WORDS = {"int": "9", "float": "0.5", "str": "some text", "list": "a,b"}
 @pytest.mark.parametrize("name", [n for n, s in SETTINGS.items() if s.kind in FLAG_WORDS])
 def test_every_valued_flag_reaches_its_setting(name: str) -> None:
     setting = SETTINGS[name]
-    command = parse_train([*NEEDED, setting.flag, FLAG_WORDS[setting.kind], "--eval-every", "9"])
+    needed = NEEDED[:2] if name == "data" else NEEDED  # a second data file is refused
+    command = parse_train([*needed, setting.flag, FLAG_WORDS[setting.kind], "--eval-every", "9"])
     expected = {"int": 9, "float": 0.5, "str": "some text", "list": ["a", "b"]}[setting.kind]
     assert getattr(command.config, name) == expected
     assert command.origins[name] == setting.flag

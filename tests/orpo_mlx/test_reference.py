@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
-from orpo_mlx import adapter
+from orpo_mlx import adapter, adapter_files
 from orpo_mlx.config import TrainConfig
 from orpo_mlx.data.pairs import Batch
 from orpo_mlx.losses import METRICS, Objective
@@ -62,8 +62,8 @@ def lora_model():
     from mlx_lm.utils import load_model
 
     model, _ = load_model(CASE / "model")
-    adapter.attach_adapter(model, adapter.read_adapter_spec(CASE / "adapter_mlx"), seed=0)
-    adapter.load_adapter_into(model, CASE / "adapter_mlx")
+    adapter.attach_adapter(model, adapter_files.read_adapter_spec(CASE / "adapter_mlx"), seed=0)
+    adapter_files.load_adapter_into(model, CASE / "adapter_mlx")
     return model
 
 

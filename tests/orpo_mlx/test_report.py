@@ -7,8 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +14,13 @@ import pytest
 from rich.console import Console
 
 from orpo_mlx import report
-from orpo_mlx.config import TrainConfig
-from orpo_mlx.errors import ConfigError
 from orpo_mlx.report import (
     JsonReport,
     QuietReport,
     RichReport,
-    RunHistory,
     build_report,
-    format_bytes,
-    format_count,
-    format_duration,
-    format_error,
-    plain_lines,
-    runs_table,
-    visible,
 )
-from orpo_mlx.runs.directory import RunDirectory, create_run
+from orpo_mlx.report_text import plain_lines
 from orpo_mlx.runs.events import (
     CheckpointSaved,
     DataPrepared,
@@ -208,33 +196,7 @@ def test_no_color_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "\x1b[33m" not in text
 
 
-# Time left and slow steps
-
-
-def test_the_time_left_is_the_median_of_recent_steps_whatever_happened_between() -> None:
-    history = RunHistory()
-    history.apply(STARTED)
-    assert history.seconds_left() == 0
-    for number, seconds in ((1, 2.0), (2, 2.0), (3, 100.0), (4, 4.0), (5, 2.0)):
-        history.apply(step(number, seconds))
-    history.apply(EvalCompleted(*[1.0] * 8, step=5, pairs=5, seconds=500.0))
-    assert history.seconds_left() == (240 - 5) * 2.0
-
-
-def test_a_slow_step_is_judged_by_those_before_it() -> None:
-    history = RunHistory()
-    for number in range(1, 5):
-        history.apply(step(number))
-    assert history.slowness(step(5, 100.0)) == 0, "too few to judge"
-    history.apply(step(5))
-    assert history.slowness(step(6, 6.0)) == 3.0
-
-
-def test_a_resumed_run_forgets_what_is_computed_again() -> None:
-    history = RunHistory()
-    for event in (validation(0, 2.1, 0.6), validation(100, 1.0, 0.9), Resumed(50, True)):
-        history.apply(event)
-    assert list(history.evals) == [0]
+# The closing text
 
 
 def test_a_resumed_run_still_compares_with_its_beginning() -> None:
@@ -281,55 +243,6 @@ def test_every_event_has_plain_lines(event: Event) -> None:
     lines = plain_lines(event)
     assert lines
     assert not any("\n" in line or "\x1b" in line for line in lines)
-
-
-def test_a_failure_in_plain_lines_has_cause_checkpoint_and_advice() -> None:
-    lines = plain_lines(RunFailed("TrainingError", "loss is NaN", "Lower it.", 70, None))
-    assert lines == ["failed at step 70: loss is NaN", "last checkpoint: none", "Lower it."]
-
-
-def test_long_texts_are_cut_at_the_end_that_matters_less() -> None:
-    long = " ".join(f"word{number}" for number in range(200))
-    pair = {"prompt": long, "chosen": long, "rejected": "x"}
-    text = "\n".join(plain_lines(DataPrepared(1, 1, {}, {}, "", {}, pair)))
-    prompt, chosen = text.split("chosen")
-    assert "word199" in prompt
-    assert "word0 " not in prompt
-    assert "word0 " in chosen
-    assert "word199" not in chosen
-
-
-@pytest.mark.parametrize(
-    ("text", "safe"),
-    [
-        ("a\x1b]0;title\x07b", "a\\x1b]0;title\\x07b"),
-        ("a\rb\x9bc", "a\\rb\\x9bc"),
-        ("\u202egnp.exe", "\\u202egnp.exe"),
-        ("\udce9", "\\udce9"),
-        ("ünïcödé 日本 🙂\nb", "ünïcödé 日本 🙂\nb"),
-    ],
-)
-def test_text_from_a_model_cannot_control_the_terminal(text: str, safe: str) -> None:
-    assert visible(text) == safe
-
-
-@pytest.mark.parametrize(
-    ("function", "value", "text"),
-    [
-        (format_bytes, 999, "999 B"), (format_bytes, 41e6, "41 MB"),
-        (format_bytes, 5.412e9, "5.41 GB"),
-        (format_bytes, 999_999, "1 MB"),
-        (format_bytes, 128e9, "128 GB"), (format_bytes, 1.5e12, "1500 GB"),
-        (format_count, 950, "950"), (format_count, 9999, "9999"), (format_count, 12_345, "12.3 k"),
-        (format_count, 7.6e6, "7.6 M"), (format_count, 1.24e9, "1.24 B"),
-        (format_duration, 0.04, "0.0 s"), (format_duration, 9.94, "9.9 s"),
-        (format_duration, 9.96, "10 s"),
-        (format_duration, 59.6, "1 min"), (format_duration, 200, "3 min 20 s"),
-        (format_duration, 3570, "1 h 00 min"), (format_duration, 7500, "2 h 05 min"),
-    ],
-)  # fmt: skip
-def test_numbers_are_readable(function: Callable[[float], str], value: float, text: str) -> None:
-    assert function(value) == text
 
 
 # The other reports
@@ -408,127 +321,12 @@ def test_the_reports_are_chosen_by_name() -> None:
     assert kinds == {"rich": RichReport, "quiet": QuietReport, "json": JsonReport}
 
 
-# Errors and tables
-
-
-def test_an_error_says_what_is_wrong_first_and_what_to_do_last() -> None:
-    error = ConfigError("run.toml, line 4: no value\x1b[2J", "Add one.")
-    assert format_error(error) == "error: run.toml, line 4: no value\\x1b[2J\nAdd one.\n"
-
-
 RUN = RunSummary(
     "pairs-1", Path("/r/pairs-1"), "running", "/models/Qwen", "d", 60, 240, 1.5, 0.75, 0.0
 )
-UNKNOWN = RunSummary("x", Path("/r/x"), "crashed", None, None, 0, 0, None, None, None)
-
-
-def test_runs_are_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TZ", "UTC")
-    time.tzset()
-    assert runs_table([RUN, UNKNOWN]) == [
-        "RUN      STATUS   STEP    LOSS    ACC   STARTED       MODEL",
-        "pairs-1  running  60/240  1.5000  75 %  01 Jan 00:00  Qwen",
-        "x        crashed  0",
-    ]
-    assert all(len(line) <= 30 for line in runs_table([RUN, UNKNOWN], width=30))
 
 
 def test_runs_as_json_are_a_list(capsys: pytest.CaptureFixture[str]) -> None:
     report.print_runs([RUN], Path("/r"), as_json=True)
     (row,) = json.loads(capsys.readouterr().out)
     assert (row["id"], row["path"], row["loss"]) == ("pairs-1", "/r/pairs-1", 1.5)
-
-
-# The command with a real process behind it
-
-TRAINER = """
-import sys, time
-from pathlib import Path
-from orpo_mlx.runs.control import Inbox
-from orpo_mlx.runs.directory import Heartbeat, RunDirectory
-from orpo_mlx.runs.events import EventWriter, RunFinished, StepCompleted
-run = RunDirectory(Path(sys.argv[1]))
-with run.lock():
-    inbox, writer = Inbox(run.control_folder), EventWriter(run.events_file)
-    Heartbeat(run, 9).beat("running", 1)
-    writer.write(StepCompleted(*[0.5] * 8, step=1))
-    print("started", flush=True)
-    while not any(request.name in ("stop", "abort") for request in inbox.poll()):
-        time.sleep(0.01)
-    writer.write(RunFinished("stopped", 1, 2.0, None))
-"""
-
-
-@pytest.fixture
-def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunDirectory]:
-    """A run in the hands of another process that only obeys."""
-    monkeypatch.setenv("ORPO_MLX_HOME", str(tmp_path))
-    run = create_run(TrainConfig(model="m", data="d"))
-    child = subprocess.Popen(
-        [sys.executable, "-c", TRAINER, str(run.path)], stdout=subprocess.PIPE, text=True
-    )
-    assert child.stdout is not None
-    with child:
-        try:
-            assert child.stdout.readline() == "started\n"
-            yield run
-        finally:
-            child.kill()
-
-
-def command(*words: str) -> subprocess.CompletedProcess[str]:
-    words = (sys.executable, "-m", "orpo_mlx", *words)
-    return subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
-
-
-def test_a_running_run_is_listed_asked_watched_and_stopped(trained: RunDirectory) -> None:
-    listed = json.loads(command("runs", "--json").stdout)
-    assert [(row["id"], row["status"], row["step"]) for row in listed] == [
-        (trained.id, "running", 1)
-    ]
-    asked = command("checkpoint", trained.id[:6])
-    assert (asked.returncode, asked.stdout) == (0, f"{trained.id}: saves a checkpoint\n")
-    stopped = command("stop", trained.id, "--wait")
-    assert (stopped.returncode, stopped.stdout) == (0, f"{trained.id}: stopped\n")
-    watched = command("watch", trained.id, "--plain")
-    assert watched.returncode == 0
-    assert watched.stdout.splitlines()[-1] == "stopped as asked after step 1 in 2.0 s"
-    raw = command("watch", trained.id, "--json").stdout
-    assert raw == trained.events_file.read_text(encoding="utf-8")
-    again = command("stop", trained.id)
-    assert again.returncode == 2
-    assert "is not running (it is stopped)" in again.stderr
-
-
-def test_interrupting_a_watch_leaves_the_run_alone(trained: RunDirectory) -> None:
-    watch = subprocess.Popen(
-        [sys.executable, "-m", "orpo_mlx", "watch", trained.id, "--plain"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    with watch:
-        assert watch.stdout is not None
-        assert watch.stderr is not None
-        assert watch.stdout.readline().startswith("step 1")
-        watch.send_signal(2)
-        assert watch.wait(timeout=30) == 130
-        assert watch.stderr.read() == f"stopped watching; run {trained.id} goes on\n"
-    assert trained.read_status() == "running"
-
-
-def test_watching_a_crashed_run_says_so(tmp_path: Path) -> None:
-    run = create_run(TrainConfig(run_dir=str(tmp_path / "run")))
-    watched = command("watch", str(run.path))
-    assert watched.returncode == 1
-    assert "its process ended without a word" in watched.stderr
-
-
-def test_a_closed_pipe_is_silent(tmp_path: Path) -> None:
-    for number in range(3):
-        create_run(TrainConfig(run_dir=str(tmp_path / f"run-{number}")))
-    for words in ("runs --json", "--help", "train --help"):
-        line = f"{sys.executable} -m orpo_mlx {words} | true; exit ${{PIPESTATUS[0]}}"
-        env = {**os.environ, "ORPO_MLX_HOME": str(tmp_path)}
-        done = subprocess.run(
-            ["bash", "-c", line], capture_output=True, text=True, env=env, check=False
-        )
-        assert (done.returncode, done.stderr) == (0, "")

@@ -3,12 +3,9 @@
 import hashlib
 import json
 import os
-import random
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -166,7 +163,7 @@ def test_changed_data_is_refused(uninterrupted, tmp_path):
     data.write_text((uninterrupted / "pairs.jsonl").read_text().replace("seas", "suns"))
 
     with pytest.raises(
-        CheckpointError, match=r"content\.data: was '[0-9a-f]+', is now '[0-9a-f]+'"
+        CheckpointError, match=r"--data \(its content\): was [0-9a-f]+, is now [0-9a-f]+"
     ):
         resume(RunDirectory(run_dir), {"data": str(data)})
 
@@ -175,7 +172,7 @@ def test_another_model_is_refused(uninterrupted, make_model_folder, tmp_path):
     run_dir = stopped_after(uninterrupted, 2, tmp_path)
     other = make_model_folder(tmp_path / "other", quantized=True, seed=1)
 
-    with pytest.raises(CheckpointError, match=r"content\.model"):
+    with pytest.raises(CheckpointError, match=r"--model \(its content\)"):
         resume(RunDirectory(run_dir), {"model": str(other)})
 
 

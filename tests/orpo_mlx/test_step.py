@@ -16,15 +16,6 @@ from orpo_mlx.step import TrainStep, checkpoint_layers, evaluate, step_key
 
 LENGTHS = [(3, 4, 9), (12, 2, 1), (5, 30, 6), (1, 7, 7), (20, 1, 15), (8, 3, 3), (2, 2, 2)]
 LENGTHS.append((6, 5, 11))
-    (3, 4, 9),
-    (12, 2, 1),
-    (5, 30, 6),
-    (1, 7, 7),
-    (20, 1, 15),
-    (8, 3, 3),
-    (2, 2, 2),
-    (6, 5, 11),
-]
 
 
 def random_pairs():

@@ -216,7 +216,7 @@ def test_every_kind_of_row_trains(run, kind):
 
 BASE = {"steps": 4, "save_every": 2, "valid_fraction": 0.25}
 CHANGES = {
-    "chat_template": "chatml", "valid_fraction": 0.5, "order": "file", "max_seq_length": 24,
+    "valid_fraction": 0.5, "order": "file", "max_seq_length": 24,
     "seed": 5, "lam": 0.9, "nll_scope": "response", "nll_reduction": "pair", "nll_weight": 0.5,
     "preference": "probability_ratio", "rank": 3, "scale": 3.0, "alpha": 9.0, "dora": True,
     "dropout": 0.4, "target_modules": ["v_proj"], "num_layers": 1, "optimizer": "sgd",
@@ -232,6 +232,7 @@ COMBINED = {
     "best_metric": {"best_metric": "logps_margin", "eval_every": 1, "learning_rate": 0.3},
 }
 TESTED_ELSEWHERE = {
+    "chat_template",
     "model", "revision", "data", "valid_data", "init_adapter", "run_dir", "runs_dir",
     "batching", "compile", "grad_checkpoint", "keep_best", "early_stop",
 }  # fmt: skip
@@ -264,6 +265,20 @@ def long_rows():
     ]
 
 
+def test_a_chat_template_of_the_users_own_is_what_is_trained_on(run, long_rows, tmp_path):
+    file = tmp_path / "own.jinja"
+    file.write_text(
+        "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}<|im_end|>{% endfor %}"
+        "{% if add_generation_prompt %}<assistant>{% endif %}"
+    )
+
+    result = run(rows=long_rows, chat_template=str(file))
+
+    first = of_type(result.run_dir, events.DataPrepared)[0].first_pair
+    assert first["prompt"].startswith("<user>How many is")
+    assert first["prompt"].endswith("<|im_end|><assistant>")
+
+
 def test_every_setting_is_in_the_table_of_what_it_changes():
     assert {*CHANGES, *COMBINED} | TESTED_ELSEWHERE == set(TrainConfig.model_fields)
 
@@ -291,9 +306,9 @@ def process(model_folder, pairs_file, tmp_path):
     """A long run in its own process; killed at the end of the test if it still lives."""
     run_dir = tmp_path / "run"
     command = [
-        "--model", model_folder, "--data", pairs_file(40), "--run-dir", run_dir, "--steps", "100000",
-        "--micro-batch-size", "1", "--rank", "2", "--report-every", "1", "--save-every", "0",
-        "--sample-tokens", "4", "--quiet",
+        "--model", model_folder, "--data", pairs_file(40), "--run-dir", run_dir,
+        "--steps", "100000", "--micro-batch-size", "1", "--rank", "2", "--report-every", "1",
+        "--save-every", "0", "--sample-tokens", "4", "--quiet",
     ]  # fmt: skip
     child = subprocess.Popen(
         [sys.executable, "-m", "orpo_mlx.train", *map(str, command)],

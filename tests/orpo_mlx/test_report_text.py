@@ -1,0 +1,51 @@
+"""Events, runs and errors as lines of text."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from orpo_mlx.errors import ConfigError
+from orpo_mlx.report_text import format_error, plain_lines, runs_table
+from orpo_mlx.runs.events import DataPrepared, RunFailed
+from orpo_mlx.runs.listing import RunSummary
+
+
+def test_a_failure_in_plain_lines_has_cause_checkpoint_and_advice() -> None:
+    lines = plain_lines(RunFailed("TrainingError", "loss is NaN", "Lower it.", 70, None))
+    assert lines == ["failed at step 70: loss is NaN", "last checkpoint: none", "Lower it."]
+
+
+def test_long_texts_are_cut_at_the_end_that_matters_less() -> None:
+    long = " ".join(f"word{number}" for number in range(200))
+    pair = {"prompt": long, "chosen": long, "rejected": "x"}
+    text = "\n".join(plain_lines(DataPrepared(1, 1, {}, {}, "", {}, pair)))
+    prompt, chosen = text.split("chosen")
+    assert "word199" in prompt
+    assert "word0 " not in prompt
+    assert "word0 " in chosen
+    assert "word199" not in chosen
+
+
+def test_an_error_says_what_is_wrong_first_and_what_to_do_last() -> None:
+    error = ConfigError("run.toml, line 4: no value\x1b[2J", "Add one.")
+    assert format_error(error) == "error: run.toml, line 4: no value\\x1b[2J\nAdd one.\n"
+
+
+RUN = RunSummary(
+    "pairs-1", Path("/r/pairs-1"), "running", "/models/Qwen", "d", 60, 240, 1.5, 0.75, 0.0
+)
+UNKNOWN = RunSummary("x", Path("/r/x"), "crashed", None, None, 0, 0, None, None, None)
+
+
+def test_runs_are_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    assert runs_table([RUN, UNKNOWN]) == [
+        "RUN      STATUS   STEP    LOSS    ACC   STARTED       MODEL",
+        "pairs-1  running  60/240  1.5000  75 %  01 Jan 00:00  Qwen",
+        "x        crashed  0",
+    ]
+    assert all(len(line) <= 30 for line in runs_table([RUN, UNKNOWN], width=30))

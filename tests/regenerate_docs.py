@@ -1,0 +1,89 @@
+"""The parts of README.md that are made from declarations in the code.
+
+    make docs                            # or: python tests/regenerate_docs.py
+
+Each part stands between `<!-- NAME:begin -->` and `<!-- NAME:end -->`; `test_docs.py` fails when
+what stands there is not what this file would write.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from orpo_mlx.__main__ import COMMANDS
+from orpo_mlx.command_line import build_train_parser, default_text
+from orpo_mlx.config import GROUPS, Setting, iter_settings
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def settings_table() -> str:
+    """Return one table per group of settings, and which of them a resumed run may change."""
+    tables = []
+    for group, title in GROUPS.items():
+        members = [setting for setting in iter_settings() if setting.group == group]
+        rows = [_setting_row(setting) for setting in members]
+        head = ("Setting", "Default", "Accepts", "What it is", "Effect")
+        tables.append(f"**{title}**\n\n{_table(head, rows)}")
+    free = ", ".join(f"`{setting.flag}`" for setting in iter_settings() if setting.may_change)
+    return "\n\n".join([*tables, f"A resumed run may be given other values of: {free}."])
+
+
+def _setting_row(setting: Setting) -> tuple[str, ...]:
+    default = default_text(setting).removeprefix("default ")
+    return (f"`{setting.flag}`", default, setting.allowed, setting.help, setting.effect)
+
+
+def options_table() -> str:
+    """Return the options of the training command that are no settings."""
+    known = {setting.flag for setting in iter_settings()}
+    rows = [
+        (f"`{f'{option} {action.metavar or str()}'.strip()}`", action.help or "")
+        for action in build_train_parser()._actions
+        for option in action.option_strings[-1:]
+        if option not in known and not option.startswith("--no-")
+    ]
+    return _table(("Option", "What it does"), rows)
+
+
+def commands_table() -> str:
+    """Return the words that may follow `orpo-mlx`."""
+    rows = [
+        (f"`{f'orpo-mlx {name} {command.usage}'.strip()}`", command.help)
+        for name, command in COMMANDS.items()
+    ]
+    return _table(("Command", "What it does"), rows)
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    return "\n".join(_lines(head, rows))
+
+
+def _lines(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
+    for row in (head, ("---",) * len(head), *rows):
+        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |"
+
+
+PARTS = {"settings": settings_table, "options": options_table, "commands": commands_table}
+
+
+def regenerate(text: str) -> str:
+    """Return the text with every generated part written anew.
+
+    Raises:
+        ValueError: the markers of a part are missing or stand there twice.
+    """
+    for name, make in PARTS.items():
+        begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+        pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
+        if len(pattern.findall(text)) != 1:
+            raise ValueError(f"{begin} ... {end} must stand in the text once")
+        part = f"{begin}\n{make()}\n{end}"
+        text = pattern.sub(lambda _, part=part: part, text)
+    return text
+
+
+if __name__ == "__main__":
+    README.write_text(regenerate(README.read_text(encoding="utf-8")), encoding="utf-8")
