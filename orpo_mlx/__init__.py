@@ -8,7 +8,13 @@ Importing the package loads nothing heavy: mlx arrives with the first training c
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
+
+if sys.version_info < (3, 11):  # noqa: UP036 - a clone can be run without installing it
+    raise SystemExit(
+        f"error: orpo-mlx needs Python 3.11 or newer, this is {sys.version.split()[0]}"
+    )
 
 __version__ = "0.1.0"
 

@@ -24,6 +24,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from orpo_mlx.__main__ import main as program
 from orpo_mlx.runs.directory import RunDirectory
 from orpo_mlx.train import main
 
@@ -244,6 +245,15 @@ def test_a_run_whose_settings_are_lost_is_not_said_to_be_a_new_one(
     (tmp_path / "half").mkdir()
     (tmp_path / "half" / "config.toml").touch()
     refused("--resume", "half", says=("half/config.toml: does not say --model and --data",))
+
+
+def test_no_one_is_advised_to_resume_a_finished_run(
+    finished: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert program(["stop", str(finished)]) == 2
+    said = capfd.readouterr().err
+    assert "is not running (it is completed): nothing to stop" in said
+    assert "orpo-mlx resume" not in said
 
 
 def test_validation_on_the_training_data_is_pointed_out(
