@@ -122,9 +122,12 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
             f"Give the folder of an adapter: it holds {CONFIG_FILE} and {WEIGHTS_FILE}.",
         )
     if not path.is_file():
+        inside = folder / "adapter" / CONFIG_FILE  # a run was given instead of what it made
         raise AdapterError(
             f"{folder}: there is no {CONFIG_FILE}, so this is no adapter folder.",
-            f"Give a folder that holds {CONFIG_FILE} and {WEIGHTS_FILE}.",
+            f"Give {inside.parent}, which is one."
+            if inside.is_file()
+            else f"Give a folder that holds {CONFIG_FILE} and {WEIGHTS_FILE}.",
         )
     config = read_json_object(path, AdapterError)
     if "peft_type" in config or (folder / "adapter_model.safetensors").exists():

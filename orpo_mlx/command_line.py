@@ -13,7 +13,6 @@ import textwrap
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from orpo_mlx import __version__
@@ -22,6 +21,7 @@ from orpo_mlx.errors import ConfigError, OrpoError
 from orpo_mlx.runs.directory import RunDirectory
 from orpo_mlx.runs.listing import find_run
 from orpo_mlx.settings_file import (
+    expanded,
     overruled_settings,
     read_settings,
     with_absolute_paths,
@@ -345,8 +345,8 @@ def parse_train(
         raise TextRequested(show_config(config, merged.origins))
     _require_model_and_data(config, prog, run)
     chosen = {name for layer in layers for name in layer.values}
-    if run and "run_dir" in chosen:
-        _require_own_folder(config, run)
+    if run:
+        _require_own_place_and_start(config, run, base.values.get("init_adapter"))
     return TrainCommand(
         config=config,
         origins=merged.origins,
@@ -386,7 +386,7 @@ class _Layer:
 def _file_layer(file: str | None) -> list[_Layer]:
     if not file:
         return []
-    values = read_settings(Path(file).expanduser())
+    values = read_settings(expanded(file))
     return [_Layer(values, {name: f"{file}: {name}" for name in values})]
 
 
@@ -410,8 +410,13 @@ def _demo_layer(layers: list[_Layer]) -> _Layer:
     return _Layer(values, dict.fromkeys(values, "--demo"))
 
 
-def _require_own_folder(config: TrainConfig, run: RunDirectory) -> None:
-    if Path(config.run_dir or "").expanduser().absolute() != run.path.absolute():
+def _require_own_place_and_start(config: TrainConfig, run: RunDirectory, start: str | None) -> None:
+    if config.init_adapter != start:
+        raise ConfigError(
+            f"--init-adapter {config.init_adapter}: a resumed run goes on with its own adapter",
+            "Leave out --init-adapter, or leave out --resume to start a new run from it.",
+        )
+    if config.run_dir and expanded(config.run_dir).absolute() != run.path.absolute():
         raise ConfigError(
             f"--run-dir {config.run_dir}: a resumed run stays in its folder, {run.path}",
             "Leave out --run-dir; to go on elsewhere copy the folder and resume the copy.",

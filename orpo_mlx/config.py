@@ -335,11 +335,10 @@ class TrainConfig(BaseModel):
     # Run
     run_dir: str | None = setting(
         None, "Folder of this run; not set: a new one under --runs-dir.", group="run",
-        may_change=True,
     )  # fmt: skip
     runs_dir: str | None = setting(
         None, "Folder of all runs; not set: $ORPO_MLX_HOME/runs or the user data folder.",
-        group="run", may_change=True,
+        group="run",
     )  # fmt: skip
     report_every: int = setting(
         10, "Record and print metrics every N steps.", group="run", unit="steps", ge=1,

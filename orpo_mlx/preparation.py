@@ -27,6 +27,9 @@ from orpo_mlx.model_check import CONFIG
 FINGERPRINTED = ("model", "revision", "data", "valid_data", "init_adapter", "chat_template")
 """Settings that name content; a resumed run must find the same content, not the same name."""
 
+PLACES = ("run_dir", "runs_dir")
+"""Settings that say where a run lies, not what it is."""
+
 
 @dataclass(frozen=True)
 class PreparedData:
@@ -251,7 +254,7 @@ def settings_identity(config: TrainConfig) -> dict[str, Any]:
         "settings": {
             setting.name: getattr(config, setting.name)
             for setting in iter_settings()
-            if not setting.may_change and setting.name not in FINGERPRINTED
+            if not setting.may_change and setting.name not in (*FINGERPRINTED, *PLACES)
         }
     }
 

@@ -164,6 +164,14 @@ def with_absolute_paths(config: TrainConfig) -> TrainConfig:
     return config.model_copy(update=changes)
 
 
+def expanded(text: str) -> Path:
+    """Return a path with `~` written out; of a user who does not exist, as it stands."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        return Path(text)
+
+
 def _existing(name: str, value: str) -> Path | None:
     try:
         path = Path(value).expanduser()

@@ -215,6 +215,10 @@ def test_a_mistaken_option_is_named_with_what_is_allowed(
         row(["--run-dir", "x" * 300], ("cannot be written (File name too long",), id="long run"),
         row(["--model", "~nobody-here/x"], ("~nobody-here/x", "--model"), id="unknown user"),
         row(["--runs-dir", "~nobody-here/x"], ("there is no such user",), id="unknown user's runs"),
+        row(["--resume", "~nobody-here/x"], ("there is no run '~nobody-here/x'",),
+            id="unknown user's run"),
+        row(["--config", "~nobody-here/x"], ("~nobody-here/x", "cannot be read"),
+            id="unknown user's settings"),
         row(["--init-adapter", "nowhere"], ("nowhere: there is no such folder",), id="no adapter"),
         row(["--resume"], ("--resume: the value is missing, needs RUN",), id="resume what"),
         row(["more.jsonl"], ("'more.jsonl': stands alone",), id="a word by itself"),
@@ -230,13 +234,28 @@ def test_model_and_data_in_each_other_s_place_are_recognised(
     refused: Callable[..., Answer], model_folder: Path, pairs_file: Callable[..., Path]
 ) -> None:
     data = pairs_file()
-    refused("--model", data, "--data", model_folder, says=("a folder with a model", "--model"))
+    refused("--model", data, "--data", model_folder, says=("a folder with a model,", "--model"))
     refused("--model", data, "--data", data, says=(f"{data}: a file", "give them as --data"))
 
 
 def test_a_resumed_run_stays_in_its_folder(refused: Callable[..., Answer], stopped: Path) -> None:
     words = ["--resume", stopped, "--run-dir", "elsewhere"]
     refused(*words, says=("--run-dir elsewhere", f"stays in its folder, {stopped}"))
+
+
+def test_a_resumed_run_keeps_its_own_adapter(
+    refused: Callable[..., Answer], stopped: Path, adapter: Path
+) -> None:
+    words = ["--resume", stopped, "--init-adapter", adapter]
+    refused(*words, says=(f"--init-adapter {adapter}", "its own adapter", "leave out --resume"))
+
+
+def test_a_run_in_the_place_of_its_adapter_is_recognised(
+    refused: Callable[..., Answer], needed: list[object], finished: Path
+) -> None:
+    says = (f"Give {finished / 'adapter'}",)
+    refused(*needed, "--init-adapter", finished, says=says)
+    refused("--model", needed[1], "--data", finished, says=("or a run, not preference pairs",))
 
 
 def test_a_run_whose_settings_are_lost_is_not_said_to_be_a_new_one(
@@ -280,7 +299,7 @@ def test_row_5_a_finished_run_is_never_trained_over(
     refused: Callable[..., Answer], needed: list[object], finished: Path, process: bool
 ) -> None:
     before = everything_in(finished)
-    says = (str(finished), "completed", "nothing was changed", "choose another --run-dir")
+    says = (str(finished), "completed", "nothing was changed", "Choose another --run-dir")
     refused(*needed, "--run-dir", finished, says=says, process=process)
     refused("--resume", finished, says=(str(finished), "finished", "--init-adapter"))
     assert everything_in(finished) == before

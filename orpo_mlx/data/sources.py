@@ -128,9 +128,10 @@ def _missing(path: str) -> DataError:
 
 
 def _folder(folder: Path) -> DataError:
-    if (folder / "config.json").is_file() or (folder / "adapter_config.json").is_file():
+    marks = ("config.json", "adapter_config.json", "run.lock")
+    if any((folder / mark).is_file() for mark in marks):
         return DataError(
-            f"{folder}: a folder with a model or an adapter, not preference pairs.",
+            f"{folder}: a folder with a model, an adapter or a run, not preference pairs.",
             "Give a .jsonl or .json file as --data; a model belongs to --model.",
         )
     names = sorted(p.name for p in folder.iterdir() if p.suffix in {".json", ".jsonl"})

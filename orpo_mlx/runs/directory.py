@@ -283,9 +283,13 @@ def check_run_folder(path: Path) -> None:
         return
     if run.is_run():
         with_pid = f", process {run.pid} is training it" if run.is_locked() else ""
+        status = run.read_status()
         raise RunError(
-            f"{path}: holds a run already ({run.read_status()}{with_pid}); nothing was changed",
-            f"Go on with it by --resume {path}, or choose another --run-dir.",
+            f"{path}: holds a run already ({status}{with_pid}); nothing was changed",
+            f"Go on with it by --resume {path}, or choose another --run-dir."
+            if status != "completed"
+            else f"Choose another --run-dir; --init-adapter {run.adapter_folder} starts from its "
+            "adapter.",
         )
     if found := sorted(entry.name for entry in path.iterdir()):
         shown = ", ".join(found[:3]) + (", ..." if len(found) > 3 else "")

@@ -18,6 +18,7 @@ from orpo_mlx.runs.events import (
     decode,
     read_last_events,
 )
+from orpo_mlx.settings_file import expanded
 
 _HEAD_BYTES = 1 << 18
 
@@ -144,7 +145,7 @@ def find_run(text: str, runs_dir: str | Path | None = None) -> RunDirectory:
     runs = {run.id: run for run in iter_runs(runs_dir)}
     if text in runs:
         return runs[text]
-    path = Path(text).expanduser()
+    path = expanded(text)
     if text and RunDirectory(path).is_run():
         return RunDirectory(path.absolute())
     matches = [run for run_id, run in runs.items() if text and run_id.startswith(text)]
@@ -161,7 +162,7 @@ def find_run(text: str, runs_dir: str | Path | None = None) -> RunDirectory:
 
 
 def _not_found(text: str, ids: list[str], folder: Path) -> RunError:
-    path = Path(text).expanduser()
+    path = expanded(text)
     if text and (path / "adapter_config.json").is_file():
         return RunError(
             f"{path}: is an adapter, not a run (looked for config.toml, events.jsonl, run.lock)",

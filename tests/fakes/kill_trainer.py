@@ -25,6 +25,7 @@ import orpo_mlx.preparation
 import orpo_mlx.train
 import orpo_mlx.training_run
 from orpo_mlx.checkpoint import damage, iter_checkpoints
+from orpo_mlx.runs.directory import RunDirectory
 
 OPTIONS = [
     "--steps", "25", "--micro-batch-size", "2", "--grad-accumulation-steps", "2", "--rank", "2",
@@ -87,6 +88,9 @@ def main() -> None:
             if (code := finish(pid)) >= 0:
                 break
             result["kills"] += 1
+            if RunDirectory(run).read_status() == "completed":
+                code = 0  # killed between its last event and its end
+                break
             for checkpoint in iter_checkpoints(run / "checkpoints"):
                 if reason := damage(checkpoint):
                     result["damaged"].append(f"{checkpoint}: {reason}")

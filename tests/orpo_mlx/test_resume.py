@@ -218,7 +218,11 @@ def kill_at_random(kills, seed, model, data, folder):
 
 
 @pytest.mark.parametrize(
-    "kills", [50, pytest.param(500, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])]
+    "kills",
+    [
+        pytest.param(50, marks=pytest.mark.timeout(1200)),
+        pytest.param(500, marks=[pytest.mark.slow, pytest.mark.timeout(3600)]),
+    ],
 )
 def test_kills_at_random_instants_damage_nothing_and_change_nothing(
     kills, uninterrupted, quantized_model_folder, tmp_path

@@ -124,11 +124,14 @@ def test_the_settings_of_a_run_can_start_another_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("events", "status"),
-    [([RunFinished("completed", 20, 1.0, None)], "completed"), ([step(3)], "crashed")],
+    ("events", "status", "advice"),
+    [
+        ([RunFinished("completed", 20, 1.0, None)], "completed", "--init-adapter {}/adapter"),
+        ([step(3)], "crashed", "--resume {}"),
+    ],
 )
 def test_a_place_with_a_run_is_refused_and_left_alone(
-    run: RunDirectory, events: list[object], status: str
+    run: RunDirectory, events: list[object], status: str, advice: str
 ) -> None:
     write(run, started(), *events)
     before = contents(run.path)
@@ -137,7 +140,7 @@ def test_a_place_with_a_run_is_refused_and_left_alone(
     assert str(run.path) in caught.value.message
     assert status in caught.value.message
     assert "nothing was changed" in caught.value.message
-    assert f"--resume {run.path}" in caught.value.what_to_do
+    assert advice.format(run.path) in caught.value.what_to_do
     assert contents(run.path) == before
 
 
