@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import statistics
+import sys
 from collections import deque
 from pathlib import Path
 
@@ -152,7 +154,16 @@ def _next_lines(history: RunHistory, end: RunFinished) -> list[str]:
     if end.adapter_path and history.started:
         model = history.started.config.get("model") or history.started.model
         prompts = [event.prompt for event in history.samples.values() if len(event.prompt) < 60]
-        words = ["mlx_lm.generate", "--model", model, "--adapter-path", end.adapter_path]
+        words = [tool("mlx_lm.generate"), "--model", model, "--adapter-path", end.adapter_path]
         words += ["--prompt", visible([*prompts, "Hello"][0])]
         lines.append(f"try it   {shlex.join(words)}")
+        lines.append(f"all runs {tool('orpo-mlx')} runs")
+        if "/orpo_mlx/demo/" in f"{model}/":
+            lines.append(f"yours    {tool('orpo-mlx')} train --model HUB_ID_OR_FOLDER --data FILE")
     return lines if len(lines) > 1 else []
+
+
+def tool(name: str) -> str:
+    """Return a command as the user can type it: by its path where PATH does not lead to it."""
+    beside = Path(sys.executable).with_name(name)
+    return name if shutil.which(name) or not beside.exists() else str(beside)

@@ -16,7 +16,7 @@ import time
 import traceback
 import types
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -416,9 +416,11 @@ def _fail(run: TrainingRun, error: BaseException) -> BaseException:
         message = f"{meaning} at step {run.progress.step + 1} ({type(error).__name__}: {error})"
         raised = TrainingError(message, advice)
     last = str(run.last_checkpoint) if run.last_checkpoint else None
-    with run.directory.log_file.open("a", encoding="utf-8") as log:
-        log.write("".join(traceback.format_exception(error)))
-    run.emit(events.RunFailed(type(error).__name__, message, advice, run.progress.step, last))
+    # On a full disk nothing can be recorded; the caller still hears of it.
+    with suppress(OSError):
+        with run.directory.log_file.open("a", encoding="utf-8") as log:
+            log.write("".join(traceback.format_exception(error)))
+        run.emit(events.RunFailed(type(error).__name__, message, advice, run.progress.step, last))
     run.heartbeat.beat("failed", run.progress.step)
     return raised
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from orpo_mlx import report
+from orpo_mlx import report, run_history
 from orpo_mlx.report import (
     JsonReport,
     QuietReport,
@@ -143,7 +143,14 @@ adapter  /runs/pairs-20261121-1405-3f2a/adapter
 run      /runs/pairs-20261121-1405-3f2a
 try it   mlx_lm.generate --model org/Qwen3-0.6B-4bit --adapter-path \
 /runs/pairs-20261121-1405-3f2a/adapter --prompt 'Capital of Ireland?'
+all runs orpo-mlx runs
 """
+
+
+@pytest.fixture(autouse=True)
+def commands_on_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether the environment's commands are on PATH must not change what is expected."""
+    monkeypatch.setattr(run_history, "tool", lambda name: name)
 
 
 def shown(events: list[Event], terminal: bool = False, width: int = 80, **env: str) -> str:

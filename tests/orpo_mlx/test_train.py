@@ -459,6 +459,21 @@ def test_an_error_of_mlx_ends_the_run_with_cause_and_remedy(
     assert text in (tmp_path / "run1" / "train.log").read_text()
 
 
+def test_a_disk_too_full_for_events_is_told_all_the_same(run, monkeypatch):
+    real = events.EventWriter.write
+
+    def full(self, event):
+        if isinstance(event, events.StepCompleted | events.RunFailed):
+            raise OSError(28, "No space left on device")
+        return real(self, event)
+
+    monkeypatch.setattr(events.EventWriter, "write", full)
+
+    with pytest.raises(TrainingError, match="the disk is full at step") as caught:
+        run()
+    assert "Free some space" in caught.value.what_to_do
+
+
 def test_json_output_is_the_event_file(model_folder, pairs_file, tmp_path, capsys):
     config = ["--model", model_folder, "--data", pairs_file(8), "--run-dir", tmp_path / "r",
               "--steps", "2", "--rank", "2", "--json"]  # fmt: skip
