@@ -124,6 +124,10 @@ def _train(argv: list[str]) -> int:
     return importlib.import_module("orpo_mlx.train").main(argv)
 
 
+def _fit(argv: list[str]) -> int:
+    return importlib.import_module("orpo_mlx.fit").main(argv)
+
+
 def _resume(argv: list[str]) -> int:
     if argv and not argv[0].startswith("-"):
         return _train(["--resume", *argv])
@@ -220,6 +224,44 @@ def _stop(argv: list[str]) -> int:
     return report.print_text(f"{run.id}: {run.read_status()}\n")
 
 
+def _verify(argv: list[str]) -> int:
+    # Read here first, as in `_train`.
+    given = _verify_parser().parse(argv)
+    shown, pairs = given.pop("json", False), _whole_number("--pairs", given.pop("pairs", "6"))
+    given.pop("debug", None)
+    words = ["--demo"] if given.pop("demo", False) else []
+    words += [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
+    config = parse_train(words, prog="orpo-mlx verify").config
+    run_checks = importlib.import_module("orpo_mlx.verify").run_checks
+    return report.print_checks(run_checks(config, pairs), shown)
+
+
+def _verify_parser() -> Parser:
+    parser = Parser(
+        "orpo-mlx verify",
+        "Check on your model and a few of your rows that loss and gradients are right, however\n"
+        "they are computed, and that a training can be repeated and resumed. Nothing is kept.",
+        usage="orpo-mlx verify --model MODEL --data FILE [options]",
+    )
+    add_help_option(parser)
+    parser.add_argument("--model", metavar="MODEL", help="A folder or a Hub id.")
+    parser.add_argument("--revision", metavar="REVISION", help="Of a Hub model.")
+    parser.add_argument("--chat-template", metavar="chatml|FILE", help="As for train.")
+    parser.add_argument("--data", metavar="FILE", help="Preference pairs, as for train.")
+    parser.add_argument("--demo", action="store_true", help="Take the built-in model and pairs.")
+    parser.add_argument("--config", metavar="FILE", help="Settings of adapter and objective.")
+    parser.add_argument("--pairs", metavar="N", help="Look at N pairs, the shortest. [default 6]")
+    parser.add_argument("--json", action="store_true", help="Print a JSON list.")
+    parser.add_argument("--debug", action="store_true", help="Show tracebacks of errors.")
+    return parser
+
+
+def _whole_number(flag: str, text: str) -> int:
+    if text.isascii() and text.isdigit() and int(text) > 0:
+        return int(text)
+    raise ConfigError(f"{flag}: {text} is not a whole number from 1 on", f"Write {flag} 6.")
+
+
 def _asking(name: str, request: RequestName, done: str) -> Callable[[list[str]], int]:
     """Return a command that sends one request and waits a moment for the answer."""
 
@@ -238,6 +280,12 @@ def _asking(name: str, request: RequestName, done: str) -> Callable[[list[str]],
 COMMANDS: dict[str, Command] = {
     "train": Command(
         "[options]", "train an adapter; `orpo-mlx train --help` lists the settings", _train
+    ),
+    "verify": Command(
+        "--model M --data D [--json]", "check loss, gradients and resuming on your data", _verify
+    ),
+    "fit": Command(
+        "--model M [--memory 16GB]", "estimate the memory of a training, and what fits", _fit
     ),
     "runs": Command("[--json]", "list all runs", _runs),
     "resume": Command("RUN", "go on with a run from its newest checkpoint", _resume),

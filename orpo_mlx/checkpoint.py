@@ -26,7 +26,7 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.optimizers as optimizers
-from mlx.utils import tree_flatten, tree_unflatten
+from mlx.utils import tree_flatten, tree_map_with_path
 
 from orpo_mlx.durable import fsync_tree, sync_directory
 from orpo_mlx.errors import CheckpointError
@@ -130,9 +130,12 @@ def replace_folder(target: Path, write: Callable[[Path], None]) -> None:
 
 
 def _replace_directory(aside: Path, target: Path) -> None:
+    """Rename the old one away, the new one in, and only then delete."""
+    doomed = target.with_name(f".deleting-{target.name}-{os.getpid()}")
     if target.exists():
-        remove_checkpoint(target)
+        os.rename(target, doomed)
     os.rename(aside, target)
+    shutil.rmtree(doomed, ignore_errors=True)
 
 
 def remove_checkpoint(path: Path) -> None:
@@ -168,6 +171,13 @@ def iter_checkpoints(folder: Path) -> Iterator[Path]:
     """Yield the committed checkpoints, newest first."""
     found = [p for p in folder.glob("[0-9]*") if p.name.isdigit() and p.is_dir()]
     yield from sorted(found, key=lambda path: int(path.name), reverse=True)
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a damaged checkpoint, so that it no longer counts as one; nothing is deleted."""
+    target = path.with_name(f".damaged-{path.name}-{os.getpid()}")
+    os.rename(path, target)
+    return target
 
 
 def prune(folder: Path, keep: int, best_step: int | None) -> None:
@@ -236,7 +246,8 @@ def load_optimizer(path: Path, optimizer: optimizers.Optimizer) -> None:
     expected = dict(tree_flatten(optimizer.state))
     shapes = {name: tuple(value.shape) for name, value in expected.items()}
     arrays = load_checked(path / OPTIMIZER, shapes, within=path, any_dtype=True)
-    optimizer.state = tree_unflatten(list(arrays.items()))
+    # Filled, not replaced: a compiled update holds on to this very dictionary.
+    optimizer.state.update(tree_map_with_path(lambda name, _: arrays[name], optimizer.state))
 
 
 def require_same(identity: dict[str, Any], manifest: dict[str, Any]) -> None:

@@ -359,6 +359,67 @@ def parse_train(
     )
 
 
+@dataclass(frozen=True)
+class FitCommand:
+    """What a `fit` command line asks for.
+
+    Attributes:
+        config: the validated settings; `data` may be missing.
+        memory: as given, such as "16GB"; None: what this machine has.
+    """
+
+    config: TrainConfig
+    memory: str | None = None
+    as_json: bool = False
+
+
+def build_fit_parser(prog: str = "orpo-mlx fit") -> Parser:
+    """Return the parser of `fit`: every setting of a training, and the memory there is."""
+    parser = Parser(
+        prog,
+        "Estimate the memory a training needs, without loading or downloading the model, and show\n"
+        "settings that fit. Exit code 0: it fits, 1: it does not.",
+        usage=f"{prog} --model MODEL [--data FILE] [--memory 16GB] [options of train]",
+    )
+    group = parser.add_argument_group("What to do")
+    add_help_option(group)
+    group.add_argument(
+        "--memory", metavar="SIZE", help="Memory there is, such as 16GB. [default: this machine's]"
+    )
+    group.add_argument("--config", metavar="FILE", help="Read settings from a TOML file.")
+    group.add_argument("--demo", action="store_true", help="Ask for the built-in model and pairs.")
+    group.add_argument("--json", action="store_true", help="Print one JSON object.")
+    group.add_argument("--debug", action="store_true", help="Show tracebacks of errors.")
+    groups = {key: parser.add_argument_group(title) for key, title in GROUPS.items()}
+    for setting in iter_settings():
+        _add_setting(groups[setting.group], setting)
+    return parser
+
+
+def parse_fit(argv: Sequence[str], prog: str = "orpo-mlx fit") -> FitCommand:
+    """Read a `fit` command line.
+
+    Raises:
+        ConfigError: listing every problem.
+        TextRequested: --help.
+    """
+    given = build_fit_parser(prog).parse(argv)
+    names = ("memory", "config", "demo", "json", "debug")
+    extras = {key: given.pop(key, None) for key in names}
+    flags = _Layer(given, {name: "--" + name.replace("_", "-") for name in given})
+    layers = [*_file_layer(extras["config"]), flags]
+    merged = _demo_layer(layers) if extras["demo"] else _Layer({}, {})
+    for layer in layers:
+        merged = merged.under(layer)
+    config = with_absolute_paths(build_config(merged.values, merged.origins))
+    if not config.model:
+        raise ConfigError(
+            "--model: needed to know what fits",
+            f"{prog} --model mlx-community/Qwen3-0.6B-4bit --memory 16GB",
+        )
+    return FitCommand(config, extras["memory"], bool(extras["json"]))
+
+
 _NEEDED = ("model", "data")
 _EXTRAS = ("config", "show_config", "demo", "resume", "dry_run", "quiet", "json", "debug")
 

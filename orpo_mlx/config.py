@@ -260,15 +260,27 @@ class TrainConfig(BaseModel):
     steps: int | None = setting(
         None, "Number of optimizer steps, instead of epochs.", group="optimisation", ge=1
     )
-    batching: Literal["fixed"] = setting(
-        "fixed", "How micro-batches are made: a fixed number of pairs.", group="optimisation"
+    batching: Literal["tokens", "fixed"] = setting(
+        "tokens",
+        "Division of a step into forward passes: by tokens, pairs of like length together, or by a "
+        "fixed number of pairs. The gradient is the same.",
+        group="optimisation",
+    )
+    tokens_per_batch: int = setting(
+        4096,
+        "Most tokens in a forward pass (batching tokens); a longer pair goes alone.",
+        group="optimisation",
+        unit="tokens",
+        effect="higher is faster and needs more memory",
+        ge=1,
     )
     micro_batch_size: int = setting(
         4,
-        "Pairs per forward pass.",
+        "Pairs per forward pass (batching fixed); times grad_accumulation_steps it is the number "
+        "of pairs in a step.",
         group="optimisation",
         unit="pairs",
-        effect="higher is a little faster and needs more memory",
+        effect="higher gives steadier steps; with batching fixed it needs more memory",
         ge=1,
     )
     grad_accumulation_steps: int = setting(
@@ -277,6 +289,12 @@ class TrainConfig(BaseModel):
         group="optimisation",
         effect="higher gives steadier steps at the same memory",
         ge=1,
+    )
+    scoring: Literal["auto", "packed", "shared", "fork", "plain"] = setting(
+        "auto",
+        "How pairs are computed: packed = prompts once, no padding; shared and fork = prompts "
+        "once; plain = both rows in full. auto = the first that gives the model's own gradient.",
+        group="optimisation",
     )
     grad_checkpoint: bool = setting(
         False,
@@ -300,7 +318,11 @@ class TrainConfig(BaseModel):
         ge=0,
     )
     eval_pairs: int = setting(
-        0, "Validation pairs used per evaluation; 0 = all.", group="evaluation", unit="pairs", ge=0
+        200,
+        "Most validation pairs used in an evaluation; 0 = all.",
+        group="evaluation",
+        unit="pairs",
+        ge=0,
     )
     best_metric: Literal[
         "loss", "nll_loss", "odds_ratio_loss", "preference_accuracy", "logps_margin"
@@ -320,11 +342,12 @@ class TrainConfig(BaseModel):
         ge=0,
     )
     sample_every: int = setting(
-        0, "Answer held-out prompts every N steps; 0 = never.", group="evaluation", unit="steps",
+        0, "Answer held-out prompts every N steps besides the start and the end; "
+        "0 = only there.", group="evaluation", unit="steps",
         ge=0, may_change=True,
     )  # fmt: skip
     sample_prompts: int = setting(
-        3, "How many held-out prompts are answered.", group="evaluation", ge=0, le=64,
+        3, "How many held-out prompts are answered; 0 = none.", group="evaluation", ge=0, le=64,
         may_change=True,
     )  # fmt: skip
     sample_tokens: int = setting(
@@ -345,12 +368,17 @@ class TrainConfig(BaseModel):
         may_change=True,
     )  # fmt: skip
     save_every: int = setting(
-        100, "Checkpoint every N steps; 0 = only at the end and on a stop.", group="run",
+        100, "Checkpoint every N steps besides the start, the end and each best evaluation; "
+        "0 = only there.", group="run",
         unit="steps", ge=0, may_change=True,
     )  # fmt: skip
     keep_checkpoints: int = setting(
         3, "Checkpoints kept besides the best one.", group="run", ge=1, may_change=True
     )
+    allow_overcommit: bool = setting(
+        False, "Train although the estimate says that the memory will not suffice.", group="run",
+        may_change=True,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

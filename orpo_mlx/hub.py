@@ -26,6 +26,7 @@ from orpo_mlx.model_check import (
     check_model_type,
     check_weight_names,
     refuse_code,
+    weight_headers,
 )
 
 if TYPE_CHECKING:
@@ -195,6 +196,70 @@ def _bar_class(meter: _Meter) -> Any:
             return super().update(n)
 
     return Bar
+
+
+# Sizes without a download
+
+
+def read_headers(
+    repo_id: str, revision: str | None = None
+) -> tuple[dict[str, Any], dict[str, tuple[str, tuple[int, ...]]]]:
+    """Return config.json and the headers of the weights of a Hub model: kilobytes, not gigabytes.
+
+    Returns:
+        The configuration, and for each tensor its number format and shape.
+
+    Raises:
+        ModelError: as `download_model`.
+    """
+    _check_id(repo_id)
+    from huggingface_hub import HfApi
+
+    api = HfApi()
+    try:
+        # One question with a short timeout and no retries comes first, as in `download_model`.
+        api.model_info(repo_id, revision=revision, timeout=FIRST_ANSWER_SECONDS)
+        config = Path(api.hf_hub_download(repo_id, CONFIG, revision=revision))
+        found = api.get_safetensors_metadata(repo_id, revision=revision)
+    except Exception as error:
+        return _cached_headers(api, repo_id, revision, error)
+    tensors = {
+        name: (tensor.dtype, tuple(tensor.shape))
+        for file in found.files_metadata.values()
+        for name, tensor in file.tensors.items()
+    }
+    return read_json_object(config, ModelError), tensors
+
+
+def download_settings(repo_id: str, revision: str | None = None) -> Path:
+    """Bring everything but the weights of a Hub model into the cache; return the folder.
+
+    Raises:
+        ModelError: as `download_model`.
+    """
+    _check_id(repo_id)
+    from huggingface_hub import HfApi
+
+    small = [pattern for pattern in PATTERNS if not pattern.endswith(".safetensors")]
+    api = HfApi()
+    try:
+        api.model_info(repo_id, revision=revision, timeout=FIRST_ANSWER_SECONDS)
+        found: Any = api.snapshot_download(repo_id, revision=revision, allow_patterns=small)
+    except Exception as error:
+        return _cached_instead(api, repo_id, revision, error).path
+    for name in (CONFIG, TOKENIZER_CONFIG):
+        if (Path(found) / name).exists():
+            refuse_code(read_json_object(Path(found) / name, ModelError), f"{repo_id}, {name}")
+    return Path(found)
+
+
+def _cached_headers(
+    api: HfApi, repo_id: str, revision: str | None, error: Exception
+) -> tuple[dict[str, Any], dict[str, tuple[str, tuple[int, ...]]]]:
+    """Read the copy in the cache when the Hub gave no answer."""
+    path = _cached_instead(api, repo_id, revision, error).path
+    tensors = {n: t for file in weight_headers(path).values() for n, t in file.items()}
+    return read_json_object(path / CONFIG, ModelError), tensors
 
 
 # The cache

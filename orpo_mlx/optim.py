@@ -30,7 +30,8 @@ def learning_rate_at(step: int, total_steps: int, config: TrainConfig) -> float:
     """Return the learning rate of one optimizer step.
 
     The warm-up rises linearly and reaches the full rate on its last step; no step has rate 0.
-    From there cosine or a straight line falls to `final_lr_fraction` on the last step.
+    From there, or from the first step on without a warm-up, cosine or a straight line falls to
+    `final_lr_fraction` on the last step. A run of one step has the full rate.
 
     Args:
         step: 1-based.
@@ -44,6 +45,7 @@ def learning_rate_at(step: int, total_steps: int, config: TrainConfig) -> float:
         return config.learning_rate * step / warm
     if config.schedule == "constant":
         return config.learning_rate
-    done = (step - warm) / max(1, total_steps - warm)
+    full = max(1, warm)
+    done = (step - full) / max(1, total_steps - full)
     fall = done if config.schedule == "linear" else (1 - math.cos(math.pi * done)) / 2
     return config.learning_rate * (1 - (1 - config.final_lr_fraction) * fall)

@@ -6,23 +6,34 @@ the data is reported before gigabytes of weights are read, and before anything i
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from orpo_mlx import adapter, adapter_files, models
+import mlx.core as mx
+
+from orpo_mlx import adapter, adapter_files, fit, models
 from orpo_mlx.chat_template import check_chat_template
-from orpo_mlx.checkpoint import require_same
+from orpo_mlx.checkpoint import FoundCheckpoint, require_same
 from orpo_mlx.config import TrainConfig, iter_settings
 from orpo_mlx.data import batches, formats, sources, tokens
-from orpo_mlx.data.pairs import Account, Batch, TokenPair
+from orpo_mlx.data.pairs import Account, TokenPair
+from orpo_mlx.dropout import set_dropout_key
 from orpo_mlx.errors import ConfigError, DataError, ModelError
 from orpo_mlx.export import peft
 from orpo_mlx.hub import OnProgress
 from orpo_mlx.import_gate import read_json_object
 from orpo_mlx.losses import Objective
+from orpo_mlx.memory import available_bytes
 from orpo_mlx.model_check import CONFIG
+from orpo_mlx.model_shape import folder_shape
+from orpo_mlx.probe import choose_scoring
+from orpo_mlx.scoring import MicroBatch, Scoring
+from orpo_mlx.step import checkpoint_layers
 
 FINGERPRINTED = ("model", "revision", "data", "valid_data", "init_adapter", "chat_template")
 """Settings that name content; a resumed run must find the same content, not the same name."""
@@ -52,6 +63,7 @@ class Prepared:
         model: mlx-lm model with the adapter attached and everything else frozen.
         identity: what a resumed run must share; see `checkpoint.require_same`.
         samples: tokenized held-out prompts to answer.
+        estimated_peak_bytes: see memory.py; 0 if the model's sizes could not be told.
     """
 
     config: TrainConfig
@@ -64,6 +76,8 @@ class Prepared:
     total_steps: int
     identity: dict[str, Any]
     samples: list[list[int]]
+    scoring: Scoring
+    estimated_peak_bytes: int = 0
 
     @property
     def steps_per_epoch(self) -> int:
@@ -74,14 +88,14 @@ class Prepared:
 def prepare(
     config: TrainConfig,
     on_progress: OnProgress | None = None,
-    same_as: dict[str, Any] | None = None,
+    resumed: FoundCheckpoint | None = None,
 ) -> Prepared:
     """Check and load model and data; writes nothing but the Hub cache.
 
     Args:
         config: the resolved settings.
         on_progress: called with (bytes done, bytes total, label) during a download.
-        same_as: what a checkpoint recorded; any difference is refused.
+        resumed: the checkpoint to go on from; any difference from what it recorded is refused.
 
     Raises:
         OrpoError: naming what is wrong and what to do.
@@ -91,20 +105,26 @@ def prepare(
     tokenizer = models.load_tokenizer(folder, config.chat_template)
     vocab_size = read_json_object(folder.path / CONFIG, ModelError).get("vocab_size")
     data = prepare_data(config, rows, tokenizer, vocab_size, folder.name)
-    start = Path(config.init_adapter).expanduser() if config.init_adapter else None
+    start = resumed.path if resumed else _start_folder(config)
     spec = _starting_spec(start) if start else None
     # Everything is checked by names and shapes before the weights are read.
     loaded = models.load_model(folder, tokenizer, lazy=True)
-    own_identity = identity(config, loaded.fingerprint, data.hashes)
-    if same_as is not None:
-        require_same(own_identity, same_as)
+    hashes = {**data.hashes, "chat_template": _template_hash(tokenizer)}
+    own_identity = identity(config, loaded.fingerprint, hashes)
+    if resumed is not None:
+        require_same(own_identity, resumed.manifest)
     spec = spec or adapter.build_adapter_spec(config, loaded.model)
+    needs = _MemoryNeeds(config, spec, folder.path, data)
+    needs.require("packed" if config.scoring == "auto" else config.scoring)
     adapter.attach_adapter(loaded.model, spec, config.seed)
     if start and peft.is_peft(start):
         peft.load_peft_into(loaded.model, start)
     elif start:
         adapter_files.load_adapter_into(loaded.model, start, loaded.fingerprint, folder.name)
     models.read_weights(loaded)
+    scoring = _scoring(config, loaded.model, data, resumed)
+    # The probe may have found that this model needs another, larger way.
+    estimated = needs.require(scoring.name)
     return Prepared(
         config=config,
         model=loaded.model,
@@ -114,9 +134,66 @@ def prepare(
         spec=spec,
         data=data,
         total_steps=count_steps(config, len(data.train)),
-        identity=own_identity,
+        identity={**own_identity, "scoring": scoring.name},
         samples=[pair.prompt for pair in data.valid[: config.sample_prompts]],
+        scoring=scoring,
+        estimated_peak_bytes=estimated,
     )
+
+
+class _MemoryNeeds:
+    """What this run needs, told before its weights are read."""
+
+    def __init__(
+        self, config: TrainConfig, spec: adapter.AdapterSpec, path: Path, data: PreparedData
+    ) -> None:
+        names = ("rank", "dropout", "num_layers", "dora")
+        own: dict[str, Any] = {name: getattr(spec, name) for name in names}
+        own["target_modules"] = list(spec.target_modules)
+        self.config, self.data = config.model_copy(update=own), data
+        self.shape = None
+        try:
+            self.shape = folder_shape(path)
+        except ModelError as error:
+            data.notes.append(error.message)
+
+    def require(self, way: str) -> int:
+        """Return the estimated peak in bytes, 0 if there is none.
+
+        Raises:
+            ConfigError: there is less memory, and overcommitting it is not allowed.
+        """
+        if self.shape is None:
+            return 0
+        train, valid = fit.lengths_of(self.data.train), fit.lengths_of(self.data.valid)
+        question = fit.Question(self.shape, self.config, train, valid, way)
+        return fit.require_fit(question, available_bytes())
+
+
+def _scoring(
+    config: TrainConfig, model: Any, data: PreparedData, resumed: FoundCheckpoint | None
+) -> Scoring:
+    """Return how pairs are scored; a resumed run scores as it did."""
+    if config.grad_checkpoint:
+        checkpoint_layers(model.layers)
+    wanted = resumed.manifest.get("scoring", config.scoring) if resumed else config.scoring
+    pairs = sorted(data.train[:64], key=lambda pair: pair.longest)[:3]
+    model.train()
+    set_dropout_key(model, mx.random.key(0))
+    try:
+        return choose_scoring(model, wanted, config.nll_scope, pairs, config.grad_checkpoint)
+    finally:
+        set_dropout_key(model, None)
+        model.eval()
+
+
+def _start_folder(config: TrainConfig) -> Path | None:
+    return Path(config.init_adapter).expanduser() if config.init_adapter else None
+
+
+def _template_hash(tokenizer: Any) -> str:
+    template = getattr(tokenizer, "chat_template", None)
+    return hashlib.sha256(repr(template).encode()).hexdigest()
 
 
 def _starting_spec(folder: Path) -> adapter.AdapterSpec:
@@ -185,7 +262,14 @@ def prepare_data(
     whole = prepared("data")
     train, valid = whole.pairs, []
     if config.valid_data:
-        valid = prepared("valid_data").pairs
+        held_out = prepared("valid_data")
+        valid = held_out.pairs
+        if dropped := held_out.account.dropped:
+            reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items())
+            notes.append(
+                f"of the {held_out.account.read} rows of --valid-data {len(valid)} are kept "
+                f"(dropped: {reasons})"
+            )
     elif config.valid_fraction > 0:
         train, valid = tokens.split_pairs(train, config.valid_fraction, config.seed)
     if len(train) < config.micro_batch_size:
@@ -264,7 +348,7 @@ def identity(config: TrainConfig, fingerprint: str, hashes: dict[str, str]) -> d
     return {**settings_identity(config), "content": {"model": fingerprint, **hashes}}
 
 
-def step_batches(prepared: Prepared, step: int) -> list[Batch]:
+def step_batches(prepared: Prepared, step: int) -> list[MicroBatch]:
     """Return the micro-batches of a step; the same for every process that asks.
 
     Args:
@@ -272,21 +356,47 @@ def step_batches(prepared: Prepared, step: int) -> list[Batch]:
     """
     config, pairs = prepared.config, prepared.data.train
     epoch, index = batches.locate(step, prepared.steps_per_epoch)
-    order = batches.epoch_order(len(pairs), config.seed, epoch, config.order)
-    plan = batches.plan_epoch(order, config.micro_batch_size, config.grad_accumulation_steps)
-    pad = pad_id(prepared.tokenizer)
-    return [batches.build_batch(pairs, indices, pad) for indices in plan[index]]
+    plan = _epoch_plan(
+        len(pairs),
+        config.seed,
+        epoch,
+        config.order,
+        config.micro_batch_size,
+        config.grad_accumulation_steps,
+    )
+    return [prepared.scoring.build(pairs, part) for part in _regroup(prepared, pairs, plan[index])]
 
 
-def valid_batches(prepared: Prepared) -> list[Batch]:
+@functools.lru_cache(maxsize=1)
+def _epoch_plan(
+    n: int,
+    seed: int,
+    epoch: int,
+    order: Literal["shuffled", "file"],
+    micro_batch_size: int,
+    grad_accumulation_steps: int,
+) -> list[batches.Step]:
+    """Plan an epoch once, not once per step: at 60,000 pairs it takes longer than a small step."""
+    positions = batches.epoch_order(n, seed, epoch, order)
+    return batches.plan_epoch(positions, micro_batch_size, grad_accumulation_steps)
+
+
+def valid_batches(prepared: Prepared) -> list[MicroBatch]:
     """Return the validation pairs in micro-batches, at most `eval_pairs` of them."""
     config, pairs = prepared.config, prepared.data.valid
     pairs = pairs[: config.eval_pairs] if config.eval_pairs else pairs
-    plan = batches.plan_epoch(list(range(len(pairs))), config.micro_batch_size, 1)
-    pad = pad_id(prepared.tokenizer)
-    return [batches.build_batch(pairs, indices, pad) for step in plan for indices in step]
+    if not pairs:
+        return []
+    (whole,) = batches.plan_epoch(range(len(pairs)), config.micro_batch_size, len(pairs))
+    return [prepared.scoring.build(pairs, part) for part in _regroup(prepared, pairs, whole)]
 
 
-def pad_id(tokenizer: Any) -> int:
-    """Return an id to fill rows with; what it is never matters to a number."""
-    return getattr(tokenizer, "pad_token_id", None) or 0
+def _regroup(
+    prepared: Prepared, pairs: list[TokenPair], step: batches.Step
+) -> Sequence[batches.MicroBatch]:
+    """Divide the pairs of a step by tokens instead of by number, if the settings say so."""
+    if prepared.config.batching == "fixed":
+        return step
+    members = [index for part in step for index in part]
+    cost = prepared.scoring.cost
+    return batches.split_by_tokens(members, pairs, cost, prepared.config.tokens_per_batch)

@@ -17,7 +17,9 @@ from orpo_mlx.errors import OrpoError
 from orpo_mlx.formatting import format_bytes, format_duration, visible
 from orpo_mlx.report_text import (
     WIDTH,
+    check_lines,
     end_line,
+    fit_lines,
     format_error,
     plain_lines,
     runs_table,
@@ -42,6 +44,9 @@ from orpo_mlx.runs.listing import RunSummary
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
+
+    from orpo_mlx.fit import Answer
+    from orpo_mlx.verify import Check
 
 SLOW_FACTOR = 3.0
 """A step this many times slower than usual is worth a warning."""
@@ -309,6 +314,47 @@ def print_runs(summaries: Sequence[RunSummary], folder: Path, as_json: bool = Fa
         return print_text(f"No runs in {folder} yet. Start one: orpo-mlx train --demo\n")
     width = terminal_width() if sys.stdout.isatty() else None
     return print_text("\n".join(runs_table(summaries, width)) + "\n")
+
+
+def print_checks(checks: Iterable[Check], as_json: bool = False) -> int:
+    """Print each check as it comes, or all as a JSON list; return 1 if one failed, else 0."""
+    done = []
+    for check in checks:
+        done.append(check)
+        if not as_json:
+            print_text("".join(line + "\n" for line in check_lines(check)))
+    failed = sum(not check.passed for check in done)
+    if as_json:
+        print_text(json.dumps([vars(check) for check in done], indent=2) + "\n")
+    elif failed:
+        print_text(
+            f"{failed} of {len(done)} checks failed. Do not trust a training here before it is "
+            "clear why;\nplease report it with these lines and the versions in use.\n"
+        )
+    else:
+        print_text(f"all {len(done)} checks passed\n")
+    return 1 if failed else 0
+
+
+def print_fit(found: Answer, as_json: bool = False) -> int:
+    """Print what a training needs and which settings fit; return the exit code 0."""
+    if not as_json:
+        return print_text("\n".join(fit_lines(found)) + "\n")
+    suggestions = [
+        {"what": one.what, "flags": one.flags, "settings": one.changes, "bytes": one.total}
+        for one in found.suggestions
+    ]
+    content = {
+        "fits": found.fits,
+        "estimated_bytes": found.estimate.total,
+        "available_bytes": found.limit,
+        "parts": found.estimate.parts(),
+        "scoring": found.way,
+        "pairs": found.pairs,
+        "suggestions": suggestions,
+        "past_runs": found.past,
+    }
+    return print_text(json.dumps(content, indent=2) + "\n")
 
 
 def terminal_width() -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orpo_mlx.errors import OrpoError
 from orpo_mlx.formatting import (
@@ -34,6 +34,10 @@ from orpo_mlx.runs.events import (
     StepCompleted,
 )
 from orpo_mlx.runs.listing import RunSummary
+
+if TYPE_CHECKING:
+    from orpo_mlx.fit import Answer
+    from orpo_mlx.verify import Check
 
 WIDTH = 80
 """Columns where no terminal says otherwise."""
@@ -226,6 +230,46 @@ def runs_table(summaries: Sequence[RunSummary], width: int | None = None) -> lis
     ]
 
 
+_PARTS = {
+    "weights": "frozen weights of the model",
+    "adapter": "adapter, its gradients and the optimizer's moments",
+    "activations": "what the layers keep for the backward pass",
+    "attention": "what attention keeps for it",
+    "head": "hidden states and a gradient per scored token",
+    "at_work": "logits of a few chunks, or what a layer computes with",
+    "margin": "for what was not foreseen",
+}
+
+
+def fit_lines(found: Answer) -> list[str]:
+    """Return an estimate as a table of its parts, a verdict, and settings that fit."""
+    parts = {**found.estimate.parts(), "total": found.estimate.total}
+    lines = [
+        f"{name.replace('_', ' '):<12}{format_bytes(size):>9}  {_PARTS.get(name, '')}".rstrip()
+        for name, size in parts.items()
+    ]
+    needs, limit = format_bytes(found.estimate.total), format_bytes(found.limit)
+    verdict = "fits" if found.fits else "does not fit"
+    of = f"your {counted(found.pairs, 'pair')}" if found.pairs else "the longest pairs allowed"
+    when = "an evaluation" if not found.estimate.activations else "a step"
+    lines += ["", f"{verdict}: {needs} needed, {limit} available"]
+    lines.append(f"worst case: {when} with {found.way} scoring, for {of}")
+    if found.past:
+        low, high = round(found.past[0] * 100), round(found.past[-1] * 100)
+        band = f"{low}" if low == high else f"{low}-{high}"
+        lines.append(f"past runs here used {band} % of the estimate")
+    if found.suggestions:
+        lines += ["", "settings that fit:"]
+        width = max(len(one.what) for one in found.suggestions)
+        lines += [
+            f"  {one.what:<{width}}  {format_bytes(one.total):>8}  {one.flags}"
+            for one in found.suggestions
+        ]
+    elif not found.fits:
+        lines.append("no settings that fit were found; take a smaller or more quantized model")
+    return lines
+
+
 def _run_row(run: RunSummary) -> tuple[str, ...]:
     started = "" if run.started is None else time.localtime(run.started)
     return (
@@ -237,6 +281,17 @@ def _run_row(run: RunSummary) -> tuple[str, ...]:
         started and time.strftime("%d %b %H:%M", started),
         visible(Path(run.model).name if run.model else ""),
     )
+
+
+def check_lines(check: Check) -> list[str]:
+    """Return a check of `verify` with its number; where it failed, also what the number is."""
+    mark = "ok" if check.passed else "FAILED"
+    number = "-" if check.value is None else f"{check.value:.1e}" if check.value else "0"
+    lines = [f"{mark:<6}  {check.name:<58}  {number:>7}"]
+    if not check.passed or check.value is None:
+        limit = "" if check.value is None else f" (at most {check.limit:g})"
+        lines.append(f"        {visible(check.note)}{limit}")
+    return lines
 
 
 def format_error(error: OrpoError) -> str:

@@ -43,6 +43,8 @@ class RunHistory:
         """The run's folder, None while unknown."""
         if self.started is None:
             return None
+        if self.started.run_path:
+            return Path(self.started.run_path)
         config = self.started.config
         if config.get("run_dir"):
             return Path(config["run_dir"]).expanduser().absolute()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import mlx.core as mx
@@ -9,7 +10,13 @@ import mlx.core as mx
 from orpo_mlx.step import evaluating
 
 
-def answer(model: Any, tokenizer: Any, prompt: list[int], max_tokens: int) -> str:
+def answer(
+    model: Any,
+    tokenizer: Any,
+    prompt: list[int],
+    max_tokens: int,
+    between: Callable[[], None] | None = None,
+) -> str:
     """Continue a tokenized prompt greedily until the end-of-turn token.
 
     mlx-lm's `stream_generate` would raise the wired-memory limit around this call; its inner
@@ -20,6 +27,7 @@ def answer(model: Any, tokenizer: Any, prompt: list[int], max_tokens: int) -> st
         tokenizer: mlx-lm's wrapper, which knows the end-of-turn tokens.
         prompt: token ids, at least one.
         max_tokens: longest answer.
+        between: called after each token.
     """
     from mlx_lm.generate import generate_step
 
@@ -30,4 +38,6 @@ def answer(model: Any, tokenizer: Any, prompt: list[int], max_tokens: int) -> st
             if token in ends:
                 break
             tokens.append(int(token))
+            if between is not None:
+                between()
     return tokenizer.decode(tokens).strip()

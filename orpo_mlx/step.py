@@ -14,13 +14,12 @@ import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optimizers
 import numpy as np
-from mlx.utils import tree_map
+from mlx.utils import tree_flatten, tree_map
 
 from orpo_mlx.config import TrainConfig
-from orpo_mlx.data.pairs import Batch
 from orpo_mlx.dropout import set_dropout_key
 from orpo_mlx.losses import METRICS, Objective, StepTotals, orpo_loss
-from orpo_mlx.scoring import Shifted, count_nll_tokens, score_pairs, shift_batch
+from orpo_mlx.scoring import MicroBatch, Scoring
 
 Parameters = dict[str, Any]
 
@@ -46,6 +45,7 @@ class TrainStep:
         model: with an adapter attached; everything else frozen.
         optimizer: its state is created here if it has none.
         objective: what to minimise.
+        scoring: how pairs become log-probs.
         max_grad_norm: clip the global norm to this; 0 = off.
         compiled: compile forward, backward and update once per batch shape.
     """
@@ -55,12 +55,14 @@ class TrainStep:
         model: nn.Module,
         optimizer: optimizers.Optimizer,
         objective: Objective,
+        scoring: Scoring,
         max_grad_norm: float = 0.0,
         compiled: bool = True,
     ) -> None:
         self.model = model
         self.optimizer = optimizer
         self.objective = objective
+        self.scoring = scoring
         self._max_norm = max_grad_norm or float("inf")
         optimizer.init(model.trainable_parameters())
         gradient, update = mx.value_and_grad(self._share_of_loss), self._update
@@ -70,7 +72,9 @@ class TrainStep:
         self._gradient: Callable[..., Any] = gradient
         self._apply: Callable[..., Any] = update
 
-    def __call__(self, batches: Sequence[Batch], key: mx.array, learning_rate: float) -> StepResult:
+    def __call__(
+        self, batches: Sequence[MicroBatch], key: mx.array, learning_rate: float
+    ) -> StepResult:
         """Take one step over `batches`, weighted so that their division does not matter.
 
         Raises:
@@ -83,7 +87,7 @@ class TrainStep:
         self.model.update(params)
         return StepResult(np.array(metrics, dtype=np.float64), float(norm.item()))
 
-    def gradient(self, batches: Sequence[Batch], key: mx.array) -> Parameters:
+    def gradient(self, batches: Sequence[MicroBatch], key: mx.array) -> Parameters:
         """Return the gradient of a step without taking it."""
         params = self.model.trainable_parameters()
         grads, _ = self._accumulate(params, batches, key)
@@ -92,14 +96,14 @@ class TrainStep:
         return grads
 
     def _accumulate(
-        self, params: Parameters, batches: Sequence[Batch], key: mx.array
+        self, params: Parameters, batches: Sequence[MicroBatch], key: mx.array
     ) -> tuple[Parameters, mx.array]:
         self.model.train()
-        totals = step_totals(batches, self.objective)
+        totals = step_totals(batches)
         grads, metrics = {}, mx.zeros(len(METRICS))
         for batch, micro_key in zip(batches, mx.random.split(key, len(batches)), strict=True):
-            shifted = shift_batch(batch, self.objective.nll_scope)
-            (_, part), grad = self._gradient(params, *shifted, *totals, micro_key)
+            with self.scoring.seams(self.model):
+                (_, part), grad = self._gradient(params, *batch.arrays, *totals, micro_key)
             grads = tree_map(mx.add, grads, grad) if grads else grad
             metrics = metrics + part
             # Starts the work and bounds the graph; the step still waits only once, in mx.eval.
@@ -108,10 +112,10 @@ class TrainStep:
         return grads, metrics
 
     def _share_of_loss(self, params: Parameters, *arrays: mx.array) -> tuple[mx.array, mx.array]:
-        *shifted, pairs, nll_tokens, key = arrays
+        *rest, pairs, nll_tokens, key = arrays
         self.model.update(params)
         set_dropout_key(self.model, key)
-        scores = score_pairs(self.model, Shifted(*shifted))
+        scores = self.scoring.score(self.model, tuple(rest))
         return orpo_loss(scores, StepTotals(pairs, nll_tokens), self.objective)
 
     def _update(
@@ -122,34 +126,45 @@ class TrainStep:
         return self.optimizer.apply_gradients(grads, params), norm
 
 
-def wants_compile(config: TrainConfig) -> bool:
-    """Tell whether to compile: as set, or by the device."""
+def wants_compile(config: TrainConfig, scoring: Scoring) -> bool:
+    """Tell whether to compile: as set, or by the device.
+
+    A packed row has a shape of its own nearly every time, and each shape is compiled anew.
+    """
     if config.compile == "auto":
-        return mx.default_device().type == mx.DeviceType.gpu
+        return scoring.name == "plain" and mx.default_device().type == mx.DeviceType.gpu
     return config.compile == "on"
 
 
-def step_totals(batches: Sequence[Batch], objective: Objective) -> StepTotals:
+def step_totals(batches: Sequence[MicroBatch]) -> StepTotals:
     """Count the pairs and NLL tokens of all micro-batches of a step."""
-    tokens = sum(count_nll_tokens(batch, objective.nll_scope) for batch in batches)
+    tokens = sum(batch.nll_tokens for batch in batches)
     pairs = sum(batch.pairs for batch in batches)
     return StepTotals(mx.array(pairs, mx.float32), mx.array(tokens, mx.float32))
 
 
-def evaluate(model: nn.Module, batches: Sequence[Batch], objective: Objective) -> np.ndarray:
+def evaluate(
+    model: nn.Module,
+    batches: Sequence[MicroBatch],
+    objective: Objective,
+    scoring: Scoring,
+    between: Callable[[], None] | None = None,
+) -> np.ndarray:
     """Return the metrics over all batches together, dropout off.
 
     Returns:
         [8] float64 in the order of `losses.METRICS`: NLL over all their tokens, the rest over all
         their pairs, so that the numbers do not depend on the batch size.
     """
-    totals = step_totals(batches, objective)
+    totals = step_totals(batches)
     metrics = np.zeros(len(METRICS))
     with evaluating(model):
         for batch in batches:
-            scores = score_pairs(model, shift_batch(batch, objective.nll_scope))
+            scores = scoring.score(model, batch.arrays)
             _, part = orpo_loss(scores, totals, objective)
             metrics += np.array(part, dtype=np.float64)
+            if between is not None:
+                between()
     return metrics
 
 
@@ -166,11 +181,15 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 def checkpoint_layers(layers: Sequence[nn.Module]) -> None:
     """Recompute each layer's activations in the backward pass instead of keeping them.
 
+    Layers below the first adapted one have no backward pass and are left as they are.
+
     Works on these layers alone: a patched class would reach every model in the process. The
     adapter's parameters are arguments of the recomputed function, so they keep their gradient.
     """
     wrapped: dict[type, type] = {}
-    for layer in layers:
+    is_frozen = [not tree_flatten(layer.trainable_parameters()) for layer in layers]
+    first = is_frozen.index(False) if False in is_frozen else len(is_frozen)
+    for layer in layers[first:]:
         cls = type(layer)
         if cls not in wrapped:
             call = _checkpointed(cls.__call__)

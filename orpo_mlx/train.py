@@ -16,7 +16,7 @@ import time
 import traceback
 import types
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,8 +38,8 @@ from orpo_mlx.runs.directory import (
 
 if TYPE_CHECKING:
     from orpo_mlx.checkpoint import FoundCheckpoint
-    from orpo_mlx.data.pairs import Batch
     from orpo_mlx.preparation import Prepared
+    from orpo_mlx.scoring import MicroBatch
     from orpo_mlx.step import StepResult
     from orpo_mlx.training_run import TrainingRun
 
@@ -135,7 +135,7 @@ def resume(
         found = find_newest(directory.checkpoints_folder)
         config = directory.read_config().model_copy(update=overrides or {})
         require_same(settings_identity(config), found.manifest)
-        prepared = prepare(config, report.progress if report else None, found.manifest)
+        prepared = prepare(config, report.progress if report else None, found)
         return _run(directory, prepared, report, inbox, found)
 
 
@@ -147,14 +147,20 @@ def _run(
     found: FoundCheckpoint | None = None,
 ) -> TrainResult:
     from orpo_mlx import checkpoint
+    from orpo_mlx.training_run import Aborted
 
     sweep(directory)
     checkpoint.sweep(directory.checkpoints_folder)
+    checkpoint.sweep(directory.path)
     with _event_sink(directory, report) as emit, SignalFlags() as signals:
         run = _build_run(directory, prepared, emit, inbox, signals)
         try:
-            _take_up(run, found, report) if found else _start(run)
-            return _finish(run, _loop(run))
+            try:
+                _take_up(run, found, report) if found else _start(run)
+                reason = _loop(run)
+            except Aborted:
+                reason = "aborted"
+            return _finish(run, reason)
         except BaseException as error:
             raise _fail(run, error) from error
 
@@ -168,18 +174,17 @@ def _build_run(
 ) -> TrainingRun:
     from orpo_mlx.optim import build_optimizer
     from orpo_mlx.preparation import objective, valid_batches
-    from orpo_mlx.step import TrainStep, checkpoint_layers, wants_compile
+    from orpo_mlx.step import TrainStep, wants_compile
     from orpo_mlx.training_run import TrainingRun
 
     config = prepared.config
-    if config.grad_checkpoint:
-        checkpoint_layers(prepared.model.layers)
     step = TrainStep(
         prepared.model,
         build_optimizer(config),
         objective(config),
+        prepared.scoring,
         max_grad_norm=config.max_grad_norm,
-        compiled=wants_compile(config),
+        compiled=wants_compile(config, prepared.scoring),
     )
     return TrainingRun(
         directory=directory,
@@ -205,11 +210,9 @@ def _start(run: TrainingRun) -> None:
 
 
 def _take_up(run: TrainingRun, found: FoundCheckpoint, report: Report | None) -> None:
-    """Restore a checkpoint into the freshly prepared run."""
-    from orpo_mlx.adapter_files import load_adapter_into
-    from orpo_mlx.checkpoint import load_optimizer, read_progress
+    """Restore a checkpoint into the freshly prepared run, which has its adapter already."""
+    from orpo_mlx.checkpoint import load_optimizer, read_progress, set_aside
 
-    load_adapter_into(run.prepared.model, found.path, run.prepared.fingerprint)
     load_optimizer(found.path, run.step.optimizer)
     run.progress = read_progress(found.path)
     run.last_checkpoint = found.path
@@ -221,9 +224,24 @@ def _take_up(run: TrainingRun, found: FoundCheckpoint, report: Report | None) ->
         report.catch_up(past)
     _announce(run, resumed_from=run.progress.step)
     for path, reason in found.skipped:
-        run.emit(events.NoteLogged("warning", f"checkpoint {path.name} was skipped: {reason}"))
+        kept = set_aside(path)
+        text = f"checkpoint {path.name} was skipped: {reason}; it is now {kept.name}"
+        run.emit(events.NoteLogged("warning", text))
+    if changed := _changed_versions(found.manifest):
+        run.emit(events.NoteLogged("warning", changed))
     run.emit(events.Resumed(run.progress.step, new_process=True))
     run.heartbeat.beat("running", run.progress.step)
+
+
+def _changed_versions(manifest: dict[str, Any]) -> str:
+    """Say which versions differ from those the checkpoint was made with, "" if none do."""
+    from orpo_mlx.checkpoint import versions
+
+    old, new = manifest.get("versions", {}), versions()
+    changed = [f"{n} {old.get(n)} is now {new[n]}" for n in new if old.get(n) != new[n]]
+    if not changed:
+        return ""
+    return f"{', '.join(changed)}: the run goes on, but no longer to the same bytes"
 
 
 def _past_events(run: TrainingRun) -> list[events.Event]:
@@ -251,7 +269,10 @@ def _announce(run: TrainingRun, resumed_from: int) -> None:
             total_parameters=total,
             config=run.config.model_dump(),
             versions=versions(),
+            scoring=prepared.scoring.name,
             resumed_from_step=resumed_from,
+            run_path=str(run.directory.path),
+            estimated_peak_bytes=prepared.estimated_peak_bytes,
         )
     )
     run.emit(_data_event(prepared))
@@ -265,6 +286,8 @@ def _notes(prepared: Prepared) -> list[str]:
 
     notes = [prepared.folder.note] if prepared.folder.note else []
     notes += prepared.data.notes
+    if prepared.scoring.why:
+        notes.append(f"pairs are scored the {prepared.scoring.name} way ({prepared.scoring.why})")
     warm, total = warmup_steps(prepared.config, prepared.total_steps), prepared.total_steps
     if warm >= total:
         notes.append(
@@ -319,20 +342,21 @@ def _loop(run: TrainingRun) -> str:
         is_last = step == total
         if step % config.report_every == 0 or is_last:
             run.report_step(rate, result.grad_norm)
-        if is_last or (config.eval_every and step % config.eval_every == 0):
-            is_best = run.evaluate()
-            if is_best and not is_last and config.eval_every:
-                run.save()
-        if is_last or (config.sample_every and step % config.sample_every == 0):
+        is_best = _is_due(step, config.eval_every, is_last) and run.evaluate()
+        if _is_due(step, config.sample_every, is_last):
             run.sample()
-        if is_last or (config.save_every and step % config.save_every == 0):
+        if is_best or _is_due(step, config.save_every, is_last):
             run.save()
         run.heartbeat.beat("running", step, seconds)
     return "completed"
 
 
+def _is_due(step: int, every: int, is_last: bool) -> bool:
+    return is_last or (every > 0 and step % every == 0)
+
+
 def _require_finite(
-    run: TrainingRun, step: int, result: StepResult, batches: Sequence[Batch]
+    run: TrainingRun, step: int, result: StepResult, batches: Sequence[MicroBatch]
 ) -> None:
     """End the run at the first NaN or infinity; no number computed after it means anything."""
     if all(map(math.isfinite, [*result.metrics, result.grad_norm])):
@@ -439,10 +463,8 @@ def _event_sink(
         if report is not None:
             report.handle(event, line)
 
-    try:
+    with closing(writer):
         yield emit
-    finally:
-        writer.close()
 
 
 def dry_run(config: TrainConfig, report: Report) -> int:

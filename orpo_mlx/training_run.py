@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -14,12 +16,12 @@ from orpo_mlx.adapter_files import load_adapter_into, save_adapter
 from orpo_mlx.checkpoint import (
     Progress,
     checkpoint_path,
+    damage,
     prune,
     replace_folder,
     save_checkpoint,
 )
 from orpo_mlx.config import TrainConfig
-from orpo_mlx.data.pairs import Batch
 from orpo_mlx.errors import TrainingError
 from orpo_mlx.losses import METRICS
 from orpo_mlx.preparation import Prepared
@@ -27,7 +29,13 @@ from orpo_mlx.runs import events
 from orpo_mlx.runs.control import Inbox, SignalFlags
 from orpo_mlx.runs.directory import Heartbeat, RunDirectory
 from orpo_mlx.sampling import answer
+from orpo_mlx.scoring import MicroBatch
 from orpo_mlx.step import StepResult, TrainStep, evaluate
+
+
+class Aborted(Exception):
+    """The user wants the run to end now, without finishing what it is at."""
+
 
 _LOWER_IS_BETTER = ("loss", "nll_loss", "odds_ratio_loss")
 
@@ -48,7 +56,7 @@ class TrainingRun:
     inbox: Inbox
     signals: SignalFlags
     heartbeat: Heartbeat
-    valid: list[Batch]
+    valid: list[MicroBatch]
     progress: Progress = field(default_factory=Progress)
     before: events.EvalCompleted | None = None
     after: events.EvalCompleted | None = None
@@ -61,7 +69,7 @@ class TrainingRun:
         """The run's settings."""
         return self.prepared.config
 
-    def count_step(self, result: StepResult, batches: Sequence[Batch], seconds: float) -> None:
+    def count_step(self, result: StepResult, batches: Sequence[MicroBatch], seconds: float) -> None:
         """Add a finished step to what has been done."""
         progress = self.progress
         pairs, tokens = sum(b.pairs for b in batches), sum(b.tokens for b in batches)
@@ -96,14 +104,27 @@ class TrainingRun:
         progress.unreported.clear()
         self.timed.clear()
 
+    def breathe(self) -> None:
+        """Show life and look for an abort in the middle of something long.
+
+        Raises:
+            Aborted: a second SIGINT came.
+        """
+        if self.signals.abort:
+            raise Aborted
+        self.heartbeat.beat("running", self.progress.step)
+
     def evaluate(self) -> bool:
         """Measure the validation pairs; returns whether this is the best evaluation so far."""
         if not self.valid:
             return False
         progress, metric = self.progress, self.config.best_metric
         started = time.perf_counter()
-        measured = evaluate(self.prepared.model, self.valid, self.step.objective)
+        measured = evaluate(
+            self.prepared.model, self.valid, self.step.objective, self.step.scoring, self.breathe
+        )
         values = dict(zip(METRICS, map(float, measured), strict=True))
+        _require_finite(values, progress.step)
         score = -values[metric] if metric in _LOWER_IS_BETTER else values[metric]
         is_best = progress.best_value is None or score > progress.best_value
         if is_best:
@@ -126,7 +147,7 @@ class TrainingRun:
         """Answer the held-out prompts with the adapter as it is now."""
         model, tokenizer = self.prepared.model, self.prepared.tokenizer
         for index, prompt in enumerate(self.prepared.samples):
-            text = answer(model, tokenizer, prompt, self.config.sample_tokens)
+            text = answer(model, tokenizer, prompt, self.config.sample_tokens, self.breathe)
             self.emit(
                 events.SampleGenerated(
                     step=self.progress.step,
@@ -161,14 +182,23 @@ class TrainingRun:
         seconds = time.perf_counter() - started
         progress.seconds += seconds
         self.emit(events.CheckpointSaved(progress.step, str(path), seconds, size))
-        prune(folder, self.config.keep_checkpoints, progress.best_step)
+        try:
+            prune(folder, self.config.keep_checkpoints, progress.best_step)
+        except OSError as error:
+            self.emit(events.NoteLogged("warning", f"an old checkpoint was not deleted: {error}"))
 
     def write_result(self) -> Path:
         """Put the last adapter, or with `keep_best` the best one, into the run's `adapter/`."""
         best = self.progress.best_step
         if self.config.keep_best and best is not None and best != self.progress.step:
             best_path = checkpoint_path(self.directory.checkpoints_folder, best)
-            load_adapter_into(self.prepared.model, best_path, self.prepared.fingerprint)
+            if reason := damage(best_path):
+                text = (
+                    f"the best checkpoint {best_path} is not used: {reason}; adapter/ is the last"
+                )
+                self.emit(events.NoteLogged("warning", text))
+            else:
+                load_adapter_into(self.prepared.model, best_path, self.prepared.fingerprint)
         target = self.directory.adapter_folder
         replace_folder(target, self.write_adapter)
         return target
@@ -182,4 +212,13 @@ class TrainingRun:
             folder,
             base_model=prepared.folder.name,
             base_fingerprint=prepared.fingerprint,
+        )
+
+
+def _require_finite(values: Mapping[Any, float], step: int) -> None:
+    bad = [name for name, value in values.items() if not math.isfinite(value)]
+    if bad:
+        raise TrainingError(
+            f"the evaluation at step {step} is not finite ({', '.join(bad)})",
+            "Lower --learning-rate or --lam, and start from the checkpoint before this evaluation.",
         )

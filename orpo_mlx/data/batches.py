@@ -6,7 +6,7 @@ saved iterator. B is pairs in a micro-batch, T tokens of the padded rows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -44,6 +44,30 @@ def plan_epoch(
     ]
 
 
+def split_by_tokens(
+    members: Sequence[int],
+    pairs: Sequence[TokenPair],
+    cost: Callable[[Sequence[TokenPair]], int],
+    tokens_per_batch: int,
+) -> list[MicroBatch]:
+    """Divide the pairs of a step into micro-batches of at most so many tokens.
+
+    Pairs of like length come together. A pair that alone has more tokens is alone.
+
+    Args:
+        members: positions of the step's pairs in `pairs`.
+        cost: tokens that a forward pass over some pairs computes.
+        tokens_per_batch: the budget.
+    """
+    parts: list[list[int]] = []
+    for index in sorted(members, key=lambda i: (pairs[i].longest, i)):
+        if parts and cost([pairs[i] for i in [*parts[-1], index]]) <= tokens_per_batch:
+            parts[-1].append(index)
+        else:
+            parts.append([index])
+    return [tuple(part) for part in parts]
+
+
 def steps_per_epoch(n: int, micro_batch_size: int, grad_accumulation_steps: int) -> int:
     """Return the number of steps that `plan_epoch` makes of n pairs."""
     return -(-n // (micro_batch_size * grad_accumulation_steps))
@@ -76,7 +100,8 @@ def build_batch(
         pairs: the dataset.
         indices: [B] positions in it.
         pad_id: fills the padding; what it is changes nothing, since both masks are false there.
-        pad_multiple: T is rounded up to a multiple of it, so that few shapes are compiled.
+        pad_multiple: T - 1, what the model sees, is rounded up to a multiple of it: few
+            shapes are compiled, and matrices have sizes that hardware likes.
 
     Raises:
         ValueError: there are no indices.
@@ -87,7 +112,8 @@ def build_batch(
     rejected = [(pairs[i].prompt, pairs[i].rejected) for i in indices]
     rows = chosen + rejected
     longest = max(len(prompt) + len(response) for prompt, response in rows)
-    width = -(-longest // pad_multiple) * pad_multiple
+    # The model sees one token less: that width is the one to round.
+    width = -(-(longest - 1) // pad_multiple) * pad_multiple + 1
     input_ids = np.full((len(rows), width), pad_id, dtype=np.int32)
     response_mask = np.zeros((len(rows), width), dtype=np.bool_)
     token_mask = np.zeros((len(rows), width), dtype=np.bool_)

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from orpo_mlx.durable import sync_descriptor
 
@@ -65,6 +65,12 @@ class RunStarted:
     config: dict[str, Any]
     versions: dict[str, str]
     resumed_from_step: int = 0
+    run_path: str = ""
+    """The run's folder."""
+    scoring: str = ""
+    """How pairs are computed: packed, shared, fork or plain."""
+    estimated_peak_bytes: int = 0
+    """What memory.py expected as the most this run would need; 0 if nothing was estimated."""
 
 
 @dataclass(frozen=True)
@@ -248,21 +254,25 @@ class EventWriter:
     def __init__(self, path: Path) -> None:
         self.path = path
         torn = path.exists() and path.stat().st_size > 0 and not _ends_with_newline(path)
-        # A lone surrogate (a file name that is not UTF-8) becomes its JSON escape.
-        self._file: IO[str] = path.open("a", encoding="utf-8", errors="backslashreplace")
+        # Unbuffered: what could not be written must not come back when the file is closed.
+        self._file = path.open("ab", buffering=0)
         if torn:
-            self._file.write("\n")
+            self._append("\n")
 
     def write(self, event: Event) -> str:
         """Append one event, flush it, and return its line."""
         line = encode(event)
-        self._file.write(line)
-        self._file.flush()
+        self._append(line)
         return line
+
+    def _append(self, text: str) -> None:
+        # A lone surrogate (a file name that is not UTF-8) becomes its JSON escape.
+        rest = memoryview(text.encode("utf-8", errors="backslashreplace"))
+        while rest:
+            rest = rest[self._file.write(rest) or 0 :]
 
     def sync(self) -> None:
         """Wait until all events are on the disk; called with each checkpoint."""
-        self._file.flush()
         sync_descriptor(self._file.fileno())
 
     def close(self) -> None:

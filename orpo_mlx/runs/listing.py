@@ -129,6 +129,19 @@ def _configured(run: RunDirectory) -> tuple[str | None, str | None]:
     return str(model) if model else None, str(data) if data else None
 
 
+def memory_shares(runs_dir: str | Path | None = None) -> list[float]:
+    """Return peak memory / estimate of each finished run in a folder that recorded both."""
+    shares = []
+    for run in iter_runs(runs_dir):
+        first, last = _first_start(run.events_file), read_last_events(run.events_file)
+        estimated = getattr(first.event, "estimated_peak_bytes", 0) if first else 0
+        peak = getattr(last_step(last), "peak_memory_bytes", 0)
+        is_finished = any(isinstance(record.event, RunFinished) for record in last)
+        if estimated and peak and is_finished:
+            shares.append(peak / estimated)
+    return sorted(shares)
+
+
 def _modified(path: Path) -> float | None:
     try:
         return path.stat().st_mtime

@@ -17,21 +17,27 @@ import sys
 import time
 from pathlib import Path
 
-import mlx_lm.models.llama
-import mlx_lm.tuner.utils
-import mlx_lm.utils  # noqa: F401 - imported here so that the forked trainers need not
+import mlx.core as mx
 
-import orpo_mlx.preparation
-import orpo_mlx.train
-import orpo_mlx.training_run
-from orpo_mlx.checkpoint import damage, iter_checkpoints
-from orpo_mlx.runs.directory import RunDirectory
+# Before mlx_lm, which makes a stream at import: forked processes must not share a GPU.
+mx.set_default_device(mx.cpu)
+
+import mlx_lm.models.llama  # noqa: E402
+import mlx_lm.tuner.utils  # noqa: E402
+import mlx_lm.utils  # noqa: E402, F401 - imported here so that the forked trainers need not
+
+import orpo_mlx.preparation  # noqa: E402
+import orpo_mlx.train  # noqa: E402
+import orpo_mlx.training_run  # noqa: E402
+from orpo_mlx.checkpoint import damage, iter_checkpoints  # noqa: E402
+from orpo_mlx.runs.directory import RunDirectory  # noqa: E402
 
 OPTIONS = [
     "--steps", "25", "--micro-batch-size", "2", "--grad-accumulation-steps", "2", "--rank", "2",
     "--num-layers", "-1", "--learning-rate", "2e-3", "--dropout", "0.2", "--valid-fraction", "0.2",
     "--eval-every", "5", "--report-every", "1", "--save-every", "1", "--keep-checkpoints", "3",
-    "--sample-prompts", "0", "--quiet",
+    "--sample-prompts", "1", "--sample-tokens", "2",
+    "--sample-every", "5", "--quiet",
 ]  # fmt: skip
 
 

@@ -16,12 +16,14 @@ from orpo_mlx.config import TrainConfig
 from orpo_mlx.data.pairs import Batch
 from orpo_mlx.losses import METRICS, Objective
 from orpo_mlx.optim import build_optimizer
+from orpo_mlx.scoring import MicroBatch, Scoring, shift_batch
 from orpo_mlx.step import TrainStep, evaluate
 
 CASE = Path(__file__).parents[1] / "data" / "llama"
 EXPECTED = json.loads((CASE / "expected.json").read_text())
 ARRAYS = np.load(CASE / "arrays.npz")
 SETTINGS = EXPECTED["settings"]
+PLAIN = Scoring("plain", "full")
 TRL_NAMES = {
     "loss": "loss",
     "nll_loss": "nll_loss",
@@ -49,11 +51,18 @@ def reference_batch(name):
         )  # fmt: skip
 
     labels = joined("labels", -100)
-    return Batch(
+    batch = Batch(
         input_ids=joined("input_ids", 0).astype(np.int32),
         response_mask=labels != -100,
         token_mask=joined("attention_mask", 0).astype(bool),
         indices=tuple(range(len(sides[0]["input_ids"]))),
+    )
+    return MicroBatch(
+        arrays=tuple(mx.array(array) for array in shift_batch(batch, "full")),
+        pairs=batch.pairs,
+        tokens=batch.tokens,
+        nll_tokens=int(batch.token_mask[: batch.pairs, 1:].sum()),
+        indices=batch.indices,
     )
 
 
@@ -88,14 +97,16 @@ def assert_metrics(metrics, expected, atol):
 
 
 def test_evaluation_with_the_adapter_equals_trl(lora_model):
-    metrics = evaluate(lora_model, [reference_batch("eval")], Objective(lam=SETTINGS["lam"]))
+    metrics = evaluate(lora_model, [reference_batch("eval")], Objective(lam=SETTINGS["lam"]), PLAIN)
 
     assert_metrics(metrics, EXPECTED["eval"]["lora"], atol=5e-6)
 
 
 def test_evaluation_with_the_adapter_off_equals_trl_without_one(lora_model):
     with adapter.adapter_switched_off(lora_model):
-        metrics = evaluate(lora_model, [reference_batch("eval")], Objective(lam=SETTINGS["lam"]))
+        metrics = evaluate(
+            lora_model, [reference_batch("eval")], Objective(lam=SETTINGS["lam"]), PLAIN
+        )
 
     assert_metrics(metrics, EXPECTED["eval"]["base"], atol=5e-6)
 
@@ -110,6 +121,7 @@ def test_first_batch_gradient_of_every_lora_parameter_equals_trl(
         lora_model,
         build_optimizer(TrainConfig()),
         Objective(lam=SETTINGS["lam"]),
+        PLAIN,
         compiled=compiled,
     )
 
@@ -121,13 +133,17 @@ def test_first_batch_gradient_of_every_lora_parameter_equals_trl(
     assert total == pytest.approx(EXPECTED["grad_first_batch"]["total_norm"], rel=1e-5)
 
 
-@pytest.mark.parametrize("start", ["adapter_mlx", "adapter_peft"])
-def test_thirty_steps_from_the_command_line_equal_trl(tmp_path, start):
+@pytest.mark.parametrize(
+    ("start", "scoring"),
+    [("adapter_mlx", "auto"), ("adapter_mlx", "plain"), ("adapter_peft", "auto")],
+)
+def test_thirty_steps_from_the_command_line_equal_trl(tmp_path, start, scoring):
     run = tmp_path / "run"
     command = [
         "--model", CASE / "model", "--data", CASE / "data/chat/train.jsonl",
         "--init-adapter", CASE / start, "--run-dir", run,
         "--steps", "30", "--order", "file", "--batching", "fixed", "--micro-batch-size", "4",
+        "--scoring", scoring,
         "--learning-rate", str(SETTINGS["learning_rate"]), "--schedule", "constant",
         "--warmup", "0", "--max-grad-norm", "0", "--weight-decay", "0",
         "--lam", str(SETTINGS["lam"]), "--nll-scope", "full", "--valid-fraction", "0",

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from orpo_mlx.checkpoint import damage, iter_checkpoints
@@ -91,6 +92,85 @@ def stopped_after(uninterrupted, step, tmp_path):
     torn = lines[end + 1][: len(lines[end + 1]) // 2]
     (run_dir / "events.jsonl").write_text("".join(lines[: end + 1]) + torn)
     return run_dir
+
+
+def test_a_compiled_run_resumes_too(uninterrupted, quantized_model_folder, tmp_path, has_compiler):
+    if not has_compiler:
+        pytest.skip("mx.compile needs a C++ compiler on a CPU")
+    data = uninterrupted / "pairs.jsonl"
+    for name in ("whole", "cut"):
+        train(settings(quantized_model_folder, data, tmp_path / name, compile="on", steps=4))
+    cut = tmp_path / "cut"
+    shutil.rmtree(cut / "adapter")
+    for checkpoint in iter_checkpoints(cut / "checkpoints"):
+        if int(checkpoint.name) > 2:
+            shutil.rmtree(checkpoint)
+    lines = (cut / "events.jsonl").read_text().splitlines(keepends=True)
+    (cut / "events.jsonl").write_text("".join(x for x in lines if "RunFinished" not in x))
+
+    assert resume(RunDirectory(cut)).reason == "completed"
+    assert digest(cut / "adapter") == digest(tmp_path / "whole" / "adapter")
+
+
+def test_a_damaged_checkpoint_never_pushes_out_a_whole_one(uninterrupted, tmp_path):
+    run_dir = stopped_after(uninterrupted, 4, tmp_path)
+    for step in (3, 4):
+        (run_dir / "checkpoints" / f"{step:07d}" / "progress.json").write_text("{}")
+
+    resume(RunDirectory(run_dir), {"keep_checkpoints": 1})
+
+    kept = list(iter_checkpoints(run_dir / "checkpoints"))
+    assert int(kept[0].name) == STEPS
+    assert all(damage(path) is None for path in kept)
+
+
+def test_another_chat_template_is_refused(uninterrupted, tmp_path):
+    run_dir = stopped_after(uninterrupted, 2, tmp_path)
+
+    template = tmp_path / "own.jinja"
+    template.write_text("{% for m in messages %}{{ m['content'] }}{% endfor %}")
+    with pytest.raises(CheckpointError, match=r"--chat-template .*was"):
+        resume(RunDirectory(run_dir), {"chat_template": str(template)})
+
+
+def test_the_adapter_a_run_began_with_is_not_needed_to_resume(
+    uninterrupted, quantized_model_folder, tmp_path
+):
+    begin = tmp_path / "begin"
+    shutil.copytree(uninterrupted / "run" / "adapter", begin)
+    data = uninterrupted / "pairs.jsonl"
+    train(
+        settings(quantized_model_folder, data, tmp_path / "run", init_adapter=str(begin), steps=4)
+    )
+    lines = (tmp_path / "run" / "events.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "run" / "events.jsonl").write_text("".join(lines[:-1]))
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "0000004")
+    shutil.rmtree(begin)
+    before = digest(tmp_path / "run" / "adapter")
+
+    assert resume(RunDirectory(tmp_path / "run")).reason == "completed"
+    assert digest(tmp_path / "run" / "adapter") == before
+
+
+def test_a_damaged_best_checkpoint_does_not_become_the_result(
+    uninterrupted, quantized_model_folder, tmp_path, monkeypatch
+):
+    from orpo_mlx import training_run
+
+    monkeypatch.setattr(training_run, "damage", lambda path: "flipped")
+    rising = iter(range(1, 99))
+    monkeypatch.setattr(training_run, "evaluate", lambda *_: np.full(8, float(next(rising))))
+    data = uninterrupted / "pairs.jsonl"
+    changes = {"eval_every": 1, "keep_best": True}
+    result = train(settings(quantized_model_folder, data, tmp_path / "run", **changes))
+
+    last = result.run_dir / "checkpoints" / f"{STEPS:07d}" / "adapters.safetensors"
+    assert (result.adapter_path / "adapters.safetensors").read_bytes() == last.read_bytes()
+    notes = [
+        r.event.text for r in events.read_events(result.run_dir / "events.jsonl")
+        if isinstance(r.event, events.NoteLogged)
+    ]  # fmt: skip
+    assert any("best checkpoint" in note and "flipped" in note for note in notes)
 
 
 @pytest.mark.parametrize("step", range(STEPS))

@@ -7,11 +7,10 @@ from mlx.utils import tree_flatten
 
 from orpo_mlx.adapter import AdapterSpec, attach_adapter
 from orpo_mlx.config import TrainConfig
-from orpo_mlx.data.batches import build_batch
 from orpo_mlx.data.pairs import TokenPair
 from orpo_mlx.losses import METRICS, Objective
 from orpo_mlx.optim import build_optimizer, learning_rate_at, warmup_steps
-from orpo_mlx.scoring import count_nll_tokens, score_pairs, shift_batch
+from orpo_mlx.scoring import Scoring, nll_tokens
 from orpo_mlx.step import TrainStep, checkpoint_layers, evaluate, step_key
 
 LENGTHS = [(3, 4, 9), (12, 2, 1), (5, 30, 6), (1, 7, 7), (20, 1, 15), (8, 3, 3), (2, 2, 2)]
@@ -49,15 +48,26 @@ def model(request, model_folder, quantized_model_folder):
     return load(model_folder if request.param == "float32" else quantized_model_folder)
 
 
-def make_step(model, objective=None, **options):
-    return TrainStep(
-        model, build_optimizer(TrainConfig()), objective or Objective(), compiled=False, **options
-    )
+WAYS = ["packed", "shared", "fork", "plain"]
+PLAIN = Scoring("plain", "full")
 
 
-def gradient_of(model, divisions, objective=None, key=0):
-    batches = [build_batch(PAIRS, indices, 0) for indices in divisions]
-    grads = make_step(model, objective).gradient(batches, mx.random.key(key))
+@pytest.fixture(params=WAYS)
+def way(request):
+    return request.param
+
+
+def make_step(model, objective=None, way="plain", **options):
+    objective = objective or Objective()
+    scoring = Scoring(way, objective.nll_scope)
+    optimizer = build_optimizer(TrainConfig())
+    return TrainStep(model, optimizer, objective, scoring, compiled=False, **options)
+
+
+def gradient_of(model, divisions, objective=None, key=0, way="plain"):
+    step = make_step(model, objective, way)
+    batches = [step.scoring.build(PAIRS, indices) for indices in divisions]
+    grads = step.gradient(batches, mx.random.key(key))
     return {name: np.array(value) for name, value in tree_flatten(grads)}
 
 
@@ -79,20 +89,28 @@ OBJECTIVES = [
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=str)
-def test_division_into_micro_batches_changes_neither_loss_nor_gradient(model, objective):
+def test_neither_division_nor_way_of_scoring_changes_the_gradient(model, objective, way):
     whole = gradient_of(model, [tuple(range(8))], objective)
-    ones = gradient_of(model, [(i,) for i in range(8)], objective)
-    uneven = gradient_of(model, [(5, 2), (0, 7, 1, 3), (6, 4)], objective)
 
-    assert_same_gradient(whole, ones, 1e-5)
-    assert_same_gradient(whole, uneven, 1e-5)
-    metrics = [
-        make_step(model, objective)(
-            [build_batch(PAIRS, i, 0) for i in division], mx.random.key(0), 0.0
-        ).metrics
-        for division in ([tuple(range(8))], [(i,) for i in range(8)])
-    ]
-    np.testing.assert_allclose(metrics[0], metrics[1], rtol=1e-5)
+    for division in (
+        [tuple(range(8))],
+        [(i,) for i in range(8)],
+        [(5, 2), (0, 7, 1, 3), (6, 4)],
+    ):
+        assert_same_gradient(whole, gradient_of(model, division, objective, way=way), 1e-5)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=str)
+def test_neither_division_nor_way_of_scoring_changes_the_metrics(model, objective, way):
+    def metrics(way, division):
+        scoring = Scoring(way, objective.nll_scope)
+        batches = [scoring.build(PAIRS, part) for part in division]
+        return evaluate(model, batches, objective, scoring)
+
+    whole = metrics("plain", [tuple(range(8))])
+
+    np.testing.assert_allclose(metrics(way, [tuple(range(8))]), whole, rtol=2e-5)
+    np.testing.assert_allclose(metrics(way, [(i,) for i in range(8)]), whole, rtol=2e-5)
 
 
 def test_every_adapter_parameter_gets_a_gradient(model):
@@ -109,35 +127,36 @@ def test_frozen_weights_and_their_values_stay_as_they_are(model):
         if "lora" not in name
     }
 
-    make_step(model)([build_batch(PAIRS, (0, 1), 0)], mx.random.key(0), 1e-2)
+    make_step(model)([PLAIN.build(PAIRS, (0, 1))], mx.random.key(0), 1e-2)
 
     for name, value in tree_flatten(model.parameters()):
         if "lora" not in name:
             assert np.array_equal(np.array(value.astype(mx.float32)), frozen[name]), name
 
 
-def scores(model, indices, **options):
-    batch = build_batch(PAIRS, indices, **{"pad_id": 0, **options})
-    result = score_pairs(model, shift_batch(batch, "full"))
+def scores(model, indices, way):
+    scoring = Scoring(way, "full")
+    result = scoring.score(model, scoring.build(PAIRS, indices).arrays)
     return np.stack([np.array(part, dtype=np.float64) for part in result], axis=1)
 
 
-def test_padding_composition_and_order_do_not_change_a_pairs_numbers(model):
-    alone = np.concatenate([scores(model, (i,), pad_multiple=1) for i in range(8)])
+def test_padding_composition_and_order_do_not_change_a_pairs_numbers(model, way):
+    alone = np.concatenate([scores(model, (i,), "plain") for i in range(8)])
 
-    together = scores(model, tuple(range(8)))
-    padded = scores(model, tuple(range(8)), pad_multiple=128, pad_id=17)
-    backwards = scores(model, tuple(reversed(range(8))))[::-1]
+    together = scores(model, tuple(range(8)), way)
+    backwards = scores(model, tuple(reversed(range(8))), way)[::-1]
+    few = scores(model, (6, 1, 3), way)
 
-    for other in (together, padded, backwards):
-        np.testing.assert_allclose(other, alone, rtol=2e-5)
+    np.testing.assert_allclose(together, alone, rtol=2e-5)
+    np.testing.assert_allclose(backwards, alone, rtol=2e-5)
+    np.testing.assert_allclose(few, alone[[6, 1, 3]], rtol=2e-5)
 
 
 def test_swapping_the_responses_swaps_the_log_probs_and_negates_the_ratio(model):
     swapped = [TokenPair(p.prompt, p.rejected, p.chosen) for p in PAIRS]
 
-    there = evaluate(model, [build_batch(PAIRS, range(8), 0)], Objective())
-    back = evaluate(model, [build_batch(swapped, range(8), 0)], Objective())
+    there = evaluate(model, [PLAIN.build(PAIRS, range(8))], Objective(), PLAIN)
+    back = evaluate(model, [PLAIN.build(swapped, range(8))], Objective(), PLAIN)
 
     there, back = (dict(zip(METRICS, m, strict=True)) for m in (there, back))
     assert there["log_odds_ratio"] == pytest.approx(-back["log_odds_ratio"], rel=1e-5)
@@ -157,12 +176,14 @@ class TableModel:
 def test_exactly_the_tokens_that_count_are_scored():
     # Prompt 1 2, chosen 5 6 9 (9 ends the turn), rejected 7 9; T is padded to 8.
     pair = TokenPair([1, 2], [5, 6, 9], [7, 9])
-    batch = build_batch([pair], [0], pad_id=0, pad_multiple=8)
-    table = mx.random.normal((2, 7, 12), key=mx.random.key(1))
+    table = mx.random.normal((2, 32, 12), key=mx.random.key(1))
 
     def touched(which, scope):
+        scoring = Scoring("plain", scope)
+        arrays = scoring.build([pair], [0]).arrays
+
         def value(table):
-            return getattr(score_pairs(TableModel(table), shift_batch(batch, scope)), which).sum()
+            return getattr(scoring.score(TableModel(table), arrays), which).sum()
 
         grad = np.abs(np.array(mx.grad(value)(table))).sum(-1)
         return [np.flatnonzero(row).tolist() for row in grad]
@@ -172,17 +193,19 @@ def test_exactly_the_tokens_that_count_are_scored():
     assert touched("rejected_logps", "full") == [[], [1, 2]]
     assert touched("nll_sum", "full") == [[0, 1, 2, 3], []]
     assert touched("nll_sum", "response") == [[1, 2, 3], []]
-    assert count_nll_tokens(batch, "full") == 4
-    assert count_nll_tokens(batch, "response") == 3
+    assert nll_tokens(pair, "full") == 4
+    assert nll_tokens(pair, "response") == 3
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
-def test_gradient_checkpointing_changes_no_gradient(model_folder, dropout):
-    plain = gradient_of(load(model_folder, dropout), [(0, 1, 2), (3, 4)], key=5)
+@pytest.mark.parametrize("way", ["packed", "plain"])
+def test_gradient_checkpointing_changes_no_gradient(model_folder, dropout, way):
+    division = [(0, 1, 2), (3, 4)]
+    plain = gradient_of(load(model_folder, dropout), division, key=5, way=way)
     model = load(model_folder, dropout)
     checkpoint_layers(model.layers)
 
-    recomputed = gradient_of(model, [(0, 1, 2), (3, 4)], key=5)
+    recomputed = gradient_of(model, division, key=5, way=way)
 
     assert_same_gradient(plain, recomputed, 1e-6)
 
@@ -210,30 +233,26 @@ def test_dropout_follows_from_the_key_alone(model_folder):
 
 def test_evaluation_ignores_dropout_and_leaves_training_mode_on(model_folder):
     with_dropout, without = load(model_folder, dropout=0.5), load(model_folder)
-    batches = [build_batch(PAIRS, range(8), 0)]
+    batches = [PLAIN.build(PAIRS, range(8))]
     with_dropout.train()
 
     assert np.array_equal(
-        evaluate(with_dropout, batches, Objective()), evaluate(without, batches, Objective())
+        evaluate(with_dropout, batches, Objective(), PLAIN),
+        evaluate(without, batches, Objective(), PLAIN),
     )
     assert with_dropout.training
 
 
-def test_evaluation_does_not_depend_on_the_batch_size(model):
-    one = evaluate(model, [build_batch(PAIRS, range(8), 0)], Objective())
-    many = evaluate(model, [build_batch(PAIRS, (i,), 0) for i in range(8)], Objective())
-
-    np.testing.assert_allclose(one, many, rtol=1e-5)
-
-
 def test_clipping_scales_the_update_and_reports_the_norm_before_it(model_folder):
-    batches = [build_batch(PAIRS, (0, 1), 0)]
+    batches = [PLAIN.build(PAIRS, (0, 1))]
     config = TrainConfig(optimizer="sgd")
 
     def moved(max_norm):
         model = load(model_folder)
         before = {n: np.array(v) for n, v in tree_flatten(model.trainable_parameters())}
-        step = TrainStep(model, build_optimizer(config), Objective(), max_norm, compiled=False)
+        step = TrainStep(
+            model, build_optimizer(config), Objective(), PLAIN, max_norm, compiled=False
+        )
         norm = step(batches, mx.random.key(0), 1.0).grad_norm
         after = dict(tree_flatten(model.trainable_parameters()))
         change = sum(float(((np.array(after[n]) - before[n]) ** 2).sum()) for n in before)
@@ -253,22 +272,26 @@ def test_every_optimizer_lowers_the_loss_of_a_batch_it_sees_again(model_folder, 
     rate = {"adamw": 5e-3, "lion": 1e-3, "sgd": 0.3}[optimizer]
     model = load(model_folder)
     config = TrainConfig(optimizer=optimizer, weight_decay=0.01)
-    step = TrainStep(model, build_optimizer(config), Objective(), 1.0, compiled=False)
-    batches = [build_batch(PAIRS, range(8), 0)]
+    step = TrainStep(model, build_optimizer(config), Objective(), PLAIN, 1.0, compiled=False)
+    batches = [PLAIN.build(PAIRS, range(8))]
 
     losses = [step(batches, step_key(0, i), rate).metrics[0] for i in range(6)]
 
     assert losses[-1] < losses[0] - 0.01
 
 
-def test_compiled_step_equals_plain_step(model_folder, has_compiler):
+@pytest.mark.parametrize("way", ["packed", "plain"])
+def test_compiled_step_equals_plain_step(model_folder, has_compiler, way):
     if not has_compiler:
         pytest.skip("mx.compile needs a C++ compiler on a CPU")
-    batches = [build_batch(PAIRS, (0, 1, 2), 0), build_batch(PAIRS, (3, 4), 0)]
+    scoring = Scoring(way, "full")
+    batches = [scoring.build(PAIRS, (0, 1, 2)), scoring.build(PAIRS, (3, 4))]
     adapters = []
     for compiled in (False, True):
         model = load(model_folder, dropout=0.2)
-        step = TrainStep(model, build_optimizer(TrainConfig()), Objective(), 1.0, compiled=compiled)
+        step = TrainStep(
+            model, build_optimizer(TrainConfig()), Objective(), scoring, 1.0, compiled=compiled
+        )
         for i in range(3):
             step(batches, step_key(0, i), 1e-3)
         adapters.append({n: np.array(v) for n, v in tree_flatten(model.trainable_parameters())})
@@ -290,8 +313,10 @@ def test_learning_rate_by_hand():
 def test_cosine_is_half_way_down_in_the_middle_and_ends_at_its_fraction():
     config = TrainConfig(learning_rate=2.0, schedule="cosine", warmup=0, final_lr_fraction=0.1)
 
-    assert learning_rate_at(50, 100, config) == pytest.approx(2 * 0.55)
-    assert learning_rate_at(100, 100, config) == pytest.approx(0.2)
+    assert learning_rate_at(1, 101, config) == 2.0
+    assert learning_rate_at(51, 101, config) == pytest.approx(2 * 0.55)
+    assert learning_rate_at(101, 101, config) == pytest.approx(0.2)
+    assert learning_rate_at(1, 1, config) == 2.0
 
 
 def test_warm_up_below_one_is_a_share_and_above_a_number_of_steps():

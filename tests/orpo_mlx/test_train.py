@@ -176,7 +176,7 @@ def test_the_result_gives_the_same_numbers_when_mlx_lm_loads_it(run, model_folde
     from orpo_mlx.step import evaluate
 
     prepared = prepare(RunDirectory(result.run_dir).read_config())
-    loss = evaluate(model, valid_batches(prepared), Objective())[0]
+    loss = evaluate(model, valid_batches(prepared), Objective(), prepared.scoring)[0]
     assert loss == pytest.approx(result.after.loss, rel=1e-6)
     assert abs(result.after.loss - result.before.loss) > 1e-4
     mx.eval(model.parameters())
@@ -234,7 +234,8 @@ COMBINED = {
 TESTED_ELSEWHERE = {
     "chat_template",
     "model", "revision", "data", "valid_data", "init_adapter", "run_dir", "runs_dir",
-    "batching", "compile", "grad_checkpoint", "keep_best", "early_stop",
+    "allow_overcommit", "batching", "tokens_per_batch", "scoring", "compile", "grad_checkpoint",
+    "keep_best", "early_stop",
 }  # fmt: skip
 TIMES = {
     "time", "monotonic", "seconds", "step_seconds", "pairs_per_second", "tokens_per_second",
@@ -459,19 +460,59 @@ def test_an_error_of_mlx_ends_the_run_with_cause_and_remedy(
     assert text in (tmp_path / "run1" / "train.log").read_text()
 
 
-def test_a_disk_too_full_for_events_is_told_all_the_same(run, monkeypatch):
-    real = events.EventWriter.write
+def test_a_disk_too_full_for_events_is_told_all_the_same(model_folder, pairs_file, tmp_path):
+    config = settings(model_folder, pairs_file(12), tmp_path / "r", steps=400, sample_prompts=0)
+    script = (
+        "import resource, signal, sys; from orpo_mlx.train import main;"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000)); sys.exit(main())"
+    )
+    flags = ["--model", config.model, "--data", config.data, "--run-dir", config.run_dir,
+             "--steps", "400", "--report-every", "1", "--rank", "1", "--num-layers", "1",
+             "--target-modules", "q_proj", "--sample-prompts", "0", "--quiet"]  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", script, *map(str, flags)], capture_output=True, text=True
+    )
 
-    def full(self, event):
-        if isinstance(event, events.StepCompleted | events.RunFailed):
-            raise OSError(28, "No space left on device")
-        return real(self, event)
+    assert done.returncode == 1
+    assert "internal error" not in done.stderr
+    assert "File too large" in done.stderr
+    assert damage(next(iter_checkpoints(tmp_path / "r" / "checkpoints"))) is None
 
-    monkeypatch.setattr(events.EventWriter, "write", full)
 
-    with pytest.raises(TrainingError, match="the disk is full at step") as caught:
+def test_an_evaluation_that_is_not_finite_ends_the_run(run, monkeypatch):
+    from orpo_mlx import training_run
+
+    monkeypatch.setattr(training_run, "evaluate", lambda *_: np.full(8, np.nan))
+
+    with pytest.raises(TrainingError, match="evaluation at step 0 is not finite"):
         run()
-    assert "Free some space" in caught.value.what_to_do
+
+
+def test_a_second_interrupt_ends_an_evaluation(run, monkeypatch, tmp_path):
+    from orpo_mlx import training_run
+
+    def slow(model, batches, objective, scoring, between):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        between()
+        raise AssertionError("went on")
+
+    monkeypatch.setattr(training_run, "evaluate", slow)
+
+    assert run().reason == "aborted"
+    assert of_type(tmp_path / "run1", events.RunFinished)[0].reason == "aborted"
+
+
+def test_rows_dropped_from_the_validation_file_are_told(run, pairs_file):
+    same = {"prompt": "Hi?", "chosen": "Yes.", "rejected": "Yes."}
+    good = {"prompt": "Hi?", "chosen": "Yes.", "rejected": "No."}
+    held_out = pairs_file([good, same, same], name="valid.jsonl")
+
+    result = run(valid_data=str(held_out), valid_fraction=0)
+
+    notes = [event.text for event in of_type(result.run_dir, events.NoteLogged)]
+    assert any("of the 3 rows of --valid-data 1 are kept" in note for note in notes)
 
 
 def test_json_output_is_the_event_file(model_folder, pairs_file, tmp_path, capsys):

@@ -70,16 +70,16 @@ def test_a_batch_written_out() -> None:
     ]
     batch = build_batch(pairs, [2, 1], pad_id=0, pad_multiple=3)
     assert batch.input_ids.tolist() == [
-        [1, 8, 0, 0, 0, 0],
-        [1, 5, 6, 2, 0, 0],
-        [1, 4, 4, 2, 0, 0],
-        [1, 5, 7, 0, 0, 0],
+        [1, 8, 0, 0],
+        [1, 5, 6, 2],
+        [1, 4, 4, 2],
+        [1, 5, 7, 0],
     ]
     assert batch.response_mask.astype(int).tolist() == [
-        [0, 1, 0, 0, 0, 0],
-        [0, 0, 1, 1, 0, 0],
-        [0, 1, 1, 1, 0, 0],
-        [0, 0, 1, 0, 0, 0],
+        [0, 1, 0, 0],
+        [0, 0, 1, 1],
+        [0, 1, 1, 1],
+        [0, 0, 1, 0],
     ]
     assert batch.token_mask.sum(axis=1).tolist() == [2, 4, 4, 3]
     assert batch.indices == (2, 1)
@@ -92,8 +92,8 @@ def test_a_batch_written_out() -> None:
 @given(pairs=token_pairs, multiple=st.integers(1, 40))
 def test_masks_count_every_token_once(pairs: list[TokenPair], multiple: int) -> None:
     batch = build_batch(pairs, range(len(pairs)), 0, multiple)
-    assert batch.input_ids.shape[1] % multiple == 0
-    assert batch.input_ids.shape[1] < max(p.longest for p in pairs) + multiple
+    assert (batch.input_ids.shape[1] - 1) % multiple == 0
+    assert 0 <= batch.input_ids.shape[1] - max(p.longest for p in pairs) < multiple
     assert batch.tokens == sum(p.size for p in pairs)
     assert int(batch.response_mask.sum()) == sum(len(p.chosen) + len(p.rejected) for p in pairs)
     assert not (batch.response_mask & ~batch.token_mask).any()

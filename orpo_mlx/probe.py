@@ -1,0 +1,103 @@
+"""Find out which way of scoring fits a model, by trying them on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import mlx.core as mx
+from mlx.utils import tree_flatten
+
+from orpo_mlx.data.pairs import TokenPair
+from orpo_mlx.errors import describe
+from orpo_mlx.losses import Objective, StepTotals, orpo_loss
+from orpo_mlx.scoring import Scoring
+
+WAYS = ("packed", "shared", "fork", "plain")
+KEEPS_STATE = ("shared", "fork")
+"""Ways whose caches hold arrays of a layer: a layer that is computed again in the backward pass
+would write into a cache its first computation already changed, and gradients would go wrong."""
+
+_PROMPT, _RESPONSE = 24, 12
+
+
+def choose_scoring(
+    model: Any, wanted: str, nll_scope: str, pairs: Sequence[TokenPair], recomputes: bool
+) -> Scoring:
+    """Return the first way that gives the loss and the gradient of plain rows on this model.
+
+    Args:
+        model: with an adapter attached.
+        wanted: "auto", or a way to use without trying.
+        nll_scope: of the objective.
+        pairs: a few are cut short and tried.
+        recomputes: whether layers are checkpointed.
+    """
+    if wanted != "auto":
+        return Scoring(wanted, nll_scope)
+    tried = [_shortened(pair) for pair in pairs[:3]]
+    reference = _loss_and_gradient(model, Scoring("plain", nll_scope), tried)
+    reasons = []
+    for way in WAYS[:-1]:
+        if recomputes and way in KEEPS_STATE:
+            reasons.append(f"{way}: not with gradient checkpointing")
+            continue
+        problem = _problem(model, Scoring(way, nll_scope), tried, reference)
+        if problem is None:
+            return Scoring(way, nll_scope, "; ".join(reasons))
+        reasons.append(f"{way}: {problem}")
+    return Scoring("plain", nll_scope, "; ".join(reasons))
+
+
+def _shortened(pair: TokenPair) -> TokenPair:
+    return TokenPair(pair.prompt[-_PROMPT:], pair.chosen[:_RESPONSE], pair.rejected[:_RESPONSE])
+
+
+def _problem(
+    model: Any, scoring: Scoring, pairs: Sequence[TokenPair], reference: tuple[float, Any]
+) -> str | None:
+    """Say why a way does not fit, or None if it does."""
+    try:
+        loss, gradient = _loss_and_gradient(model, scoring, pairs)
+    except Exception as error:  # a model that does not fit fails in whatever way its code does
+        return describe(error)[:100]
+    wanted_loss, wanted = reference
+    # Half precision rounds differently in another order; a wrong way is wrong by its own size.
+    tolerance = 1e-3 if _is_full_precision(model) else 0.1
+    distance = max(_distance(gradient[name], wanted[name]) for name in wanted)
+    if not (abs(loss - wanted_loss) < tolerance * abs(wanted_loss) and distance < tolerance):
+        return f"gradients differ by {distance:.1g}"
+    return None
+
+
+def _is_full_precision(model: Any) -> bool:
+    arrays: Any = tree_flatten(model.parameters())
+    return all(array.dtype not in (mx.float16, mx.bfloat16) for _, array in arrays)
+
+
+def _distance(one: mx.array, other: mx.array) -> float:
+    size: Any = mx.linalg.norm(other.flatten()).item()
+    gap: Any = mx.linalg.norm((one - other).flatten()).item()
+    return gap / size if size else 0.0
+
+
+def _loss_and_gradient(
+    model: Any, scoring: Scoring, pairs: Sequence[TokenPair]
+) -> tuple[float, dict[str, mx.array]]:
+    batch = scoring.build(pairs, range(len(pairs)))
+    totals = StepTotals(mx.array(float(batch.pairs)), mx.array(float(batch.nll_tokens)))
+    params = model.trainable_parameters()
+
+    def loss_of(params: Any) -> mx.array:
+        model.update(params)
+        scores = scoring.score(model, batch.arrays)
+        return orpo_loss(scores, totals, Objective(lam=1.0, nll_scope=scoring.nll_scope))[0]  # type: ignore[arg-type]
+
+    try:
+        with scoring.seams(model):
+            loss, gradient = mx.value_and_grad(loss_of)(params)
+        mx.eval(loss, gradient)
+    finally:
+        model.update(params)
+    value: Any = loss.item()
+    return value, dict(tree_flatten(gradient))

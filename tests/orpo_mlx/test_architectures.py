@@ -1,0 +1,268 @@
+"""Every way of scoring on tiny models of many mlx-lm architectures: the numbers of plain rows.
+
+Which ways an architecture supports is written down below. When mlx-lm changes a model so that one
+no longer fits (or begins to), the test of that model says so.
+"""
+
+import functools
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+import pytest
+from mlx.utils import tree_flatten
+
+from orpo_mlx import head, scoring
+from orpo_mlx.adapter import AdapterSpec, attach_adapter
+from orpo_mlx.data.pairs import TokenPair
+from orpo_mlx.losses import Objective, StepTotals, orpo_loss
+from orpo_mlx.probe import choose_scoring
+from orpo_mlx.scoring import Scoring
+
+VOCABULARY = 199
+TOLERANCE = 1e-5
+SCOPES = ("full", "response")
+
+BASE = {
+    "hidden_size": 64, "num_hidden_layers": 2, "intermediate_size": 96, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "head_dim": 16, "rms_norm_eps": 1e-5, "vocab_size": VOCABULARY,
+    "rope_theta": 10000.0, "max_position_embeddings": 512, "tie_word_embeddings": False,
+}  # fmt: skip
+
+WINDOW = {"sliding_window": 8, "layer_types": ["full_attention", "sliding_attention"]}
+COHERE = {
+    "layer_norm_eps": 1e-5, "logit_scale": 0.25, "attention_bias": False, "layer_norm_bias": False,
+}  # fmt: skip
+
+MODELS = {
+    "llama": {},
+    "llama, rope scaling": {
+        "model_type": "llama",
+        "rope_scaling": {
+            "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0, "original_max_position_embeddings": 64,
+        },
+    },
+    "llama, sliding window": {"model_type": "llama", **WINDOW},
+    "llama, tied": {"model_type": "llama", "tie_word_embeddings": True},
+    "ministral3": {
+        **WINDOW,
+        "rope_parameters": {
+            "rope_theta": 10000.0, "rope_type": "default", "llama_4_scaling_beta": 0.1,
+            "original_max_position_embeddings": 512,
+        },
+    },
+    "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2},
+    "qwen2": {"tie_word_embeddings": True},
+    "qwen3": {},
+    "qwen3_moe": {
+        "num_experts": 4, "num_experts_per_tok": 2, "decoder_sparse_step": 1,
+        "mlp_only_layers": [], "moe_intermediate_size": 32, "norm_topk_prob": True,
+    },
+    "gemma": {},
+    "gemma2": {
+        "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0,
+        "query_pre_attn_scalar": 16, "sliding_window": 8,
+    },
+    "gemma3_text": {"sliding_window": 8, "sliding_window_pattern": 2},
+    "phi3": {"partial_rotary_factor": 1.0, "original_max_position_embeddings": 512},
+    "smollm3": {},
+    "granite": {
+        "logits_scaling": 2.0, "attention_multiplier": 0.25, "embedding_multiplier": 2.0,
+        "residual_multiplier": 0.5, "attention_bias": False, "mlp_bias": False,
+    },
+    "cohere": {**COHERE, "use_qk_norm": False},
+    "cohere2": {**COHERE, "sliding_window": 8, "sliding_window_pattern": 2},
+    "olmo2": {},
+    "starcoder2": {"norm_epsilon": 1e-5},
+    "stablelm": {
+        "layer_norm_eps": 1e-5, "partial_rotary_factor": 0.5, "use_qkv_bias": False,
+        "qk_layernorm": False,
+    },
+    "gpt_neox": {
+        "layer_norm_eps": 1e-5, "rotary_pct": 0.25, "use_parallel_residual": True,
+        "rotary_emb_base": 10000,
+    },
+    "mamba": {
+        "state_size": 8, "conv_kernel": 4, "use_bias": False, "use_conv_bias": True,
+        "time_step_rank": 4,
+    },
+    "lfm2": {
+        "norm_eps": 1e-5, "conv_bias": False, "conv_L_cache": 3, "block_dim": 64,
+        "block_ff_dim": 96, "block_multiple_of": 32, "block_ffn_dim_multiplier": 1.0,
+        "block_auto_adjust_ff_dim": False, "full_attn_idxs": [1],
+    },
+}  # fmt: skip
+
+ALL_WAYS = ("packed", "shared", "fork")
+SUPPORTED = {
+    **dict.fromkeys(MODELS, ALL_WAYS),
+    "gemma2": ("shared", "fork"),  # its attention wants the mask as an array
+    "mamba": ("fork",),  # recurrent
+    "lfm2": ("fork",),  # convolutions beside attention
+}
+
+NOT_IN_GROUPS_OF_32 = ("mamba",)
+"""Models with a linear layer whose input is no multiple of 32 wide."""
+
+
+def make_pairs():
+    """Odd sizes on purpose: a prompt of one token, one longer than any window, short responses."""
+    rng = np.random.default_rng(0)
+    lengths = [(12, 4, 9), (1, 7, 3), (30, 20, 15), (25, 1, 11)]
+    return [
+        TokenPair(*(rng.integers(3, VOCABULARY, size).tolist() for size in sizes))
+        for sizes in lengths
+    ]
+
+
+PAIRS = make_pairs()
+
+
+def make_model(name, quantized=False, target_modules=("all",)):
+    """Build a random model with an adapter whose B is not zero, so that A has a gradient too."""
+    from mlx_lm.utils import _get_classes
+
+    config = {**BASE, "model_type": name, **MODELS[name]}
+    mx.random.seed(1)
+    model_class, args_class = _get_classes(config)
+    model = model_class(args_class.from_dict(config))
+    if quantized:
+        nn.quantize(model, group_size=32, bits=4)
+    attach_adapter(model, AdapterSpec(rank=3, target_modules=target_modules), seed=0)
+    drawn = [
+        (key, 0.05 * mx.random.normal(value.shape))
+        for key, value in tree_flatten(model.trainable_parameters())
+        if key.endswith("lora_b")
+    ]
+    model.load_weights(drawn, strict=False)
+    model.train()
+    return model
+
+
+def loss_and_gradient(model, way, scope):
+    """Return the loss and every adapter gradient of `PAIRS` as one micro-batch."""
+    scoring = Scoring(way, scope)
+    batch = scoring.build(PAIRS, range(len(PAIRS)))
+    totals = StepTotals(mx.array(float(batch.pairs)), mx.array(float(batch.nll_tokens)))
+    params = model.trainable_parameters()
+
+    def loss_of(params):
+        model.update(params)
+        objective = Objective(lam=0.5, nll_scope=scope)
+        return orpo_loss(scoring.score(model, batch.arrays), totals, objective)[0]
+
+    try:
+        with scoring.seams(model):
+            loss, gradient = mx.value_and_grad(loss_of)(params)
+        mx.eval(loss, gradient)
+    finally:
+        model.update(params)
+    return loss.item(), {key: np.array(value) for key, value in tree_flatten(gradient)}
+
+
+def largest_difference(one, other):
+    """Return the largest relative difference of two (loss, gradient)."""
+    (loss, gradient), (wanted_loss, wanted) = one, other
+    assert gradient.keys() == wanted.keys()
+    sizes = {key: np.linalg.norm(value) for key, value in wanted.items()}
+    assert all(sizes.values()), "a parameter of the adapter has no gradient"
+    distances = [np.linalg.norm(gradient[key] - wanted[key]) / sizes[key] for key in wanted]
+    return max(abs(loss - wanted_loss) / abs(wanted_loss), *distances)
+
+
+def attempt(model, way, scope):
+    """Return (loss and gradient, None), or (None, what the model says against this way)."""
+    try:
+        return loss_and_gradient(model, way, scope), None
+    except Exception as error:  # models that do not fit fail each in their own way
+        return None, f"{type(error).__name__}: {error}"
+
+
+@pytest.mark.parametrize("bits", ["float32", "4-bit"])
+@pytest.mark.parametrize("name", MODELS)
+def test_every_supported_way_gives_the_loss_and_gradient_of_plain_rows(name, bits):
+    if bits == "4-bit" and name in NOT_IN_GROUPS_OF_32:
+        pytest.skip("no groups of 32")
+    model = make_model(name, quantized=bits == "4-bit")
+
+    for scope in SCOPES:
+        plain = loss_and_gradient(model, "plain", scope)
+        for way in SUPPORTED[name]:
+            found, problem = attempt(model, way, scope)
+            assert problem is None, (
+                f"{name} no longer supports {way!r} ({problem}): mlx-lm changed this model or a "
+                "seam; mend orpo_mlx/seams.py, or take the way out of SUPPORTED"
+            )
+            difference = largest_difference(found, plain)
+            assert difference < TOLERANCE, (name, way, scope, difference)
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if SUPPORTED[name] != ALL_WAYS])
+def test_a_way_that_is_not_supported_is_refused_aloud(name):
+    model = make_model(name)
+
+    for way in set(ALL_WAYS) - set(SUPPORTED[name]):
+        assert attempt(model, way, "full")[1] is not None, (
+            f"{name} now takes {way!r}: if its numbers are right, add it to SUPPORTED"
+        )
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_auto_picks_the_first_supported_way_and_says_why_not_an_earlier_one(name):
+    chosen = choose_scoring(make_model(name), "auto", "full", PAIRS, recomputes=False)
+
+    assert chosen.name == SUPPORTED[name][0], chosen.why
+    assert bool(chosen.why) == (chosen.name != "packed")
+
+
+# The head
+
+
+def in_chunks_of(monkeypatch, chunk):
+    monkeypatch.setattr(scoring, "head_logps", functools.partial(head.head_logps, chunk=chunk))
+
+
+HEADS = {
+    "frozen": ("llama", ("all",)),
+    "frozen, tied": ("llama, tied", ("all",)),
+    "frozen, soft-capped": ("gemma2", ("all",)),
+    "adapted": ("llama", ("q_proj", "lm_head")),
+}
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+@pytest.mark.parametrize("kind", HEADS)
+def test_the_size_of_a_chunk_changes_nothing(kind, scope, monkeypatch):
+    name, targets = HEADS[kind]
+    model = make_model(name, target_modules=targets)
+    assert head.has_trainable_head(model) == (kind == "adapted")
+    way = SUPPORTED[name][0]
+    plain = loss_and_gradient(model, "plain", scope)
+
+    for chunk in (1, 7, 256):
+        in_chunks_of(monkeypatch, chunk)
+        difference = largest_difference(loss_and_gradient(model, way, scope), plain)
+        assert difference < TOLERANCE, (chunk, difference)
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_no_logits_larger_than_a_chunk_ever_exist(kind, monkeypatch):
+    name, targets = HEADS[kind]
+    model = make_model(name, target_modules=targets)
+    shapes = []
+
+    def recorded(model, hidden):
+        logits = head_of(model, hidden)
+        shapes.append(logits.shape)
+        return logits
+
+    head_of = head.run_head
+    monkeypatch.setattr(head, "run_head", recorded)
+    in_chunks_of(monkeypatch, 7)
+    for scope in SCOPES:
+        loss_and_gradient(model, SUPPORTED[name][0], scope)
+
+    assert len(shapes) > 10
+    assert {(shape[0], shape[2]) for shape in shapes} == {(1, VOCABULARY)}
+    assert max(shape[1] for shape in shapes) == 7

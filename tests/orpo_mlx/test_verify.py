@@ -1,0 +1,283 @@
+"""`orpo-mlx verify`: what is right passes, and what is broken fails where it should."""
+
+import json
+
+import mlx.core as mx
+import pytest
+
+from orpo_mlx import checkpoint, head, losses, scoring, step, train, verify
+from orpo_mlx.__main__ import main
+from orpo_mlx.data.pairs import TokenPair
+from orpo_mlx.seams import PackedCache
+
+PAIRS = "3"
+
+
+def to_bfloat16(folder):
+    file = folder / "model.safetensors"
+    weights = {name: value.astype(mx.bfloat16) for name, value in mx.load(str(file)).items()}
+    mx.eval(weights)
+    mx.save_safetensors(str(file), weights, metadata={"format": "mlx"})
+    return folder
+
+
+GEMMA2 = {
+    "model_type": "gemma2", "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0,
+    "query_pre_attn_scalar": 16, "sliding_window": 8, "head_dim": 16,
+}  # fmt: skip
+
+
+@pytest.fixture(params=["float32", "4-bit", "bfloat16", "gemma2"])
+def kind(request):
+    return request.param
+
+
+@pytest.fixture
+def some_model(
+    kind, model_folder, quantized_model_folder, copy_folder, make_model_folder, tmp_path
+):
+    if kind == "bfloat16":
+        return to_bfloat16(copy_folder(model_folder))
+    if kind == "gemma2":
+        return make_model_folder(tmp_path / "gemma2", **GEMMA2)
+    return model_folder if kind == "float32" else quantized_model_folder
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Leave out what takes most of the time: compiling, and the trainings."""
+    monkeypatch.setattr(verify, "_can_compile", lambda: False)
+    monkeypatch.setattr(verify, "_check_trainings", lambda *_: iter(()))
+
+
+def results(capsys, *words):
+    """Run the command; returns its exit code and its checks by name."""
+    code = main(["verify", "--json", "--pairs", PAIRS, *map(str, words)])
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    return code, {check["name"]: check for check in json.loads(captured.out)}
+
+
+def failed(checks):
+    return [name for name, check in checks.items() if not check["passed"]]
+
+
+def test_it_passes_on_tiny_models_of_every_kind(
+    kind, some_model, pairs_file, has_compiler, monkeypatch, capsys
+):
+    if kind in ("bfloat16", "gemma2"):  # they take long to compile
+        monkeypatch.setattr(verify, "_can_compile", lambda: False)
+    code, checks = results(capsys, "--model", some_model, "--data", pairs_file())
+
+    assert (code, failed(checks)) == (0, [])
+    compiled = "compiled step (plain): gradient" in checks
+    assert compiled == (has_compiler and kind in ("float32", "4-bit"))
+    assert "a second training gives the same bytes" in checks
+    assert "an interrupted and resumed training gives the same bytes" in checks
+    if kind == "gemma2":
+        assert "does not fit this model" in checks["packed scoring"]["note"]
+        assert "shared scoring: gradient, used in training" in checks
+    else:
+        assert "packed scoring: gradient, used in training" in checks
+    assert checks["fork scoring: gradient"]["limit"] == (0.1 if kind == "bfloat16" else 1e-5)
+
+
+def test_it_passes_on_the_demo_and_prints_a_line_for_each_check(quick, capsys):
+    assert main(["verify", "--demo"]) == 0
+
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == f"all {len(lines) - 1} checks passed"
+    assert all(line.startswith("ok ") for line in lines[:-1])
+    assert max(map(len, lines)) <= 80
+
+
+def test_it_leaves_nothing_behind(model_folder, pairs_file, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(verify.tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+
+    results(capsys, "--model", model_folder, "--data", pairs_file())
+
+    assert list((tmp_path / "temporary").iterdir()) == []
+    assert not (tmp_path / "orpo_mlx_home").exists()
+
+
+# What is broken on purpose must not pass
+
+
+def odds_without_their_complement(monkeypatch):
+    monkeypatch.setattr(losses, "log_odds", lambda logps: logps)
+
+
+def loss_that_is_no_number(monkeypatch):
+    monkeypatch.setattr(losses, "log_odds", lambda logps: logps * float("nan"))
+
+
+def mask_that_is_not_shifted(monkeypatch):
+    right = scoring.shift_batch
+
+    def shift(batch, nll_scope):
+        return right(batch, nll_scope)._replace(response_mask=batch.response_mask[:, :-1])
+
+    monkeypatch.setattr(scoring, "shift_batch", shift)
+
+
+def mask_that_misses_the_last_token(monkeypatch):
+    right = scoring.shift_batch
+
+    def shift(batch, nll_scope):
+        shifted = right(batch, nll_scope)
+        mask = shifted.response_mask.copy()
+        mask[:, :-1] &= shifted.response_mask[:, 1:]
+        return shifted._replace(response_mask=mask)
+
+    monkeypatch.setattr(scoring, "shift_batch", shift)
+
+
+def answers_at_the_wrong_place(monkeypatch):
+    def cache(positions, attend):
+        return PackedCache(mx.arange(positions.size), attend)
+
+    monkeypatch.setattr(scoring, "PackedCache", cache)
+
+
+def fork_that_shares_its_cache(monkeypatch):
+    monkeypatch.setattr(scoring, "fork_cache", lambda cache: cache)
+
+
+def head_that_forgets_its_gradient(monkeypatch):
+    right = head._with_unit_gradients
+
+    def logps(model, hidden, targets, bounds):
+        parts = mx.split(hidden, bounds)
+        cut = [*parts[:-1], mx.stop_gradient(parts[-1])]
+        return right(model, mx.concatenate(cut), targets, bounds)
+
+    monkeypatch.setattr(head, "_with_unit_gradients", logps)
+
+
+def checkpoint_that_recomputes_something_else(monkeypatch):
+    right = step._checkpointed
+
+    def wrapped(forward):
+        return right(lambda layer, *args, **kwargs: 1.01 * forward(layer, *args, **kwargs))
+
+    monkeypatch.setattr(step, "_checkpointed", wrapped)
+
+
+def micro_batches_that_count_alike(monkeypatch):
+    def totals(batches):
+        return losses.StepTotals(
+            mx.array(float(len(batches) * batches[0].pairs)),
+            mx.array(float(sum(batch.nll_tokens for batch in batches))),
+        )
+
+    monkeypatch.setattr(step, "step_totals", totals)
+
+
+def adapter_that_does_nothing(monkeypatch):
+    monkeypatch.setattr(verify, "_fill_adapter", lambda model: None)
+
+
+BREAKAGES = {
+    odds_without_their_complement: "loss at log-probs from -0.0001 to -100",
+    loss_that_is_no_number: "loss of all pairs",
+    mask_that_is_not_shifted: "response tokens are scored, all of them and no others",
+    mask_that_misses_the_last_token: "response tokens are scored, all of them and no others",
+    answers_at_the_wrong_place: "packed scoring: gradient",
+    fork_that_shares_its_cache: "fork scoring: gradient",
+    head_that_forgets_its_gradient: "head in chunks of 7",
+    checkpoint_that_recomputes_something_else: "gradient checkpointing (plain): gradient",
+    micro_batches_that_count_alike: "micro-batches, two uneven parts (packed): gradient",
+    adapter_that_does_nothing: "every adapter parameter gets a gradient",
+}
+
+
+@pytest.mark.parametrize("breakage", BREAKAGES, ids=lambda breakage: breakage.__name__)
+def test_a_broken_computation_fails(breakage, quick, model_folder, pairs_file, monkeypatch, capsys):
+    breakage(monkeypatch)
+
+    code, checks = results(capsys, "--model", model_folder, "--data", pairs_file())
+
+    assert code == 1
+    assert BREAKAGES[breakage] in failed(checks)
+
+
+def resume_without_the_optimizer(monkeypatch):
+    monkeypatch.setattr(checkpoint, "load_optimizer", lambda *_: None)
+
+
+def dropout_that_nobody_can_repeat(monkeypatch):
+    drawn = iter(range(99))
+    monkeypatch.setattr(step, "step_key", lambda *_: mx.random.key(next(drawn)))
+
+
+def training_that_fails(monkeypatch):
+    def fail(*_):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(train, "_loop", fail)
+
+
+TRAINING_BREAKAGES = {
+    resume_without_the_optimizer: ["an interrupted and resumed training gives the same bytes"],
+    dropout_that_nobody_can_repeat: [
+        "a second training gives the same bytes",
+        "an interrupted and resumed training gives the same bytes",
+    ],
+    training_that_fails: ["a training of 4 steps"],
+}
+
+
+@pytest.mark.parametrize("breakage", TRAINING_BREAKAGES, ids=lambda breakage: breakage.__name__)
+def test_a_broken_training_fails(breakage, model_folder, pairs_file, monkeypatch, capsys):
+    monkeypatch.setattr(verify, "_check_numbers", lambda _: iter(()))
+    breakage(monkeypatch)
+
+    code, checks = results(capsys, "--model", model_folder, "--data", pairs_file())
+
+    assert (code, failed(checks)) == (1, TRAINING_BREAKAGES[breakage])
+
+
+def test_responses_without_an_end_are_told(quick, model_folder, pairs_file, capsys):
+    rows = [{"prompt_ids": [5, 6, 7], "chosen_ids": [8, 9, 2], "rejected_ids": [10, 11]}]
+
+    assert main(["verify", "--model", str(model_folder), "--data", str(pairs_file(rows))]) == 1
+
+    out = capsys.readouterr().out.splitlines()
+    assert out[0].split()[0] == "FAILED"
+    assert out[0].endswith("1.0e+00")
+    assert out[1].strip() == "responses without (at most 0)"
+    assert "checks failed" in out[-2]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "--model and --data: needed"),
+        (["--model", "m", "--data", "nowhere.jsonl"], "nowhere.jsonl: no such file"),
+        (["--demo", "--pairs", "0"], "--pairs: 0 is not a whole number"),
+        (["--demo", "--pears", "3"], "did you mean --pairs?"),
+    ],
+)
+def test_bad_input_is_refused_with_2(words, said, capsys):
+    assert main(["verify", *words]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_pairs_are_the_shortest_within_the_budget(monkeypatch):
+    pairs = [TokenPair([1] * size, [2], [3]) for size in (50, 3, 20, 4)]
+
+    assert [len(p.prompt) for p in verify.shortest(pairs, 3)] == [3, 4, 20]
+    monkeypatch.setattr(verify, "TOKEN_BUDGET", 20)
+    assert [len(p.prompt) for p in verify.shortest(pairs, 3)] == [3, 4]
+    monkeypatch.setattr(verify, "TOKEN_BUDGET", 1)
+    assert [len(p.prompt) for p in verify.shortest(pairs, 3)] == [3]
+
+
+def test_the_second_computation_by_hand():
+    """One pair: p chosen = 0.5 and p rejected = 0.2 per token give an odds ratio of 4."""
+    scores = verify.np.log([[0.5], [0.2], [1 / 0.5**3], [verify.np.e**3]])
+    config = verify.TrainConfig(lam=1.0)
+
+    # NLL log 2 per token of three, and -log(4 / 5) for the odds.
+    assert verify.reference_loss(scores, config) == pytest.approx(0.693147 + 0.223144, rel=1e-5)
