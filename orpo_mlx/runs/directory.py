@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from orpo_mlx.config import TrainConfig
-from orpo_mlx.durable import remove_temporaries, sync_directory, write_atomically
+from orpo_mlx.durable import remove_temporaries, sync_directory, write_unsynced
 from orpo_mlx.errors import RunError
 from orpo_mlx.runs.events import Record, RunFailed, RunFinished, read_last_events
 from orpo_mlx.runs.lock import RunLock, is_locked, read_pid
@@ -124,8 +124,8 @@ class RunDirectory:
         return load_config(self.config_file)
 
     def write_state(self, state: RunState) -> None:
-        """Replace `state.json` atomically."""
-        write_atomically(self.state_file, (json.dumps(asdict(state)) + "\n").encode())
+        """Replace `state.json` in one rename; unsynced, since it only speaks of a live trainer."""
+        write_unsynced(self.state_file, (json.dumps(asdict(state)) + "\n").encode())
 
     def read_state(self) -> RunState | None:
         """Return what `state.json` holds, None if it is missing or damaged."""

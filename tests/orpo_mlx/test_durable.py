@@ -12,7 +12,13 @@ from typing import Any
 
 import pytest
 
-from orpo_mlx.durable import fsync_tree, remove_temporaries, sync_descriptor, write_atomically
+from orpo_mlx.durable import (
+    fsync_tree,
+    remove_temporaries,
+    sync_descriptor,
+    write_atomically,
+    write_unsynced,
+)
 
 
 class Recorder:
@@ -130,3 +136,23 @@ def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path: Path) ->
     removed = remove_temporaries(tmp_path)
     assert [path.name for path in removed] == [".state.json.tmp-12ab34cd"]
     assert sorted(path.name for path in tmp_path.iterdir()) == [".hidden", "state.json"]
+
+
+def test_an_unsynced_write_replaces_whole_and_waits_for_no_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "state.json"
+    file.write_bytes(b"old")
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    write_unsynced(file, b"new")
+    assert (file.read_bytes(), synced) == (b"new", [])
+
+    def fail(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="No space"):
+        write_unsynced(file, b"newer")
+    assert file.read_bytes() == b"new"
+    assert [path.name for path in tmp_path.iterdir()] == ["state.json"]
