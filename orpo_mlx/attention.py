@@ -61,7 +61,7 @@ def build_attend(packed: Packed) -> Attend:
         q, k, v = (to_cells(x[0].swapaxes(0, 1)) for x in (queries, keys, values))
         done, start = [], 0
         for group in packed.groups:
-            size = group.prompt_cells.size + group.answer_cells.size
+            size = group.prompt_scores.size + group.answer_scores.size
             gq, gk, gv = (x[start : start + size] for x in (q, k, v))
             done.append(_attend_group(group, gq, gk, gv, scale, window, sinks))
             start += size
@@ -81,9 +81,9 @@ def _attend_group(
     sinks: mx.array | None,
 ) -> mx.array:
     """Attend within one group; all cells in, [cells, H, D] out."""
-    cells = group.prompt_cells.size
-    qp, kp, vp = (_rectangle(x[:cells], group.prompt_cells.shape) for x in (q, k, v))
-    qa, ka, va = (_rectangle(x[cells:], group.answer_cells.shape) for x in (q, k, v))
+    cells = group.prompt_scores.size
+    qp, kp, vp = (_rectangle(x[:cells], group.prompt_scores.shape) for x in (q, k, v))
+    qa, ka, va = (_rectangle(x[cells:], group.answer_scores.shape) for x in (q, k, v))
     both = [
         mx.concatenate([mx.concatenate([prompt, prompt]), answer], axis=2)
         for prompt, answer in ((kp, ka), (vp, va))

@@ -32,18 +32,16 @@ def write_unsynced(path: Path, data: bytes) -> None:
     Raises:
         OSError: it could not be written; the old content is untouched.
     """
-    temporary = path.with_name(f".{path.name}{_TEMPORARY}{secrets.token_hex(4)}")
-    try:
-        _write(temporary, data)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
+    replace_file(path, lambda aside: _write(aside, data), is_synced=False)
 
 
-def replace_file(path: Path, write: Callable[[Path], None]) -> None:
+def replace_file(path: Path, write: Callable[[Path], None], is_synced: bool = True) -> None:
     """Replace a file by what `write` puts into the new file whose path it is given.
+
+    Args:
+        path: the file.
+        write: writes the new content.
+        is_synced: whether to wait until it is on the disk.
 
     Raises:
         OSError, or what `write` raises: the old content is untouched.
@@ -51,13 +49,15 @@ def replace_file(path: Path, write: Callable[[Path], None]) -> None:
     temporary = path.with_name(f".{path.name}{_TEMPORARY}{secrets.token_hex(4)}")
     try:
         write(temporary)
-        _sync_path(temporary)
+        if is_synced:
+            _sync_path(temporary)
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
-    sync_directory(path.parent)
+    if is_synced:
+        sync_directory(path.parent)
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -13,14 +13,13 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten, tree_unflatten
 
+from orpo_mlx.data.packing import HEAD_CHUNK
 from orpo_mlx.losses import token_logps
 from orpo_mlx.seams import run_head
 
-CHUNK = 256
-
 
 def head_logps(
-    model: nn.Module, hidden: mx.array, targets: mx.array, chunk: int = CHUNK
+    model: nn.Module, hidden: mx.array, targets: mx.array, chunk: int = HEAD_CHUNK
 ) -> mx.array:
     """Return the log-prob [N] of each target, float32, differentiable in `hidden`.
 

@@ -18,14 +18,18 @@ from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
 from orpo_mlx.config import TrainConfig
-from orpo_mlx.data.packing import ROW_MULTIPLE, WIDTH_MULTIPLE, round_up, split_into_groups
+from orpo_mlx.data.packing import (
+    HEAD_CHUNK,
+    ROW_MULTIPLE,
+    WIDTH_MULTIPLE,
+    round_up,
+    split_into_groups,
+)
 from orpo_mlx.errors import ConfigError
 from orpo_mlx.model_shape import Linear, ModelShape
 
 F32 = 4
 """Bytes of a float32: adapters, their gradients, moments and log-probs are float32."""
-HEAD_CHUNK = 256
-"""Positions whose logits are held at a time; the same as `head.CHUNK`, which needs mlx."""
 
 
 class Lengths(NamedTuple):

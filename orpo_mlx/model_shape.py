@@ -36,7 +36,6 @@ class Linear:
         inputs, outputs: widths.
         experts: how many of its kind the tensor holds; 1 if it is no mixture.
         per_token: how often a token passes through it: 1, or chosen experts / all experts.
-        is_packed: quantized.
     """
 
     name: str
@@ -44,12 +43,6 @@ class Linear:
     outputs: int
     experts: int = 1
     per_token: float = 1.0
-    is_packed: bool = False
-
-    @property
-    def values_per_token(self) -> float:
-        """Numbers that enter and leave for each token."""
-        return (self.inputs + self.outputs) * self.per_token
 
 
 @dataclass(frozen=True)
@@ -172,10 +165,10 @@ def _blocks(
     config: dict[str, Any], sizes: dict[str, Any], headers: Headers
 ) -> tuple[tuple[Linear, ...], ...]:
     found: dict[str, dict[int, list[Linear]]] = {}
-    for name, (dtype, shape) in headers.items():
+    for name, (_, shape) in headers.items():
         place = _IN_BLOCK.match(name)
         if place and len(shape) in (2, 3) and not _NOT_LINEAR.search(place[3]):
-            linear = _linear(name, dtype, shape, config, sizes, headers)
+            linear = _linear(name, shape, config, sizes, headers)
             found.setdefault(place[1], {}).setdefault(int(place[2]), []).append(linear)
     if not found:
         return ()
@@ -188,9 +181,7 @@ def _count_weights(blocks: Mapping[int, Iterable[Linear]]) -> int:
     return sum(x.inputs * x.outputs * x.experts for block in blocks.values() for x in block)
 
 
-def _linear(
-    name: str, dtype: str, shape: tuple[int, ...], config: Any, sizes: Any, headers: Headers
-) -> Linear:
+def _linear(name: str, shape: tuple[int, ...], config: Any, sizes: Any, headers: Headers) -> Linear:
     path = name.removesuffix(".weight")
     experts = shape[0] if len(shape) == 3 else 1
     outputs, inputs = shape[-2:]
@@ -200,7 +191,7 @@ def _linear(
         own = quantization.get(path)
         own = own if isinstance(own, dict) else quantization
         inputs = scales[1][-1] * int(own.get("group_size") or 64)
-    return Linear(path, inputs, outputs, experts, _per_token(path, experts, sizes), dtype == "U32")
+    return Linear(path, inputs, outputs, experts, _per_token(path, experts, sizes))
 
 
 def _per_token(path: str, experts: int, sizes: dict[str, Any]) -> float:

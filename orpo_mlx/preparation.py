@@ -294,14 +294,15 @@ def _too_few(config: TrainConfig, left: int, held_out: int) -> DataError:
 
 def _check_template(rows: list[sources.Row], tokenizer: Any, model: str) -> list[str]:
     """Dry-run the chat template if the data needs one; returns what the user should know."""
-    if formats.needs_template(rows):
+    layout = formats.detect_layout(rows)
+    if layout.needs_template:
         report = check_chat_template(tokenizer, model)
         if not report.supports_system:
             return [
                 "the chat template takes no system message, so system texts are put before the "
                 f"first user turn (it says: {report.system_error or 'nothing, it drops them'})"
             ]
-    elif tokenizer.has_chat_template and not formats.is_tokenized(rows):
+    elif tokenizer.has_chat_template and not layout.is_tokenized:
         return [
             "prompt, chosen and rejected are plain text, so this model's chat template is not "
             "used; for chat answers give them as messages (role, content)"

@@ -190,17 +190,17 @@ def _score_packed(model: Any, arrays: Arrays, nll_scope: str) -> PairScores:
     if nll_scope != "full":
         hidden = hidden[packed.scored]
     logps = head_logps(model, hidden, packed.targets)
-    scores = [_score_group(logps, group) for group in packed.groups]
+    scores = [_score_group(logps, group, nll_scope) for group in packed.groups]
     joined = (mx.concatenate(list(part)) for part in zip(*scores, strict=True))
     return PairScores(*(part[packed.order] for part in joined))
 
 
-def _score_group(logps: mx.array, group: Any) -> PairScores:
+def _score_group(logps: mx.array, group: Any, nll_scope: str) -> PairScores:
     pairs = group.prompt_lengths.shape[0]
     sums = _sum_rows(logps, group.answer_scores, group.answer_lengths)
     means = sums / group.answer_lengths
     nll, count = -sums[:pairs], group.answer_lengths[:pairs]
-    if group.prompt_scores.size:
+    if nll_scope == "full" and group.prompt_scores.size:
         nll = nll - _sum_rows(logps, group.prompt_scores, group.prompt_lengths)
         count = count + group.prompt_lengths
     return PairScores(means[:pairs], means[pairs:], nll, count)
@@ -244,17 +244,14 @@ def _score_arrays(
     ]  # fmt: skip
 
 
-def _score_rows(model: Any, hidden: mx.array, arrays: Arrays) -> PairScores:
+def _score_rows(model: Any, hidden: mx.array, arrays: Arrays, nll_scope: str) -> PairScores:
     """Score hidden states [rows, hidden] by the arrays of `_score_arrays`."""
-    scored, targets, prompt_lengths, answer_lengths, prompt_scores, answer_scores = arrays
+    scored, targets, *group = arrays
     logps = head_logps(model, hidden[scored], targets)
-    group = Group(
-        prompt_lengths, answer_lengths, prompt_scores, answer_scores, prompt_scores, answer_scores
-    )  # type: ignore[arg-type]
-    return _score_group(logps, group)
+    return _score_group(logps, Group(*group), nll_scope)
 
 
-def _score_shared(model: Any, arrays: Arrays, _: str) -> PairScores:
+def _score_shared(model: Any, arrays: Arrays, nll_scope: str) -> PairScores:
     prompts, answers, *rest = arrays
     grouped = has_grouped_queries(model)
     cache = [SharedCache(rest[2], grouped) for _ in model.layers]
@@ -263,7 +260,7 @@ def _score_shared(model: Any, arrays: Arrays, _: str) -> PairScores:
         layer_cache.begin_answers()
     after = run_body(model, answers, cache)
     flat = [part.reshape(-1, part.shape[-1]) for part in (before, after)]
-    return _score_rows(model, mx.concatenate(flat), tuple(rest))
+    return _score_rows(model, mx.concatenate(flat), tuple(rest), nll_scope)
 
 
 # One pair at a time, through the model's own caches
@@ -284,7 +281,7 @@ def _fork_arrays(pairs: Sequence[TokenPair], nll_scope: str) -> list[np.ndarray]
     return [*_score_arrays(pairs, nll_scope, width, width), *inputs]
 
 
-def _score_fork(model: Any, arrays: Arrays, _: str) -> PairScores:
+def _score_fork(model: Any, arrays: Arrays, nll_scope: str) -> PairScores:
     from mlx_lm.models.cache import make_prompt_cache
 
     scores, inputs = arrays[:6], arrays[6:]
@@ -299,7 +296,8 @@ def _score_fork(model: Any, arrays: Arrays, _: str) -> PairScores:
             side.append(_widened(run_body(model, ids[None], fork_cache(cache))[0], width))
         if not prompt.size:
             prompts.append(mx.zeros_like(chosen[-1]))
-    return _score_rows(model, mx.concatenate([*prompts, *chosen, *rejected]), scores)
+    rows = mx.concatenate([*prompts, *chosen, *rejected])
+    return _score_rows(model, rows, scores, nll_scope)
 
 
 def _widened(rows: mx.array, width: int) -> mx.array:

@@ -49,6 +49,16 @@ class Layout:
     matches: Callable[[set[str], dict[str, Any]], bool]
     to_pair: Callable[[Row], Pair | Drop]
 
+    @property
+    def is_tokenized(self) -> bool:
+        """Whether the rows are token ids already."""
+        return self.to_pair is _token_pair
+
+    @property
+    def needs_template(self) -> bool:
+        """Whether the rows become chat messages, which a chat template must render."""
+        return self.to_pair not in (_text_pair, _token_pair)
+
 
 def detect_layout(rows: Sequence[Row]) -> Layout:
     """Decide the layout of a file from its columns and one sample row.
@@ -64,20 +74,6 @@ def detect_layout(rows: Sequence[Row]) -> Layout:
                 _refuse_two_prompts(columns)
             return layout
     raise _unknown_layout(columns, rows[0].source)
-
-
-def needs_template(rows: Sequence[Row]) -> bool:
-    """Tell whether the rows become chat messages, which a chat template must render.
-
-    Raises:
-        DataError: as `detect_layout`.
-    """
-    return detect_layout(rows).to_pair not in (_text_pair, _token_pair)
-
-
-def is_tokenized(rows: Sequence[Row]) -> bool:
-    """Tell whether the rows are token ids already."""
-    return detect_layout(rows).to_pair is _token_pair
 
 
 def to_pairs(rows: Sequence[Row], layout: Layout, account: Account) -> list[Pair]:

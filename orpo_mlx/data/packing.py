@@ -22,6 +22,8 @@ from orpo_mlx.data.pairs import TokenPair
 
 ROW_MULTIPLE = 64
 WIDTH_MULTIPLE = 16
+HEAD_CHUNK = 256
+"""Scored positions whose logits are held at a time."""
 MAX_GROUPS = 4
 GROUP_COST = 20_000
 """Cells of attention that one more group costs in overhead; keeps small batches in one group."""
@@ -37,18 +39,16 @@ class Group(NamedTuple):
     Attributes:
         prompt_lengths: [B] prompt tokens in the prompt rectangle (all but the last of the prompt).
         answer_lengths: [2B] response tokens, chosen answers first.
-        prompt_scores: [B, P] places of the prompt's predictions among the scored positions;
-            [B, 0] where prompts are not scored.
+        prompt_scores: [B, P] places of the prompt's predictions among the scored positions; its
+            shape is that of the prompt rectangle, its values mean nothing if prompts are not
+            scored.
         answer_scores: [2B, A] likewise for the answers.
-        cells: [B, P] and [2B, A] in shape only; see `Packed.cells`.
     """
 
     prompt_lengths: Array
     answer_lengths: Array
     prompt_scores: Array
     answer_scores: Array
-    prompt_cells: Array
-    answer_cells: Array
 
 
 class Packed(NamedTuple):
@@ -107,7 +107,7 @@ def pack(pairs: Sequence[TokenPair], score_prompts: bool) -> Packed:
         is_row=np.arange(total) < len(row.ids),
         scored=_filled(scored, count),
         targets=_filled(np.asarray(row.targets)[scored], count),
-        groups=tuple(_group(g, scores, score_prompts) for g in laid),
+        groups=tuple(_group(g, scores) for g in laid),
         order=np.argsort(members).astype(np.int32),
     )
 
@@ -176,17 +176,15 @@ def _join_cells(laid: Sequence[_Laid]) -> tuple[np.ndarray, np.ndarray]:
     return np.maximum(flat, 0), flat >= 0
 
 
-def _group(laid: _Laid, scores: np.ndarray, score_prompts: bool) -> Group:
+def _group(laid: _Laid, scores: np.ndarray) -> Group:
     def places(cells: np.ndarray) -> np.ndarray:
         return np.where(cells >= 0, scores[np.maximum(cells, 0)], 0).astype(np.int32)
 
     return Group(
         prompt_lengths=laid.prompt_lengths,
         answer_lengths=laid.answer_lengths,
-        prompt_scores=places(laid.prompts) if score_prompts else laid.prompts[:, :0],
+        prompt_scores=places(laid.prompts),
         answer_scores=places(laid.answers),
-        prompt_cells=laid.prompts,
-        answer_cells=laid.answers,
     )
 
 

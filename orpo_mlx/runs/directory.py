@@ -27,9 +27,6 @@ Status = Literal[
 """stalled: alive without a heartbeat; crashed: ended without saying so; the rest the trainer says.
 """
 
-ALIVE: tuple[Status, ...] = ("preparing", "running", "paused", "stopping", "stalled")
-ENDED: tuple[Status, ...] = ("completed", "stopped", "failed")
-
 STALLED_AFTER_SECONDS = 60.0
 
 
