@@ -1,13 +1,16 @@
-# One prerequisite: Python 3.11 or newer. `make demo` and `make test` set everything else up.
+# One prerequisite: Python 3.11 or newer. `make tui`, `make demo` and `make test` set the rest up.
 #
+#   make tui     set up, then open the app
 #   make demo    set up, then train the built-in tiny model and show answers before and after
 #   make test    set up, then run the tests
 #   make check   lint, types, import rules
+#   make bench   measure this trainer against its own plain mode: a table to paste into an issue
+#   make bench-peers   the same against other trainers, each in an environment of its own
 #   make docs    write the generated tables of README.md anew
 #   make lock    resolve the dependencies anew into the two lock files
 #   make clean   remove the environment and caches
 
-.PHONY: help setup demo test test-slow check format docs lock wheel clean
+.PHONY: help setup tui demo test test-slow check bench bench-peers format docs lock wheel clean
 
 CANDIDATES := $(PYTHON) python3.13 python3.12 python3.11 python3 python
 FIND := for p in $(CANDIDATES); do \
@@ -34,14 +37,24 @@ $(VENV)/ready: pyproject.toml requirements-dev.lock
 
 setup: $(VENV)/ready
 
+tui: setup
+	@$(BIN)/orpo-mlx
+
 demo: setup
 	@$(BIN)/python -m orpo_mlx.train --demo
 
 test: setup
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n auto --maxprocesses 4
 
 test-slow: setup
 	@$(BIN)/python -m pytest -m slow
+
+bench: setup
+	@$(BIN)/python benchmarks/bench.py
+
+bench-peers: setup
+	@$(BIN)/python benchmarks/make_peers.py || true
+	@$(BIN)/python benchmarks/side_by_side.py --available --out benchmarks/results/here.json
 
 check: setup
 	@$(BIN)/ruff check .

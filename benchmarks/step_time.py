@@ -58,8 +58,12 @@ def build_parser() -> argparse.ArgumentParser:
     made.add_argument("--heads", type=int, default=Workload.heads, help="attention heads")
     made.add_argument("--vocab", type=int, default=Workload.vocab, help="tokens")
     made.add_argument(
-        "--quantize", dest="bits", type=int, default=0, help="bits of the base; 0 = float32"
+        "--quantize", dest="bits", type=int, default=0, help="bits of the base; 0 = none"
     )
+    made.add_argument(
+        "--dtype", choices=("float32", "bfloat16", "float16"), default=Workload.dtype,
+        help="of the weights that are not quantized",
+    )  # fmt: skip
     made.add_argument("--pairs", type=int, default=Workload.pairs, help="pairs in the data")
     made.add_argument("--prompt-tokens", type=int, default=Workload.prompt_tokens, help="median")
     made.add_argument(
@@ -130,7 +134,7 @@ def trainer_settings(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     }
     # Only if asked for, so that a revision without the setting can be measured.
     if args.grad_checkpoint:
-        settings["grad_checkpoint"] = True
+        settings["grad_checkpoint"] = "on"
     return settings | dict(args.set)
 
 

@@ -24,7 +24,8 @@ class Workload:
 
     Attributes:
         hidden, layers, heads, vocab: of a Llama with an MLP four times as wide as `hidden`.
-        bits: quantize the frozen weights to this many; 0 = float32.
+        bits: quantize the frozen weights to this many; 0 = not at all.
+        dtype: of the other weights, and of the activations.
         prompt_tokens, response_tokens: medians of log-normal lengths.
         length_spread: sigma of their logarithm; 0 = all alike.
     """
@@ -34,6 +35,7 @@ class Workload:
     heads: int = 4
     vocab: int = 4096
     bits: int = 0
+    dtype: str = "float32"
     pairs: int = 16
     prompt_tokens: int = 64
     response_tokens: int = 64
@@ -70,6 +72,7 @@ def write_model(workload: Workload, folder: Path) -> None:
     config = model_config(workload)
     mx.random.seed(workload.seed)
     model = Model(ModelArgs.from_dict(config))
+    model.set_dtype(getattr(mx, workload.dtype))
     if workload.bits:
         # The smallest group, so that small models can be quantized too.
         nn.quantize(model, group_size=32, bits=workload.bits)
@@ -98,11 +101,13 @@ def model_config(workload: Workload) -> dict[str, Any]:
 
 
 def write_tokenizer(vocab: int, folder: Path) -> None:
-    """Write a tokenizer of numbered words; the pairs hold ids, so it is only loaded."""
-    from tokenizers import Tokenizer, models
+    """Write a tokenizer of words w2, w3, ...; only trainers that take text ever call it."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
 
     names = {"<pad>": PAD, "</s>": EOS} | {f"w{i}": i for i in range(FIRST_WORD, vocab)}
-    Tokenizer(models.WordLevel(names, unk_token="<pad>")).save(str(folder / "tokenizer.json"))
+    tokenizer = Tokenizer(models.WordLevel(names, unk_token="<pad>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.save(str(folder / "tokenizer.json"))
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "eos_token": "</s>",

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from orpo_mlx import demo
-from orpo_mlx.data.tokens import decode_pair, prepare_file
+from orpo_mlx.data.fates import prepare_file
+from orpo_mlx.data.tokens import decode_pair
 from orpo_mlx.models import load_tokenizer
 
 MAX_SEQ_LENGTH = 256

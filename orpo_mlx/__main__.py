@@ -14,6 +14,7 @@ from orpo_mlx.command_line import (
     Parser,
     TextRequested,
     add_help_option,
+    parse_fit,
     parse_train,
     run_command,
     version_text,
@@ -36,6 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(words: list[str]) -> int:
+    if not words and sys.stdin.isatty() and sys.stdout.isatty():
+        return _tui([])
     first = words[0] if words else "--help"
     if first in ("--help", "-h", "help"):
         return report.print_text(help_text())
@@ -125,7 +128,34 @@ def _train(argv: list[str]) -> int:
 
 
 def _fit(argv: list[str]) -> int:
+    # Read here first, as in `_train`.
+    parse_fit(argv)
     return importlib.import_module("orpo_mlx.fit").main(argv)
+
+
+def _data(argv: list[str]) -> int:
+    return importlib.import_module("orpo_mlx.commands_data").main(argv)
+
+
+def _tui(argv: list[str]) -> int:
+    # By name: the core knows the app only as a program to start.
+    return importlib.import_module("tui.__main__").open_app(argv)
+
+
+def _simulate(argv: list[str]) -> int:
+    return importlib.import_module("orpo_mlx.simulation").main(argv)
+
+
+def _replay(argv: list[str]) -> int:
+    return importlib.import_module("orpo_mlx.replay").main(argv)
+
+
+def _plot(argv: list[str]) -> int:
+    return importlib.import_module("orpo_mlx.plot").main(argv)
+
+
+def _doctor(argv: list[str]) -> int:
+    return importlib.import_module("orpo_mlx.doctor").main(argv)
 
 
 def _resume(argv: list[str]) -> int:
@@ -230,6 +260,8 @@ def _verify(argv: list[str]) -> int:
     shown, pairs = given.pop("json", False), _whole_number("--pairs", given.pop("pairs", "6"))
     given.pop("debug", None)
     words = ["--demo"] if given.pop("demo", False) else []
+    if mapping := given.pop("map", None):
+        words.append(f"--map={','.join(mapping)}")
     words += [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
     config = parse_train(words, prog="orpo-mlx verify").config
     run_checks = importlib.import_module("orpo_mlx.verify").run_checks
@@ -248,12 +280,24 @@ def _verify_parser() -> Parser:
     parser.add_argument("--revision", metavar="REVISION", help="Of a Hub model.")
     parser.add_argument("--chat-template", metavar="chatml|FILE", help="As for train.")
     parser.add_argument("--data", metavar="FILE", help="Preference pairs, as for train.")
+    parser.add_argument("--layout", metavar="NAME", help="Layout of the rows, as for train.")
+    parser.add_argument(
+        "--map", nargs="+", metavar="NAME=COLUMN", help="What the columns are, as for train."
+    )
     parser.add_argument("--demo", action="store_true", help="Take the built-in model and pairs.")
     parser.add_argument("--config", metavar="FILE", help="Settings of adapter and objective.")
     parser.add_argument("--pairs", metavar="N", help="Look at N pairs, the shortest. [default 6]")
     parser.add_argument("--json", action="store_true", help="Print a JSON list.")
     parser.add_argument("--debug", action="store_true", help="Show tracebacks of errors.")
     return parser
+
+
+def _export(argv: list[str]) -> int:
+    return importlib.import_module("orpo_mlx.export.command").main(argv)
+
+
+def _adapter(argv: list[str]) -> int:
+    return importlib.import_module("orpo_mlx.export.adapter_import").main(argv)
 
 
 def _whole_number(flag: str, text: str) -> int:
@@ -278,6 +322,7 @@ def _asking(name: str, request: RequestName, done: str) -> Callable[[list[str]],
 
 
 COMMANDS: dict[str, Command] = {
+    "tui": Command("[options]", "open the app, as `orpo-mlx` alone does", _tui),
     "train": Command(
         "[options]", "train an adapter; `orpo-mlx train --help` lists the settings", _train
     ),
@@ -285,7 +330,21 @@ COMMANDS: dict[str, Command] = {
         "--model M --data D [--json]", "check loss, gradients and resuming on your data", _verify
     ),
     "fit": Command(
-        "--model M [--memory 16GB]", "estimate the memory of a training, and what fits", _fit
+        "--model M [--memory 16GB] [--probe]",
+        "estimate the memory of a training, and what fits; --probe measures its time",
+        _fit,
+    ),
+    "data": Command(
+        "check|search|convert|split|pairs ...", "look at, find, convert and make data", _data
+    ),
+    "export": Command(
+        "RUN --to FORMAT [--out PATH]", "write an adapter for other programs; see --list", _export
+    ),
+    "adapter": Command(
+        "import PEFT_FOLDER --out FOLDER", "turn a PEFT adapter into one for mlx-lm", _adapter
+    ),
+    "doctor": Command(
+        "[--self-test] [--json]", "look at this machine, and train the demo as a test", _doctor
     ),
     "runs": Command("[--json]", "list all runs", _runs),
     "resume": Command("RUN", "go on with a run from its newest checkpoint", _resume),
@@ -299,6 +358,9 @@ COMMANDS: dict[str, Command] = {
     "sample": Command(
         "RUN", "answer the held-out prompts now", _asking("sample", "sample", "answers the samples")
     ),
+    "plot": Command("RUN... --out FILE", "draw runs as SVG, HTML or PNG", _plot),
+    "replay": Command("RUN [--speed X]", "play a run again, to watch it", _replay),
+    "simulate": Command("[options]", "play a training without a model, to try the app", _simulate),
 }
 
 if __name__ == "__main__":

@@ -133,7 +133,7 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
     if "peft_type" in config or (folder / "adapter_model.safetensors").exists():
         raise AdapterError(
             f"{folder}: this adapter is in PEFT's format; mlx-lm's format is needed here.",
-            "Give it to --init-adapter, which imports it; what a run saves is in mlx-lm's format.",
+            "Give it to --init-adapter, which imports it, or to `orpo-mlx adapter import`.",
         )
     return config
 
@@ -191,7 +191,7 @@ def load_adapter_into(
         AdapterError: tensors are missing, surplus, of another shape or not finite, or the adapter
             was trained on another base. A folder that does not name its base passes.
     """
-    _check_base(folder, read_adapter_config(folder), base_fingerprint, base_model)
+    check_base(folder, read_adapter_config(folder), base_fingerprint, base_model)
     current = adapter_parameters(model)
     expected = {name: tuple(array.shape) for name, array in current.items()}
     path = folder / WEIGHTS_FILE
@@ -208,7 +208,7 @@ def load_adapter_into(
     mx.eval(model.trainable_parameters())
 
 
-def _check_base(
+def check_base(
     folder: Path, config: dict[str, Any], base_fingerprint: str | None, base_model: str | None
 ) -> None:
     """Refuse an adapter of another base; a fingerprint decides where both sides have one."""

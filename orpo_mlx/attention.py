@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from itertools import accumulate
 from typing import cast
 
 import mlx.core as mx
 
-from orpo_mlx.data.packing import Group, Packed
+from orpo_mlx.data.packing import WIDTH_MULTIPLE, Group, Packed, round_up
 from orpo_mlx.seams import Attend, answer_mask, window_mask
+
+QUERY_BLOCK = 128
+"""Queries that attend together, at least; fewer leave less to compute and cost more calls."""
+
+Heads = tuple[mx.array, ...]
+"""Queries, keys and values of the same cells, [cells, H, D] each."""
 
 
 def permuted(
@@ -49,6 +57,8 @@ def build_attend(packed: Packed) -> Attend:
     """
     to_cells = permuted(packed.cells, packed.rows, packed.is_row)
     to_row = permuted(packed.rows, packed.cells, packed.is_cell)
+    sizes = [x.size for group in packed.groups for x in (group.prompt_scores, group.answer_scores)]
+    bounds = list(accumulate(sizes))[:-1]
 
     def attend(
         queries: mx.array,
@@ -59,12 +69,13 @@ def build_attend(packed: Packed) -> Attend:
         sinks: mx.array | None,
     ) -> mx.array:
         q, k, v = (to_cells(x[0].swapaxes(0, 1)) for x in (queries, keys, values))
-        done, start = [], 0
-        for group in packed.groups:
-            size = group.prompt_scores.size + group.answer_scores.size
-            gq, gk, gv = (x[start : start + size] for x in (q, k, v))
-            done.append(_attend_group(group, gq, gk, gv, scale, window, sinks))
-            start += size
+        # Split, not sliced: the transpose of a slice fills a whole array with zeros.
+        pieces = zip(*(mx.split(x, bounds) for x in (q, k, v)), strict=True)
+        # For each group, of its prompts and of its answers: queries, keys, values.
+        done = [
+            _attend_group(group, next(pieces), next(pieces), scale, window, sinks)
+            for group in packed.groups
+        ]
         out = to_row(mx.concatenate(done) if len(done) > 1 else done[0])
         return out.swapaxes(0, 1)[None]
 
@@ -73,30 +84,54 @@ def build_attend(packed: Packed) -> Attend:
 
 def _attend_group(
     group: Group,
-    q: mx.array,
-    k: mx.array,
-    v: mx.array,
+    of_prompts: Heads,
+    of_answers: Heads,
     scale: float,
     window: int | None,
     sinks: mx.array | None,
 ) -> mx.array:
-    """Attend within one group; all cells in, [cells, H, D] out."""
-    cells = group.prompt_scores.size
-    qp, kp, vp = (_rectangle(x[:cells], group.prompt_scores.shape) for x in (q, k, v))
-    qa, ka, va = (_rectangle(x[cells:], group.answer_scores.shape) for x in (q, k, v))
+    """Attend within one group; returns [cells, H, D], prompts first."""
+    qp, kp, vp = (_rectangle(x, group.prompt_scores.shape) for x in of_prompts)
+    qa, ka, va = (_rectangle(x, group.answer_scores.shape) for x in of_answers)
     both = [
         mx.concatenate([mx.concatenate([prompt, prompt]), answer], axis=2)
         for prompt, answer in ((kp, ka), (vp, va))
     ]
     lengths = mx.concatenate([group.prompt_lengths] * 2)
     mask = answer_mask(lengths, kp.shape[2], ka.shape[2], window)
-    attention = mx.fast.scaled_dot_product_attention
-    answers = attention(qa, *both, scale=scale, mask=mask, sinks=sinks)
-    if not cells:
+    attend = partial(mx.fast.scaled_dot_product_attention, scale=scale, sinks=sinks)
+    answers = _in_blocks(attend, qa, both[0], both[1], mask)
+    if not group.prompt_scores.size:
         return _cells(answers)
     mask = "causal" if window is None else window_mask(kp.shape[2], window)
-    prompts = attention(qp, kp, vp, scale=scale, mask=mask, sinks=sinks)
+    prompts = _in_blocks(attend, qp, kp, vp, mask)
     return mx.concatenate([_cells(prompts), _cells(answers)])
+
+
+def _in_blocks(
+    attend: Callable[..., mx.array], q: mx.array, k: mx.array, v: mx.array, mask: mx.array | str
+) -> mx.array:
+    """Attend block of queries by block, each over the keys up to its own last one: of a causal
+    square that leaves little more than half to compute and to keep for the backward pass.
+
+    Args:
+        q: [rows, H, width, D]; its last token is that of the keys too.
+        k, v: [rows, H_kv, before + width, D].
+        mask: "causal", or true where a token may look, [..., width, before + width].
+    """
+    before = k.shape[2] - q.shape[2]
+    done = []
+    for start, end in query_blocks(q.shape[2]):
+        seen = before + end
+        part = mask if isinstance(mask, str) else mask[..., start:end, :seen]
+        done.append(attend(q[:, :, start:end], k[:, :, :seen], v[:, :, :seen], mask=part))
+    return mx.concatenate(done, axis=2) if len(done) > 1 else done[0]
+
+
+def query_blocks(width: int) -> list[tuple[int, int]]:
+    """Return start and end of each block of queries in a rectangle so wide."""
+    block = round_up(-(-width // max(1, width // QUERY_BLOCK)), WIDTH_MULTIPLE)
+    return [(start, min(start + block, width)) for start in range(0, width, block)]
 
 
 def _rectangle(x: mx.array, shape: tuple[int, ...]) -> mx.array:

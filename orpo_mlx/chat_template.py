@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orpo_mlx.data.formats import Layout
 from orpo_mlx.errors import ModelError, describe, reason_of
 
 TEMPLATE_SECONDS = 10.0
@@ -94,6 +95,27 @@ def check_chat_template(tokenizer: Any, name: str = "the model") -> TemplateRepo
     payload = {"template": template, "special": dict(tokenizer.special_tokens_map)}
     results = render_samples(payload) if _is_simple(template) else _render_in_child(payload, name)
     return _judge(results, name)
+
+
+def template_notes(layout: Layout, tokenizer: Any, name: str = "the model") -> list[str]:
+    """Dry-run the chat template if the data needs one; returns what the user should know.
+
+    Raises:
+        ModelError: as `check_chat_template`.
+    """
+    if layout.needs_template:
+        report = check_chat_template(tokenizer, name)
+        if not report.supports_system:
+            return [
+                "the chat template takes no system message, so system texts are put before the "
+                f"first user turn (it says: {report.system_error or 'nothing, it drops them'})"
+            ]
+    elif tokenizer.has_chat_template and not layout.is_tokenized:
+        return [
+            "prompt, chosen and rejected are plain text, so this model's chat template is not "
+            "used; to train chat answers on them add --layout single-turn"
+        ]
+    return []
 
 
 def _template_text(tokenizer: Any, name: str) -> str | None:

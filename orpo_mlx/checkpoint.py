@@ -28,6 +28,7 @@ import mlx.core as mx
 import mlx.optimizers as optimizers
 from mlx.utils import tree_flatten, tree_map_with_path
 
+from orpo_mlx.config import iter_settings
 from orpo_mlx.durable import fsync_tree, sync_directory
 from orpo_mlx.errors import CheckpointError
 from orpo_mlx.import_gate import load_checked
@@ -35,6 +36,9 @@ from orpo_mlx.import_gate import load_checked
 MANIFEST = "manifest.json"
 OPTIMIZER = "optimizer.safetensors"
 PROGRESS = "progress.json"
+
+_BEFORE = {"keep_ties": True, "keep_inverted": True, "keep_duplicates": True}
+"""What was done with such rows before there were settings for them."""
 
 
 @dataclass
@@ -250,6 +254,12 @@ def load_optimizer(path: Path, optimizer: optimizers.Optimizer) -> None:
     optimizer.state.update(tree_map_with_path(lambda name, _: arrays[name], optimizer.state))
 
 
+def settings_before(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Return how a run went that is older than some settings, where not as their defaults are."""
+    recorded = manifest.get("settings", {})
+    return {name: value for name, value in _BEFORE.items() if name not in recorded}
+
+
 def require_same(identity: dict[str, Any], manifest: dict[str, Any]) -> None:
     """Refuse to resume what would become another run.
 
@@ -257,8 +267,12 @@ def require_same(identity: dict[str, Any], manifest: dict[str, Any]) -> None:
         CheckpointError: naming every difference with its old and new value.
     """
     differences = []
+    # A setting that came after the run began was as its default is, but for a few.
+    before = {**{s.name: s.default for s in iter_settings()}, **settings_before(manifest)}
+    settings = {f"settings.{name}": value for name, value in before.items()}
+    recorded = {**settings, **_flatten(manifest)}
     for key, new in _flatten(identity).items():
-        old = _flatten(manifest).get(key, "(not recorded)")
+        old = recorded.get(key, "(not recorded)")
         if old != new:
             differences.append(f"  {_option(key)}: was {_shown(old)}, is now {_shown(new)}")
     if differences:
@@ -272,6 +286,8 @@ def require_same(identity: dict[str, Any], manifest: dict[str, Any]) -> None:
 def _option(key: str) -> str:
     """Name an entry of the manifest as the option it comes from."""
     group, _, name = key.partition(".")
+    if name.startswith("data_revision."):
+        return f"--data-revision of {name.partition('.')[2]}"
     return f"--{name.replace('_', '-')}" + (" (its content)" if group == "content" else "")
 
 

@@ -11,7 +11,7 @@ import re
 import sys
 import textwrap
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NoReturn
 
@@ -179,7 +179,7 @@ class _TextAction(argparse.Action):
 
 
 class _OnceAction(argparse.Action):
-    """Refuses a second file, which would otherwise replace the first in silence."""
+    """Refuses a second value, which would otherwise replace the first in silence."""
 
     def __call__(
         self, parser: Any, namespace: Any, values: Any, option_string: str | None = None
@@ -187,8 +187,8 @@ class _OnceAction(argparse.Action):
         first = getattr(namespace, self.dest, values)
         if first != values:
             raise ConfigError(
-                f"{option_string}: given twice ({first} and {values}); one file is read",
-                f"Join them first: cat {first} {values} > both.jsonl",
+                f"{option_string}: given twice ({first} and {values})",
+                f"Give several with commas: {option_string} {first},{values}",
             )
         setattr(namespace, self.dest, values)
 
@@ -270,13 +270,16 @@ def _add_setting(group: Any, setting: Setting) -> None:
         group.add_argument(setting.flag, action=action, help=help, default=argparse.SUPPRESS)
     else:
         action = _OnceAction if setting.name in ("data", "valid_data") else "store"
-        group.add_argument(setting.flag, action=action, metavar=_metavar(setting), help=help)
+        many = {"nargs": "+"} if setting.kind == "map" else {}
+        group.add_argument(
+            setting.flag, action=action, metavar=_metavar(setting), help=help, **many
+        )
 
 
 def _metavar(setting: Setting) -> str:
     if setting.choices:
         return "|".join(setting.choices) if len(setting.choices) < 4 else "NAME"
-    kinds = {"int": "N", "float": "X", "list": "NAMES"}
+    kinds = {"int": "N", "float": "X", "list": "NAMES", "map": "NAME=COLUMN"}
     return _METAVARS.get(setting.name) or kinds.get(setting.kind, "TEXT")
 
 
@@ -284,8 +287,11 @@ _METAVARS = {
     "model": "MODEL",
     "revision": "REVISION",
     "chat_template": "chatml|FILE",
-    "data": "FILE",
-    "valid_data": "FILE",
+    "data": "DATA",
+    "valid_data": "DATA",
+    "data_split": "SPLIT",
+    "data_subset": "SUBSET",
+    "data_revision": "REVISION",
     "init_adapter": "FOLDER",
     "run_dir": "FOLDER",
     "runs_dir": "FOLDER",
@@ -366,11 +372,13 @@ class FitCommand:
     Attributes:
         config: the validated settings; `data` may be missing.
         memory: as given, such as "16GB"; None: what this machine has.
+        probe: whether to load the model and measure a few steps.
     """
 
     config: TrainConfig
     memory: str | None = None
     as_json: bool = False
+    probe: bool = False
 
 
 def build_fit_parser(prog: str = "orpo-mlx fit") -> Parser:
@@ -378,13 +386,19 @@ def build_fit_parser(prog: str = "orpo-mlx fit") -> Parser:
     parser = Parser(
         prog,
         "Estimate the memory a training needs, without loading or downloading the model, and show\n"
-        "settings that fit. Exit code 0: it fits, 1: it does not.",
-        usage=f"{prog} --model MODEL [--data FILE] [--memory 16GB] [options of train]",
+        "settings that fit. Exit code 0: it fits, 1: it does not. With --probe the model is\n"
+        "loaded, and three steps are timed; nothing of them is kept.",
+        usage=f"{prog} --model MODEL [--data FILE] [--memory 16GB] [--probe] [options of train]",
     )
     group = parser.add_argument_group("What to do")
     add_help_option(group)
     group.add_argument(
         "--memory", metavar="SIZE", help="Memory there is, such as 16GB. [default: this machine's]"
+    )
+    group.add_argument(
+        "--probe",
+        action="store_true",
+        help="Take 3 steps on the longest batch of --data and tell the time of the run.",
     )
     group.add_argument("--config", metavar="FILE", help="Read settings from a TOML file.")
     group.add_argument("--demo", action="store_true", help="Ask for the built-in model and pairs.")
@@ -404,20 +418,49 @@ def parse_fit(argv: Sequence[str], prog: str = "orpo-mlx fit") -> FitCommand:
         TextRequested: --help.
     """
     given = build_fit_parser(prog).parse(argv)
-    names = ("memory", "config", "demo", "json", "debug")
+    names = ("memory", "probe", "config", "demo", "json", "debug")
     extras = {key: given.pop(key, None) for key in names}
-    flags = _Layer(given, {name: "--" + name.replace("_", "-") for name in given})
-    layers = [*_file_layer(extras["config"]), flags]
-    merged = _demo_layer(layers) if extras["demo"] else _Layer({}, {})
-    for layer in layers:
-        merged = merged.under(layer)
-    config = with_absolute_paths(build_config(merged.values, merged.origins))
+    config = settings_from(given, extras["config"], bool(extras["demo"]))
     if not config.model:
         raise ConfigError(
             "--model: needed to know what fits",
             f"{prog} --model mlx-community/Qwen3-0.6B-4bit --memory 16GB",
         )
-    return FitCommand(config, extras["memory"], bool(extras["json"]))
+    if extras["probe"] and not config.data:
+        raise ConfigError(
+            "--probe: needs pairs, because the time of a step depends on their lengths",
+            f"Add --data FILE: {prog} --model {config.model} --data pairs.jsonl --probe",
+        )
+    return FitCommand(config, extras["memory"], bool(extras["json"]), bool(extras["probe"]))
+
+
+def settings_from(
+    given: dict[str, Any], file: str | None = None, demo: bool = False
+) -> TrainConfig:
+    """Return the settings that flags say, over those of a file, over those of the demo.
+
+    Args:
+        given: settings by name, as parsed.
+        file: a settings file.
+        demo: whether the built-in model and pairs are meant.
+
+    Raises:
+        ConfigError: listing every problem.
+    """
+    flags = _Layer(given, {name: "--" + name.replace("_", "-") for name in given})
+    layers = [*_file_layer(file), flags]
+    merged = _demo_layer(layers) if demo else _Layer({}, {})
+    for layer in layers:
+        merged = merged.under(layer)
+    return with_absolute_paths(build_config(merged.values, merged.origins))
+
+
+def add_settings(parser: Parser, groups: Collection[str], without: Collection[str] = ()) -> None:
+    """Add the settings of some groups of `config.GROUPS` as options."""
+    titles = {key: parser.add_argument_group(GROUPS[key]) for key in groups}
+    for setting in iter_settings():
+        if setting.group in titles and setting.name not in without:
+            _add_setting(titles[setting.group], setting)
 
 
 _NEEDED = ("model", "data")

@@ -63,6 +63,47 @@ def _split_list(value: Any) -> Any:
 NameList = Annotated[list[str], BeforeValidator(_split_list)]
 
 
+def _from_switch(value: Any) -> Any:
+    """Accept true and false for a choice that was a switch once."""
+    words = {"true": "on", "false": "off"}
+    return words.get(str(value).lower(), value)
+
+
+WERE_SWITCHES = ("grad_checkpoint",)
+"""Choices for which a settings file may say true or false."""
+
+Recomputing = Annotated[Literal["auto", "off", "on"], BeforeValidator(_from_switch)]
+
+KEEPS_STATE = ("shared", "fork")
+"""Ways of scoring whose caches hold arrays of a layer: a layer that is computed again in the
+backward pass would write into a cache its first computation already changed, and gradients would go
+wrong."""
+
+
+def split_map(value: Any) -> Any:
+    """Accept "prompt=question chosen=good", or a list of such words, for a table of names.
+
+    Raises:
+        ValueError: a word is not of this form, or a name stands there twice.
+    """
+    words = [value] if isinstance(value, str) else value
+    if not isinstance(words, list):
+        return value
+    table: dict[str, str] = {}
+    # A column's name may hold blanks, so they only part words that name several.
+    texts = [part for text in words for part in str(text).split(",")]
+    several = [part.split() if part.count("=") > 1 else [part] for part in texts]
+    for word in (part for parts in several for part in parts if part.strip()):
+        name, path = (part.strip() for part in word.partition("=")[::2])
+        if not name or not path or name in table:
+            raise ValueError(f"{word} is not NAME=COLUMN, or {name} stands there twice")
+        table[name] = path
+    return table or None
+
+
+NameMap = Annotated[dict[str, str] | None, BeforeValidator(split_map)]
+
+
 class TrainConfig(BaseModel):
     """The settings of one run; immutable, and valid by construction.
 
@@ -87,13 +128,65 @@ class TrainConfig(BaseModel):
         "Template for a model that has none, or to replace its own: 'chatml' or a Jinja file.",
         group="model",
     )
+    thinking: Literal["auto", "on", "off"] = setting(
+        "auto",
+        "Where answers begin for models that can think first: after an empty thought (off), where "
+        "a thought may come (on), or on only for pairs that hold <think> blocks (auto).",
+        group="model",
+    )
+    escape_special: bool = setting(
+        False,
+        "Learn control tokens inside texts, such as <|im_end|>, as the characters they are "
+        "written with instead of as ends of turns.",
+        group="model",
+    )
 
     # Data
     data: str | None = setting(
-        None, "Preference pairs: a .jsonl or .json file (prompt, chosen, rejected).", group="data"
+        None,
+        "Preference pairs: a file (.jsonl, .json, .csv, .parquet, also .gz), a folder, a Hub "
+        "dataset such as argilla/dpo-mix-7k, or several with shares: a.jsonl:2,b.jsonl:1.",
+        group="data",
+    )
+    data_split: str | None = setting(
+        None,
+        "Split of a folder or Hub dataset, such as train_prefs; not set: the one for training.",
+        group="data",
+    )
+    data_subset: str | None = setting(
+        None, "Subset (configuration) of a folder or Hub dataset that has several.", group="data"
+    )
+    data_revision: str | None = setting(
+        None,
+        "Branch, tag or commit of a Hub dataset; not set: main. A run keeps the commit it began "
+        "with.",
+        group="data",
+    )
+    layout: str | None = setting(
+        None,
+        "Layout of the rows by its name, such as explicit-chat, single-turn or plain-text; not "
+        "set: told by the columns.",
+        group="data",
+    )
+    map: NameMap = setting(
+        None,
+        "What the columns are: prompt=question chosen=good rejected=messages.1.content; a path "
+        "leads into lists and objects.",
+        group="data",
+    )
+    keep_ties: bool = setting(
+        False, "Keep rows whose chosen and rejected have the same score.", group="data"
+    )
+    keep_inverted: bool = setting(
+        False, "Keep rows whose chosen side has the lower score.", group="data"
+    )
+    keep_duplicates: bool = setting(
+        False, "Keep rows that are equal to an earlier row.", group="data"
     )
     valid_data: str | None = setting(
-        None, "Validation pairs from their own file instead of a split.", group="data"
+        None,
+        "Validation pairs from their own file, folder or Hub dataset instead of a split.",
+        group="data",
     )
     valid_fraction: float = setting(
         0.05,
@@ -296,17 +389,50 @@ class TrainConfig(BaseModel):
         "once; plain = both rows in full. auto = the first that gives the model's own gradient.",
         group="optimisation",
     )
-    grad_checkpoint: bool = setting(
-        False,
-        "Recompute activations in the backward pass.",
+    grad_checkpoint: Recomputing = setting(
+        "auto",
+        "Recompute activations of adapted blocks in the backward pass: on, off, or auto = of as "
+        "few blocks as the memory asks for, often none.",
         group="optimisation",
-        effect="much less memory, about a third more time",
+        effect="'on' needs much less memory and about a third more time",
+    )
+    grad_checkpoint_every: int = setting(
+        1,
+        "With grad_checkpoint on: recompute one of every N blocks from the first adapted one up.",
+        group="optimisation",
+        unit="blocks",
+        effect="higher is faster and needs more memory",
+        ge=1,
     )
     compile: Literal["auto", "on", "off"] = setting(
         "auto",
         "Compile the training step (mx.compile); auto = on a GPU only, because on a CPU MLX calls "
         "a C++ compiler for it.",
         group="optimisation",
+    )
+
+    trunk_cache: Literal["off", "memory", "disk"] = setting(
+        "off",
+        "Keep what the blocks below the first adapted one make of each pair, and compute it once "
+        "instead of in every epoch.",
+        group="optimisation",
+        effect="faster from the second epoch on; needs room for hidden states of all pairs",
+    )
+    trunk_cache_size: float = setting(
+        8.0,
+        "Most the trunk cache may take; what does not fit is computed each time.",
+        group="optimisation",
+        unit="GB",
+        gt=0,
+        le=100_000,
+        may_change=True,
+    )
+    trunk_cache_dir: str | None = setting(
+        None,
+        "Folder of the trunk cache on disk, kept for other runs; not set: the run's own, deleted "
+        "when the run is finished.",
+        group="optimisation",
+        may_change=True,
     )
 
     # Evaluation
@@ -393,7 +519,7 @@ class Setting:
     effect: str
     may_change: bool
     kind: str
-    """"int", "float", "bool", "str", "list" or "choice"."""
+    """"int", "float", "bool", "str", "list", "map" or "choice"."""
     choices: tuple[str, ...]
     allowed: str
     """The accepted values in words, such as "a number above 0"."""
@@ -427,6 +553,8 @@ def _kind(field: FieldInfo) -> tuple[str, tuple[str, ...]]:
     options = [a for a in get_args(annotation) if a is not type(None)] or [annotation]
     if get_origin(annotation) is list or annotation is list:
         return "list", ()
+    if get_origin(options[0]) is dict:
+        return "map", ()
     return {int: "int", float: "float", bool: "bool"}.get(options[0], "str"), ()
 
 
@@ -441,6 +569,7 @@ def _allowed(kind: str, choices: tuple[str, ...], field: FieldInfo) -> str:
         "float": "a number",
         "bool": "true or false",
         "list": "names separated by commas",
+        "map": "words such as prompt=question",
         "str": "text",
     }[kind]
     limits = [
@@ -524,6 +653,12 @@ def conflicts(config: TrainConfig, given: set[str]) -> Iterator[str]:
         yield f"--scale {config.scale:g} and --alpha {config.alpha:g}: give only one of both"
     if not config.target_modules:
         yield "--target-modules: names no layer; needs all, or names such as q_proj,v_proj"
+    # A run's config.toml names every setting, so that a default must not conflict.
+    default = TrainConfig.model_fields["trunk_cache_size"].default
+    if config.trunk_cache_size != default and config.trunk_cache == "off":
+        yield "--trunk-cache-size: needs --trunk-cache memory or disk"
+    if config.trunk_cache_dir is not None and config.trunk_cache != "disk":
+        yield "--trunk-cache-dir: needs --trunk-cache disk"
     if config.rslora and config.alpha is None:
         yield "--rslora: needs --alpha (scale = alpha / sqrt(rank))"
     if config.preference == "none" and config.nll_weight == 0:
@@ -540,6 +675,10 @@ def conflicts(config: TrainConfig, given: set[str]) -> Iterator[str]:
         yield "--keep-best: needs --eval-every N, else only start and end are compared"
     if config.early_stop and config.eval_every == 0:
         yield "--early-stop: needs --eval-every N"
+    if config.scoring in KEEPS_STATE and config.grad_checkpoint == "on":
+        yield f"--scoring {config.scoring}: not with --grad-checkpoint on; take packed or plain"
+    if config.grad_checkpoint_every > 1 and config.grad_checkpoint != "on":
+        yield f"--grad-checkpoint-every {config.grad_checkpoint_every}: needs --grad-checkpoint on"
 
 
 def adapter_scale(config: TrainConfig) -> float:

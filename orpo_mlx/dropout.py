@@ -6,6 +6,9 @@ the backward pass, and a resumed run could not be the same run.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import mlx.core as mx
 import mlx.nn as nn
 
@@ -48,3 +51,16 @@ def set_dropout_key(model: nn.Module, key: mx.array | None) -> None:
     keys = [None] * len(layers) if key is None else mx.random.split(key, len(layers))
     for layer, own_key in zip(layers, keys, strict=True):
         layer._key = own_key
+
+
+@contextmanager
+def dropout_off(model: nn.Module) -> Iterator[None]:
+    """Leave dropout out inside, in a model that else stays as it is, in training or not."""
+    found = [m for m in model.modules() if isinstance(m, KeyedDropout) and m.training]
+    for layer in found:
+        layer.eval()
+    try:
+        yield
+    finally:
+        for layer in found:
+            layer.train()

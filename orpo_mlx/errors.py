@@ -7,6 +7,8 @@ Tree (each also is the standard exception a caller would already catch):
       DataError(ValueError)          preference data cannot be read or used
       ModelError(ValueError)         a model folder or Hub model cannot be used
       AdapterError(ValueError)       adapter weights do not fit or are not sound
+      ExportError(ValueError)        an export cannot be written as asked
+      ExportCheckError(RuntimeError) what was exported is not what it should be; exit code 1
       RunError(RuntimeError)         a run directory is taken, finished, missing or locked
       CheckpointError(RuntimeError)  no checkpoint can be resumed
       TrainingError(RuntimeError)    the run itself failed; the exit code is 1, not 2
@@ -52,6 +54,16 @@ class ModelError(OrpoError, ValueError):
 
 class AdapterError(OrpoError, ValueError):
     """Adapter weights are damaged, incomplete or belong to another model."""
+
+
+class ExportError(OrpoError, ValueError):
+    """A format cannot express this adapter, or its target cannot be written."""
+
+
+class ExportCheckError(OrpoError, RuntimeError):
+    """A check after writing failed; what was written is gone again, exit code 1."""
+
+    exit_code = 1
 
 
 class RunError(OrpoError, RuntimeError):

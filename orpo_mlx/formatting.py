@@ -74,4 +74,4 @@ def excerpt(label: str, text: str, width: int, max_lines: int, keep_end: bool) -
 
 def counted(count: int, noun: str) -> str:
     """Return a number with its noun: 1 pair, 2 pairs."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

@@ -25,11 +25,14 @@ from orpo_mlx.data.packing import (
     round_up,
     split_into_groups,
 )
+from orpo_mlx.data.shapes import Frame
 from orpo_mlx.errors import ConfigError
 from orpo_mlx.model_shape import Linear, ModelShape
 
 F32 = 4
 """Bytes of a float32: adapters, their gradients, moments and log-probs are float32."""
+MOMENTS = {"adamw": 2, "lion": 1, "sgd": 1}
+"""Numbers an optimizer keeps for each number of the adapter; MLX's SGD has room for a momentum."""
 
 
 class Lengths(NamedTuple):
@@ -80,7 +83,7 @@ def batch_shape(pairs: Sequence[Lengths], way: str, nll_scope: str) -> BatchShap
         nll_scope: of the objective; "full" scores the prompts, too.
     """
     if way == "plain":
-        width = round_up(max(pair.longest for pair in pairs), 32) - 1
+        width = round_up(max(pair.longest for pair in pairs) - 1, 32)
         rows = 2 * len(pairs) * width
         return BatchShape(rows, 0, rows, rows, rows * width, rows)
     sizes = [(pair.prompt - 1, max(pair.chosen, pair.rejected)) for pair in pairs]
@@ -94,6 +97,26 @@ def batch_shape(pairs: Sequence[Lengths], way: str, nll_scope: str) -> BatchShap
     prompts = sum(pair.prompt - 1 for pair in pairs)
     rows = cells if way == "shared" else round_up(prompts + answers, ROW_MULTIPLE)
     scored = answers + (prompts if nll_scope == "full" else 0)
+    return BatchShape(rows, round_up(scored, ROW_MULTIPLE), cells, keys, area)
+
+
+def frame_shape(frame: Frame, way: str, nll_scope: str) -> BatchShape:
+    """Return what a forward pass computes whose batch is filled up to a frame, as `batch_shape`.
+
+    Args:
+        frame: its shape.
+        way: packed or plain.
+        nll_scope: of the objective.
+    """
+    if way == "plain":
+        width = round_up(frame.longest, 32)
+        rows = 2 * len(frame.slots) * width
+        return BatchShape(rows, 0, rows, rows, rows * width, rows)
+    groups = split_into_groups(frame.slots)
+    shapes = [_rectangles([frame.slots[i] for i in group]) for group in groups]
+    cells, keys, area = (sum(column) for column in zip(*shapes, strict=True))
+    scored = frame.tokens if nll_scope == "full" else frame.scored
+    rows = round_up(frame.tokens, ROW_MULTIPLE)
     return BatchShape(rows, round_up(scored, ROW_MULTIPLE), cells, keys, area)
 
 
@@ -201,6 +224,7 @@ class Estimate:
         at_work: the most that is only held for a moment: logits of a few chunks, or what a layer
             computes with.
         margin: for what was not foreseen.
+        cache: outputs of the blocks below the adapter that are kept (trunk cache in memory).
     """
 
     weights: int
@@ -210,6 +234,7 @@ class Estimate:
     head: int
     at_work: int
     margin: int
+    cache: int = 0
 
     @property
     def total(self) -> int:
@@ -221,6 +246,9 @@ class Estimate:
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
 
+NOTHING = Estimate(0, 0, 0, 0, 0, 0, 0)
+"""The estimate where none can be made."""
+
 # Fitted to benchmarks/fit_grid.py: measured peak less weights, adapter and what is kept, divided by
 # one buffer of the kind. They are large because MLX allocates ahead of the computation, up to about
 # ten operations (its scheduler's MAX_ACTIVE_TASKS).
@@ -230,16 +258,120 @@ SCORE_BUFFERS = 3.5
 """Buffers of attention scores of one layer alive at a time; measured 2.5 to 3.5 besides those."""
 RECOMPUTED_BLOCKS = 2.0
 """Blocks whose activations are back at a time with gradient checkpointing; one of attention."""
-NO_CHUNK_BUFFERS, EACH_CHUNK_BUFFERS, CHUNK_BUFFERS = 5.0, 3.5, 16.0
-"""Logits [chunk, vocabulary] alive at a time: 5 + 3.5 for each chunk, at most 16. Measured 6 to 8
-for one chunk, 9 to 9.5 for two, and up to 15.5 for any number."""
+CHUNK_BUFFERS, TRAINED_CHUNK_BUFFERS = 7.0, 16.0
+"""Logits [chunk, vocabulary] alive at a time, for a frozen head and one that is trained itself.
+Measured 6.0 to 6.4 of the former, for 2 to 16 chunks."""
 LOGIT_BUFFERS = 3.2
 """Logits of the whole batch alive at a time in plain scoring; measured 2.1 to 3.1."""
 MARGIN_SHARE, MARGIN_BYTES = 0.1, 8 << 20
 
 
+@dataclass(frozen=True)
+class Grid:
+    """What benchmarks/fit_grid.py found: smallest and largest measured peak / estimate."""
+
+    rows: int
+    shares: tuple[float, float]
+    where: str
+
+
+MEASURED = Grid(55, (0.47, 0.96), "Linux, CPU")
+
+
+@dataclass(frozen=True)
+class Savings:
+    """What is decided by the memory there is; loss and gradient do not depend on it.
+
+    Attributes:
+        recompute_every: one of so many blocks is computed again in the backward pass; 0: none.
+        head_chunk: scored positions whose logits are held at a time.
+    """
+
+    recompute_every: int = 0
+    head_chunk: int = HEAD_CHUNK
+
+
+HEAD_CHUNKS = (512, 256, 128, 64)
+"""Chunks for the head that cost about the same time: 128 took 5 % more of the head's time than 256,
+and 64 10 % more than that, with 32,000 words on a CPU."""
+SMALL_CHUNKS = (32, 16)
+"""Chunks for when memory is short; 32 took a sixth more of the head's time than 64, on a CPU."""
+RECOMPUTED_SHARES = (8, 4, 3, 2, 1)
+"""Values of `Savings.recompute_every` that are tried, the cheapest first."""
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a forward pass and its backward pass need, in bytes; `with_savings` adds it up.
+
+    Attributes:
+        weights, adapter, head: as in `Estimate`.
+        blocks: transformer blocks with a backward pass; 0 for an evaluation.
+        activations, attention: what one of them keeps.
+        inputs: hidden states of the whole batch, which a recomputed block keeps.
+        layer: what computing one layer takes.
+        scored: positions whose logits are made in chunks.
+        logit_row: logits of one position.
+        all_logits: logits of the whole batch (plain scoring only).
+        chunk_buffers: arrays as large as a chunk's logits that are alive at a time.
+    """
+
+    weights: int
+    adapter: float
+    head: float
+    blocks: int
+    activations: float
+    attention: float
+    inputs: float
+    layer: float
+    scored: int
+    logit_row: int
+    all_logits: float
+    chunk_buffers: float = CHUNK_BUFFERS
+
+    def with_savings(self, savings: Savings) -> Estimate:
+        """Return the peak memory by parts."""
+        every, layer = savings.recompute_every, self.layer
+        again = -(-self.blocks // every) if every else 0
+        kept = self.blocks - again
+        if again:
+            layer += RECOMPUTED_BLOCKS * self.activations + self.attention
+            # The last block is done with before the first one is computed again.
+            kept -= (self.blocks - 1) % every > 0
+        parts = {
+            "adapter": self.adapter,
+            "activations": kept * self.activations + again * self.inputs,
+            "attention": kept * self.attention,
+            "head": self.head,
+            "at_work": max(layer, self._logits(savings.head_chunk)),
+        }
+        margin = MARGIN_BYTES + MARGIN_SHARE * sum(parts.values())
+        whole = {name: math.ceil(size) for name, size in parts.items()}
+        return Estimate(weights=self.weights, margin=math.ceil(margin), **whole)
+
+    def chunk(self) -> int:
+        """Return the largest usual chunk whose logits fit into what the layers need anyway."""
+        fitting = [size for size in HEAD_CHUNKS if self._logits(size) <= self.layer]
+        return fitting[0] if fitting else HEAD_CHUNKS[-1]
+
+    def _logits(self, chunk: int) -> float:
+        """Return the bytes of all logits that are alive at a time."""
+        rows = min(self.scored, chunk)
+        return self.chunk_buffers * rows * self.logit_row + self.all_logits
+
+
+def own_savings(config: TrainConfig) -> Savings:
+    """Return what the settings say of themselves: none for "auto"."""
+    every = config.grad_checkpoint_every if config.grad_checkpoint == "on" else 0
+    return Savings(every)
+
+
 def estimate(
-    shape: ModelShape, config: TrainConfig, tokens: BatchShape, trains: bool = True
+    shape: ModelShape,
+    config: TrainConfig,
+    tokens: BatchShape,
+    trains: bool = True,
+    savings: Savings | None = None,
 ) -> Estimate:
     """Return the peak memory of a run.
 
@@ -248,40 +380,57 @@ def estimate(
         config: the settings; what they say about batches counts only through `tokens`.
         tokens: of the run's longest forward pass.
         trains: whether a backward pass follows; an evaluation keeps nothing for one.
+        savings: None for those of the settings.
     """
+    costs = count_costs(shape, config, tokens, trains)
+    return costs.with_savings(own_savings(config) if savings is None else savings)
+
+
+def count_costs(
+    shape: ModelShape, config: TrainConfig, tokens: BatchShape, trains: bool = True
+) -> Costs:
+    """Return what a run's longest forward pass needs; see `estimate`."""
     adapted = adapted_linears(shape, config)
     names = {linear.name for linear in adapted}
     kept = blocks_with_backward(shape, config)
-    activations = max(_kept_by_block(block, names, shape, config, tokens) for block in kept)
-    attention, scores = _kept_by_attention(shape, tokens), _scores(shape, tokens)
+    scores = _scores(shape, tokens)
     widest = max(max(x.inputs, x.outputs) * x.per_token for b in shape.blocks for x in b)
-    layer = LAYER_BUFFERS * tokens.rows * widest * shape.float_bytes + SCORE_BUFFERS * scores
-    if not trains:
-        activations = attention = 0
-    elif config.grad_checkpoint:
-        layer += RECOMPUTED_BLOCKS * activations + attention
-        activations = len(shape.blocks) * tokens.rows * shape.hidden * shape.float_bytes
-        attention = 0
-    else:
-        activations, attention = activations * len(kept), attention * len(kept)
-    parts = {
-        "adapter": _adapter_bytes(adapted, config),
-        "activations": activations,
-        "attention": attention,
-        "head": (tokens.scored + tokens.rows) * shape.hidden * F32,
-        "at_work": max(layer, _logits(shape, tokens)),
-    }
-    margin = MARGIN_BYTES + MARGIN_SHARE * sum(parts.values())
-    whole = {name: math.ceil(size) for name, size in parts.items()}
-    return Estimate(weights=shape.weight_bytes, margin=math.ceil(margin), **whole)
+    return Costs(
+        weights=shape.weight_bytes,
+        adapter=_adapter_bytes(adapted, config),
+        head=(tokens.scored + tokens.rows) * shape.hidden * F32,
+        blocks=len(kept) if trains else 0,
+        activations=max(_kept_by_block(block, names, shape, config, tokens) for block in kept),
+        attention=_kept_by_attention(shape, tokens),
+        inputs=tokens.rows * shape.hidden * shape.float_bytes,
+        layer=LAYER_BUFFERS * tokens.rows * widest * shape.float_bytes + SCORE_BUFFERS * scores,
+        scored=tokens.scored,
+        logit_row=shape.vocab * F32,
+        all_logits=LOGIT_BUFFERS * tokens.logits * shape.vocab * F32,
+        chunk_buffers=TRAINED_CHUNK_BUFFERS if _trains_head(shape, adapted) else CHUNK_BUFFERS,
+    )
 
 
-def _logits(shape: ModelShape, tokens: BatchShape) -> float:
-    """Return the bytes of all logits that are alive at a time."""
-    chunks = -(-tokens.scored // HEAD_CHUNK)
-    buffers = min(NO_CHUNK_BUFFERS + EACH_CHUNK_BUFFERS * chunks, CHUNK_BUFFERS)
-    rows = buffers * min(tokens.scored, HEAD_CHUNK) + LOGIT_BUFFERS * tokens.logits
-    return rows * shape.vocab * F32
+def iter_savings(config: TrainConfig, costs: Costs, may_recompute: bool = True) -> list[Savings]:
+    """Return what may be saved on, the least costly first.
+
+    Args:
+        config: says whether blocks may be recomputed.
+        costs: of the training's longest forward pass.
+        may_recompute: false for ways of scoring that cannot.
+    """
+    own = own_savings(config).recompute_every
+    shares = [own]
+    if config.grad_checkpoint == "auto" and may_recompute:
+        shares += [share for share in RECOMPUTED_SHARES if share <= costs.blocks]
+    chunks = [costs.chunk(), *SMALL_CHUNKS] if costs.scored else [HEAD_CHUNK]
+    return [Savings(share, chunk) for share in shares for chunk in chunks]
+
+
+def _trains_head(shape: ModelShape, adapted: Iterable[Linear]) -> bool:
+    """Tell whether an adapter sits on the head, or on an embedding that may be tied to it."""
+    in_blocks = {linear.name for block in shape.blocks for linear in block}
+    return any(linear.name not in in_blocks for linear in adapted)
 
 
 def _scores(shape: ModelShape, tokens: BatchShape) -> int:
@@ -350,12 +499,11 @@ def adapted_linears(shape: ModelShape, config: TrainConfig) -> list[Linear]:
 
 def _adapter_bytes(adapted: Iterable[Linear], config: TrainConfig) -> int:
     """Return parameters, two sets of gradients (one added up, one new) and moments."""
-    moments = {"adamw": 2, "lion": 1, "sgd": 0}[config.optimizer]
     numbers = sum(
         x.experts * (config.rank * (x.inputs + x.outputs) + (x.outputs if config.dora else 0))
         for x in adapted
     )
-    return numbers * F32 * (3 + moments)
+    return numbers * F32 * (3 + MOMENTS[config.optimizer])
 
 
 # What there is

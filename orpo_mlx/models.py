@@ -14,7 +14,8 @@ from typing import Any
 
 from orpo_mlx.chat_template import read_template, set_template
 from orpo_mlx.errors import ConfigError, ModelError, describe
-from orpo_mlx.hub import OnProgress, download_model
+from orpo_mlx.hub import download_model
+from orpo_mlx.hub_client import OnProgress
 from orpo_mlx.model_check import (
     CONFIG,
     TOKENIZER_CONFIG,

@@ -6,53 +6,50 @@ the data is reported before gigabytes of weights are read, and before anything i
 
 from __future__ import annotations
 
-import functools
-import hashlib
+import json
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import mlx.core as mx
 
-from orpo_mlx import adapter, adapter_files, fit, models
-from orpo_mlx.chat_template import check_chat_template
+from orpo_mlx import adapter, adapter_files, batch_plan, fit, fit_plan, models
 from orpo_mlx.checkpoint import FoundCheckpoint, require_same
-from orpo_mlx.config import TrainConfig, iter_settings
-from orpo_mlx.data import batches, formats, sources, tokens
-from orpo_mlx.data.pairs import Account, TokenPair
-from orpo_mlx.dropout import set_dropout_key
-from orpo_mlx.errors import ConfigError, DataError, ModelError
-from orpo_mlx.export import peft
-from orpo_mlx.hub import OnProgress
+from orpo_mlx.config import KEEPS_STATE, TrainConfig, iter_settings
+from orpo_mlx.data import split
+from orpo_mlx.data.pairs import TokenPair
+from orpo_mlx.dropout import dropout_off
+from orpo_mlx.errors import ConfigError, ModelError
+from orpo_mlx.export import peft_import as peft
+from orpo_mlx.fit_search import without_recomputing
+from orpo_mlx.hub_client import OnProgress
 from orpo_mlx.import_gate import read_json_object
 from orpo_mlx.losses import Objective
-from orpo_mlx.memory import available_bytes
+from orpo_mlx.memory import NOTHING, Savings, available_bytes, frame_shape, own_savings
 from orpo_mlx.model_check import CONFIG
-from orpo_mlx.model_shape import folder_shape
+from orpo_mlx.model_shape import ModelShape, folder_shape
 from orpo_mlx.probe import choose_scoring
 from orpo_mlx.scoring import MicroBatch, Scoring
-from orpo_mlx.step import checkpoint_layers
+from orpo_mlx.step import checkpoint_layers, recomputing
+from orpo_mlx.step_plan import StepPlan, cache_bytes, plan_steps
+from orpo_mlx.training_data import (
+    PreparedData,
+    find_training_data,
+    prepare_data,
+    template_hash,
+)
 
-FINGERPRINTED = ("model", "revision", "data", "valid_data", "init_adapter", "chat_template")
+FINGERPRINTED = (
+    "model", "revision", "data", "data_split", "data_subset", "data_revision", "valid_data",
+    "init_adapter", "chat_template",
+)  # fmt: skip
 """Settings that name content; a resumed run must find the same content, not the same name."""
 
 PLACES = ("run_dir", "runs_dir")
 """Settings that say where a run lies, not what it is."""
-
-
-@dataclass(frozen=True)
-class PreparedData:
-    """Token pairs and where every row went."""
-
-    train: list[TokenPair]
-    valid: list[TokenPair]
-    account: Account
-    layout: str
-    hashes: dict[str, str]
-    notes: list[str]
-    """What the user should know about data and template."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +60,9 @@ class Prepared:
         model: mlx-lm model with the adapter attached and everything else frozen.
         identity: what a resumed run must share; see `checkpoint.require_same`.
         samples: tokenized held-out prompts to answer.
-        estimated_peak_bytes: see memory.py; 0 if the model's sizes could not be told.
+        plan: what is saved on, and the estimated peak; 0 if the model's sizes could not be told.
+        available_bytes: memory a run may use here.
+        speed: how steps and evaluations are computed.
     """
 
     config: TrainConfig
@@ -77,18 +76,21 @@ class Prepared:
     identity: dict[str, Any]
     samples: list[list[int]]
     scoring: Scoring
-    estimated_peak_bytes: int = 0
+    plan: fit_plan.Plan
+    available_bytes: int
+    speed: StepPlan
 
     @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps that visit each training pair once."""
-        return steps_per_epoch(self.config, len(self.data.train))
+        return batch_plan.steps_per_epoch(self.config, len(self.data.train))
 
 
 def prepare(
     config: TrainConfig,
     on_progress: OnProgress | None = None,
     resumed: FoundCheckpoint | None = None,
+    pinned: dict[str, str] | None = None,
 ) -> Prepared:
     """Check and load model and data; writes nothing but the Hub cache.
 
@@ -96,35 +98,44 @@ def prepare(
         config: the resolved settings.
         on_progress: called with (bytes done, bytes total, label) during a download.
         resumed: the checkpoint to go on from; any difference from what it recorded is refused.
+        pinned: commits of Hub datasets to take, by id.
 
     Raises:
         OrpoError: naming what is wrong and what to do.
     """
-    rows = _read_files(config)
+    required(config, "data")
+    found = find_training_data(config, pinned, on_progress)
     folder = models.resolve_model(required(config, "model"), config.revision, on_progress)
     tokenizer = models.load_tokenizer(folder, config.chat_template)
     vocab_size = read_json_object(folder.path / CONFIG, ModelError).get("vocab_size")
-    data = prepare_data(config, rows, tokenizer, vocab_size, folder.name)
+    split_rule = resumed.manifest.get("split", split.SAME_PROMPT) if resumed else split.NEAR_PROMPT
+    data = prepare_data(
+        config, found, tokenizer, folder.path, vocab_size, folder.name, split_rule, on_progress
+    )
     start = resumed.path if resumed else _start_folder(config)
     spec = _starting_spec(start) if start else None
     # Everything is checked by names and shapes before the weights are read.
+    mx.reset_peak_memory()  # of whatever this process did before
     loaded = models.load_model(folder, tokenizer, lazy=True)
-    hashes = {**data.hashes, "chat_template": _template_hash(tokenizer)}
-    own_identity = identity(config, loaded.fingerprint, hashes)
+    hashes = {**data.hashes, "chat_template": template_hash(tokenizer)}
+    own_identity = identity(config, loaded.fingerprint, hashes, data.revisions)
     if resumed is not None:
         require_same(own_identity, resumed.manifest)
     spec = spec or adapter.build_adapter_spec(config, loaded.model)
-    needs = _MemoryNeeds(config, spec, folder.path, data)
-    needs.require("packed" if config.scoring == "auto" else config.scoring)
+    needs = _MemoryNeeds(config, spec, folder.path, data, resumed)
+    plan = needs.require("packed" if config.scoring == "auto" else config.scoring)
     adapter.attach_adapter(loaded.model, spec, config.seed)
     if start and peft.is_peft(start):
         peft.load_peft_into(loaded.model, start)
     elif start:
         adapter_files.load_adapter_into(loaded.model, start, loaded.fingerprint, folder.name)
     models.read_weights(loaded)
-    scoring = _scoring(config, loaded.model, data, resumed)
-    # The probe may have found that this model needs another, larger way.
-    estimated = needs.require(scoring.name)
+    scoring, plan = _scoring(config, loaded.model, data, resumed, needs, plan.savings)
+    total_steps = count_steps(config, len(data.train))
+    recorded = resumed.manifest.get("compiled") if resumed else None
+    speed = _speed(config, loaded.model, scoring, data, total_steps, recorded)
+    plan, speed = needs.with_frames(plan, speed)
+    needs.note_recomputing(plan, scoring.name)
     return Prepared(
         config=config,
         model=loaded.model,
@@ -133,11 +144,19 @@ def prepare(
         fingerprint=loaded.fingerprint,
         spec=spec,
         data=data,
-        total_steps=count_steps(config, len(data.train)),
-        identity={**own_identity, "scoring": scoring.name},
+        total_steps=total_steps,
+        identity={
+            **own_identity,
+            "scoring": scoring.name,
+            "savings": asdict(plan.savings),
+            "compiled": speed.compiled,
+            "split": split_rule,
+        },
         samples=[pair.prompt for pair in data.valid[: config.sample_prompts]],
         scoring=scoring,
-        estimated_peak_bytes=estimated,
+        plan=plan,
+        available_bytes=needs.available,
+        speed=speed,
     )
 
 
@@ -145,55 +164,142 @@ class _MemoryNeeds:
     """What this run needs, told before its weights are read."""
 
     def __init__(
-        self, config: TrainConfig, spec: adapter.AdapterSpec, path: Path, data: PreparedData
+        self,
+        config: TrainConfig,
+        spec: adapter.AdapterSpec,
+        path: Path,
+        data: PreparedData,
+        resumed: FoundCheckpoint | None,
     ) -> None:
         names = ("rank", "dropout", "num_layers", "dora")
         own: dict[str, Any] = {name: getattr(spec, name) for name in names}
         own["target_modules"] = list(spec.target_modules)
         self.config, self.data = config.model_copy(update=own), data
-        self.shape = None
+        self.shape, self.available = None, available_bytes()
+        # What was saved on may decide the last bits of a number, so a resumed run keeps it.
+        recorded = resumed.manifest.get("savings") if resumed else None
+        self.recorded = Savings(**recorded) if recorded else None
+        self.was_compiled = bool(resumed and resumed.manifest.get("compiled"))
         try:
             self.shape = folder_shape(path)
         except ModelError as error:
             data.notes.append(error.message)
 
-    def require(self, way: str) -> int:
-        """Return the estimated peak in bytes, 0 if there is none.
+    def require(self, way: str) -> fit_plan.Plan:
+        """Return what is saved on, and what the run needs then.
 
         Raises:
             ConfigError: there is less memory, and overcommitting it is not allowed.
         """
         if self.shape is None:
-            return 0
-        train, valid = fit.lengths_of(self.data.train), fit.lengths_of(self.data.valid)
-        question = fit.Question(self.shape, self.config, train, valid, way)
-        return fit.require_fit(question, available_bytes())
+            return fit_plan.Plan(self.recorded or own_savings(self.config), NOTHING)
+        return fit.require_fit(self._question(self.shape, way), self.recorded)
+
+    def note_recomputing(self, plan: fit_plan.Plan, way: str) -> None:
+        """Note that blocks are recomputed for want of memory, and what would do without."""
+        every = plan.savings.recompute_every
+        if self.shape is None or self.config.grad_checkpoint != "auto" or not every:
+            return
+        of = "all adapted blocks are" if every == 1 else f"one of {every} adapted blocks is"
+        note = f"{of} computed again in the backward pass, so that the memory suffices"
+        better = None if self.recorded else without_recomputing(self._question(self.shape, way))
+        self.data.notes.append(f"{note}; {better.flags} would do without" if better else note)
+
+    def with_frames(self, plan: fit_plan.Plan, speed: StepPlan) -> tuple[fit_plan.Plan, StepPlan]:
+        """Count what batches are filled up with; shapes for which there is no room are given up.
+
+        Raises:
+            ConfigError: there is no room, and a resumed run must keep them.
+        """
+        if self.shape is None or speed.train.ladder is None:
+            return plan, speed
+        way, scope, frames = speed.train.name, self.config.nll_scope, speed.train.ladder.frames
+        filled = tuple(frame_shape(frame, way, scope) for frame in frames)
+        question = replace(self._question(self.shape, way), frames=filled, _batches={})
+        if self.was_compiled:
+            return fit.require_fit(question, plan.savings), speed
+        larger = question.plan(plan.savings)
+        if larger.estimate.total <= self.available or plan.estimate.total > self.available:
+            return larger, speed
+        note = "the step is not compiled: for batches of a few shapes there is too little memory"
+        speed = replace(
+            speed, compiled=False, train=replace(speed.train, ladder=None),
+            notes=(*speed.notes, note),
+        )  # fmt: skip
+        return plan, speed
+
+    def _question(self, shape: ModelShape, way: str) -> fit_plan.Question:
+        train, valid = fit_plan.lengths_of(self.data.train), fit_plan.lengths_of(self.data.valid)
+        evaluated = valid[: self.config.eval_pairs] if self.config.eval_pairs else valid
+        # As `scoring.input_tokens` counts: the prompt once, no response's last token.
+        sizes = [sum(lengths) - 1 for lengths in (*train, *evaluated)]
+        beside = cache_bytes(self.config, sizes, shape.hidden, shape.float_bytes)
+        return fit_plan.Question(shape, self.config, train, valid, way, self.available, beside)
 
 
 def _scoring(
-    config: TrainConfig, model: Any, data: PreparedData, resumed: FoundCheckpoint | None
-) -> Scoring:
-    """Return how pairs are scored; a resumed run scores as it did."""
-    if config.grad_checkpoint:
-        checkpoint_layers(model.layers)
+    config: TrainConfig,
+    model: Any,
+    data: PreparedData,
+    resumed: FoundCheckpoint | None,
+    needs: _MemoryNeeds,
+    savings: Savings,
+) -> tuple[Scoring, fit_plan.Plan]:
+    """Choose how pairs are scored and what is saved on, and prepare the model's blocks for it.
+
+    The probe may find that this model needs another, larger way than was assumed. A resumed run
+    scores as it did.
+    """
     wanted = resumed.manifest.get("scoring", config.scoring) if resumed else config.scoring
-    pairs = sorted(data.train[:64], key=lambda pair: pair.longest)[:3]
-    model.train()
-    set_dropout_key(model, mx.random.key(0))
+    scoring = _probe(model, wanted, config.nll_scope, data, savings.recompute_every)
     try:
-        return choose_scoring(model, wanted, config.nll_scope, pairs, config.grad_checkpoint)
+        plan = needs.require(scoring.name)
+    except ConfigError:
+        if wanted != "auto" or config.grad_checkpoint != "auto" or scoring.name not in KEEPS_STATE:
+            raise
+        # Ways that cannot recompute do not fit; those that can may.
+        scoring = _probe(model, wanted, config.nll_scope, data, 1)
+        plan = needs.require(scoring.name)
+    if plan.savings.recompute_every:
+        checkpoint_layers(model.layers, plan.savings.recompute_every)
+    return replace(scoring, chunk=plan.savings.head_chunk), plan
+
+
+def _probe(model: Any, wanted: str, nll_scope: str, data: PreparedData, every: int) -> Scoring:
+    """Try the ways of scoring on a few pairs, with one of `every` blocks recomputed."""
+    pairs = sorted(data.train[:64], key=lambda pair: pair.longest)[:3]
+    with _being_tried(model), recomputing(model.layers, every):
+        return choose_scoring(model, wanted, nll_scope, pairs, recomputes=every > 0)
+
+
+def _speed(
+    config: TrainConfig,
+    model: Any,
+    scoring: Scoring,
+    data: PreparedData,
+    total_steps: int,
+    was_compiled: bool | None,
+) -> StepPlan:
+    """Decide how to be fast; a resumed run is compiled if it was."""
+    valid = _evaluated(config, data)
+    with _being_tried(model):
+        return plan_steps(config, model, scoring, data.train, valid, total_steps, was_compiled)
+
+
+@contextmanager
+def _being_tried(model: Any) -> Iterator[None]:
+    """Have the model as it is in a step, but without dropout: its masks follow the shape of a
+    batch, so that no two ways of scoring would have the same gradient."""
+    model.train()
+    try:
+        with dropout_off(model):
+            yield
     finally:
-        set_dropout_key(model, None)
         model.eval()
 
 
 def _start_folder(config: TrainConfig) -> Path | None:
     return Path(config.init_adapter).expanduser() if config.init_adapter else None
-
-
-def _template_hash(tokenizer: Any) -> str:
-    template = getattr(tokenizer, "chat_template", None)
-    return hashlib.sha256(repr(template).encode()).hexdigest()
 
 
 def _starting_spec(folder: Path) -> adapter.AdapterSpec:
@@ -217,99 +323,6 @@ def required(config: TrainConfig, name: str) -> str:
     return value
 
 
-def _read_files(config: TrainConfig) -> dict[str, list[sources.Row]]:
-    """Read the data files: what is most often wrong, and the cheapest to look at."""
-    names = [name for name in ("data", "valid_data") if name == "data" or config.valid_data]
-    rows = {name: sources.read_rows(required(config, name)) for name in names}
-    for found in rows.values():
-        formats.detect_layout(found)
-    return rows
-
-
-def prepare_data(
-    config: TrainConfig,
-    rows: dict[str, list[sources.Row]],
-    tokenizer: Any,
-    vocab_size: int | None = None,
-    model: str = "the model",
-) -> PreparedData:
-    """Tokenize, split and count the pairs.
-
-    Args:
-        config: names the files for messages and hashes.
-        rows: of `data`, and of `valid_data` if there is one.
-        tokenizer: of the model.
-        vocab_size: rows of the model's embedding.
-        model: its name, for messages.
-
-    Raises:
-        DataError: too little is left to train on.
-        ModelError: the data holds messages and the model has no usable chat template.
-    """
-
-    def prepared(name: str) -> tokens.Prepared:
-        return tokens.prepare_rows(
-            rows[name], tokenizer, config.max_seq_length, vocab_size=vocab_size
-        )
-
-    notes = [note for name in rows for note in _check_template(rows[name], tokenizer, model)]
-    hashes = {name: sources.content_hash(required(config, name)) for name in rows}
-    if hashes["data"] == hashes.get("valid_data"):
-        notes.append(
-            "--valid-data is the training data itself: good numbers there say nothing about "
-            "answers to new prompts"
-        )
-    whole = prepared("data")
-    train, valid = whole.pairs, []
-    if config.valid_data:
-        held_out = prepared("valid_data")
-        valid = held_out.pairs
-        if dropped := held_out.account.dropped:
-            reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items())
-            notes.append(
-                f"of the {held_out.account.read} rows of --valid-data {len(valid)} are kept "
-                f"(dropped: {reasons})"
-            )
-    elif config.valid_fraction > 0:
-        train, valid = tokens.split_pairs(train, config.valid_fraction, config.seed)
-    if len(train) < config.micro_batch_size:
-        raise _too_few(config, len(train), len(whole.pairs) - len(train))
-    return PreparedData(
-        train, valid, whole.account, whole.layout, hashes, list(dict.fromkeys(notes))
-    )
-
-
-def _too_few(config: TrainConfig, left: int, held_out: int) -> DataError:
-    """Say what is left for training; a batch is never filled up with copies."""
-    are_left = "1 pair is left" if left == 1 else f"{left} pairs are left"
-    beside = f" besides {held_out} held out for validation" if held_out else ""
-    advice = f"Lower --micro-batch-size to {left} or less" if left else "Add pairs"
-    other = ", set --valid-fraction 0, or add pairs." if held_out else ", or add pairs."
-    return DataError(
-        f"{config.data}: {are_left} for training{beside}; --micro-batch-size is "
-        f"{config.micro_batch_size}.",
-        advice + other,
-    )
-
-
-def _check_template(rows: list[sources.Row], tokenizer: Any, model: str) -> list[str]:
-    """Dry-run the chat template if the data needs one; returns what the user should know."""
-    layout = formats.detect_layout(rows)
-    if layout.needs_template:
-        report = check_chat_template(tokenizer, model)
-        if not report.supports_system:
-            return [
-                "the chat template takes no system message, so system texts are put before the "
-                f"first user turn (it says: {report.system_error or 'nothing, it drops them'})"
-            ]
-    elif tokenizer.has_chat_template and not layout.is_tokenized:
-        return [
-            "prompt, chosen and rejected are plain text, so this model's chat template is not "
-            "used; for chat answers give them as messages (role, content)"
-        ]
-    return []
-
-
 def objective(config: TrainConfig) -> Objective:
     """Return the objective the settings describe."""
     return Objective(
@@ -321,83 +334,57 @@ def objective(config: TrainConfig) -> Objective:
     )
 
 
-def steps_per_epoch(config: TrainConfig, pairs: int) -> int:
-    """Return the number of optimizer steps in one pass over `pairs` pairs."""
-    return batches.steps_per_epoch(pairs, config.micro_batch_size, config.grad_accumulation_steps)
-
-
 def count_steps(config: TrainConfig, pairs: int) -> int:
     """Return the optimizer steps of the whole run: `steps`, or as many as `epochs` take."""
     if config.steps is not None:
         return config.steps
-    return max(1, math.ceil(config.epochs * steps_per_epoch(config, pairs)))
+    return max(1, math.ceil(config.epochs * batch_plan.steps_per_epoch(config, pairs)))
 
 
 def settings_identity(config: TrainConfig) -> dict[str, Any]:
     """Return the settings that a resumed run must share."""
     return {
         "settings": {
-            setting.name: getattr(config, setting.name)
+            setting.name: _recorded(getattr(config, setting.name))
             for setting in iter_settings()
             if not setting.may_change and setting.name not in (*FINGERPRINTED, *PLACES)
         }
     }
 
 
-def identity(config: TrainConfig, fingerprint: str, hashes: dict[str, str]) -> dict[str, Any]:
+def _recorded(value: Any) -> Any:
+    """Return a table as one text: a name that is in one of two tables only is a difference."""
+    return json.dumps(value, sort_keys=True) if isinstance(value, dict) else value
+
+
+def identity(
+    config: TrainConfig, fingerprint: str, hashes: dict[str, str], revisions: dict[str, str]
+) -> dict[str, Any]:
     """Return what makes this run this run: settings that matter, and fingerprints of content."""
-    return {**settings_identity(config), "content": {"model": fingerprint, **hashes}}
+    content = {"model": fingerprint, **hashes, "data_revision": revisions}
+    return {**settings_identity(config), "content": content}
 
 
 def step_batches(prepared: Prepared, step: int) -> list[MicroBatch]:
     """Return the micro-batches of a step; the same for every process that asks.
 
+    In NumPy alone, so that a thread beside MLX's own may ask.
+
     Args:
         step: 1-based.
     """
-    config, pairs = prepared.config, prepared.data.train
-    epoch, index = batches.locate(step, prepared.steps_per_epoch)
-    plan = _epoch_plan(
-        len(pairs),
-        config.seed,
-        epoch,
-        config.order,
-        config.micro_batch_size,
-        config.grad_accumulation_steps,
-    )
-    return [prepared.scoring.build(pairs, part) for part in _regroup(prepared, pairs, plan[index])]
-
-
-@functools.lru_cache(maxsize=1)
-def _epoch_plan(
-    n: int,
-    seed: int,
-    epoch: int,
-    order: Literal["shuffled", "file"],
-    micro_batch_size: int,
-    grad_accumulation_steps: int,
-) -> list[batches.Step]:
-    """Plan an epoch once, not once per step: at 60,000 pairs it takes longer than a small step."""
-    positions = batches.epoch_order(n, seed, epoch, order)
-    return batches.plan_epoch(positions, micro_batch_size, grad_accumulation_steps)
+    scoring, pairs = prepared.speed.train, prepared.data.train
+    parts = batch_plan.step_parts(prepared.config, scoring, pairs, step)
+    return [scoring.lay_out(pairs, part) for part in parts]
 
 
 def valid_batches(prepared: Prepared) -> list[MicroBatch]:
     """Return the validation pairs in micro-batches, at most `eval_pairs` of them."""
-    config, pairs = prepared.config, prepared.data.valid
-    pairs = pairs[: config.eval_pairs] if config.eval_pairs else pairs
-    if not pairs:
-        return []
-    (whole,) = batches.plan_epoch(range(len(pairs)), config.micro_batch_size, len(pairs))
-    return [prepared.scoring.build(pairs, part) for part in _regroup(prepared, pairs, whole)]
+    config, scoring = prepared.config, prepared.speed.valid
+    pairs = _evaluated(config, prepared.data)
+    parts = batch_plan.valid_parts(config, scoring, pairs)
+    return [scoring.lay_out(pairs, part) for part in parts]
 
 
-def _regroup(
-    prepared: Prepared, pairs: list[TokenPair], step: batches.Step
-) -> Sequence[batches.MicroBatch]:
-    """Divide the pairs of a step by tokens instead of by number, if the settings say so."""
-    if prepared.config.batching == "fixed":
-        return step
-    members = [index for part in step for index in part]
-    cost = prepared.scoring.cost
-    return batches.split_by_tokens(members, pairs, cost, prepared.config.tokens_per_batch)
+def _evaluated(config: TrainConfig, data: PreparedData) -> Sequence[TokenPair]:
+    return data.valid[: config.eval_pairs] if config.eval_pairs else data.valid

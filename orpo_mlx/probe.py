@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
+from orpo_mlx.config import KEEPS_STATE
 from orpo_mlx.data.pairs import TokenPair
 from orpo_mlx.errors import describe
 from orpo_mlx.losses import Objective, StepTotals, orpo_loss
 from orpo_mlx.scoring import Scoring
+from orpo_mlx.step import Feed, own_arrays
+from orpo_mlx.trunk_cache import MemoryStore, TrunkCache
 
 WAYS = ("packed", "shared", "fork", "plain")
-KEEPS_STATE = ("shared", "fork")
-"""Ways whose caches hold arrays of a layer: a layer that is computed again in the backward pass
-would write into a cache its first computation already changed, and gradients would go wrong."""
 
 _PROMPT, _RESPONSE = 24, 12
 
@@ -49,16 +50,42 @@ def choose_scoring(
     return Scoring("plain", nll_scope, "; ".join(reasons))
 
 
+def cut_problem(model: Any, scoring: Scoring, pairs: Sequence[TokenPair]) -> str | None:
+    """Say why kept outputs below `scoring.cut` do not fit a model, or None if they do.
+
+    Args:
+        model: with an adapter attached.
+        scoring: with a cut.
+        pairs: a few are cut short and tried.
+    """
+    tried = [_shortened(pair) for pair in pairs[:3]]
+    reference = _loss_and_gradient(model, replace(scoring, cut=0), tried)
+    cache = TrunkCache(model, scoring, MemoryStore(1 << 30))
+    return _problem(model, scoring, tried, reference, cache.feed)
+
+
+def compile_problem(model: Any, scoring: Scoring, pairs: Sequence[TokenPair]) -> str | None:
+    """Say why a compiled step does not fit a model, or None if it does."""
+    tried = [_shortened(pair) for pair in pairs[:3]]
+    reference = _loss_and_gradient(model, scoring, tried)
+    return _problem(model, scoring, tried, reference, compiled=True)
+
+
 def _shortened(pair: TokenPair) -> TokenPair:
     return TokenPair(pair.prompt[-_PROMPT:], pair.chosen[:_RESPONSE], pair.rejected[:_RESPONSE])
 
 
 def _problem(
-    model: Any, scoring: Scoring, pairs: Sequence[TokenPair], reference: tuple[float, Any]
+    model: Any,
+    scoring: Scoring,
+    pairs: Sequence[TokenPair],
+    reference: tuple[float, Any],
+    feed: Feed = own_arrays,
+    compiled: bool = False,
 ) -> str | None:
     """Say why a way does not fit, or None if it does."""
     try:
-        loss, gradient = _loss_and_gradient(model, scoring, pairs)
+        loss, gradient = _loss_and_gradient(model, scoring, pairs, feed, compiled)
     except Exception as error:  # a model that does not fit fails in whatever way its code does
         return describe(error)[:100]
     wanted_loss, wanted = reference
@@ -82,20 +109,26 @@ def _distance(one: mx.array, other: mx.array) -> float:
 
 
 def _loss_and_gradient(
-    model: Any, scoring: Scoring, pairs: Sequence[TokenPair]
+    model: Any,
+    scoring: Scoring,
+    pairs: Sequence[TokenPair],
+    feed: Feed = own_arrays,
+    compiled: bool = False,
 ) -> tuple[float, dict[str, mx.array]]:
     batch = scoring.build(pairs, range(len(pairs)))
+    arrays = feed(batch)
     totals = StepTotals(mx.array(float(batch.pairs)), mx.array(float(batch.nll_tokens)))
     params = model.trainable_parameters()
 
-    def loss_of(params: Any) -> mx.array:
+    def loss_of(params: Any, *arrays: mx.array) -> mx.array:
         model.update(params)
-        scores = scoring.score(model, batch.arrays)
+        scores = scoring.score(model, arrays)
         return orpo_loss(scores, totals, Objective(lam=1.0, nll_scope=scoring.nll_scope))[0]  # type: ignore[arg-type]
 
+    both = mx.value_and_grad(loss_of)
     try:
         with scoring.seams(model):
-            loss, gradient = mx.value_and_grad(loss_of)(params)
+            loss, gradient = (mx.compile(both) if compiled else both)(params, *arrays)
         mx.eval(loss, gradient)
     finally:
         model.update(params)

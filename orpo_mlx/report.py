@@ -9,12 +9,15 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from orpo_mlx.errors import OrpoError
 from orpo_mlx.formatting import format_bytes, format_duration, visible
+from orpo_mlx.hub_client import TOKENIZING
 from orpo_mlx.report_text import (
     WIDTH,
     check_lines,
@@ -72,7 +75,7 @@ class Report(Protocol):
         ...
 
     def progress(self, done: int, total: int, label: str) -> None:
-        """Show how far a download is, in bytes."""
+        """Show how far a download is, in bytes, or with the label `TOKENIZING` in rows."""
         ...
 
     def close(self) -> None:
@@ -97,7 +100,7 @@ class RichReport:
         self.history = RunHistory()
         self.console = console or make_console()
         self._bar: Progress | None = None
-        self._download = ""
+        self._download, self._began = "", 0.0
         self._muted = False
 
     def handle(self, event: Event, line: str = "") -> None:
@@ -110,8 +113,9 @@ class RichReport:
             self.history.apply(event)
 
     def progress(self, done: int, total: int, label: str) -> None:
-        """Show how far a download is, in bytes: a bar, or a line at its start."""
-        self._unless_gone(lambda: self._show_download(done, total, label))
+        """Show how far a download or the tokenizing is: a bar, or a line at its start."""
+        show = self._show_tokenizing if label == TOKENIZING else self._show_download
+        self._unless_gone(lambda: show(done, total, label))
 
     def close(self) -> None:
         """Remove the progress bar."""
@@ -127,6 +131,18 @@ class RichReport:
         except OSError:
             self._muted = True
             silence()
+
+    def _show_tokenizing(self, done: int, total: int, label: str) -> None:
+        now = time.monotonic()
+        if label != self._download:
+            self.close()
+            self._download, self._began = label, now
+            self._print([f"{label} {total:,} rows"], "dim")
+        left = (now - self._began) / max(1, done) * (total - done)
+        words = f"{label}: {done:,} of {total:,} rows  left {format_duration(left)}"
+        self._move_bar(done, total, words)
+        if done >= total:
+            self.close()
 
     def _show_download(self, done: int, total: int, label: str) -> None:
         if label != self._download:
@@ -341,10 +357,12 @@ def print_fit(found: Answer, as_json: bool = False) -> int:
     if not as_json:
         return print_text("\n".join(fit_lines(found)) + "\n")
     suggestions = [
-        {"what": one.what, "flags": one.flags, "settings": one.changes, "bytes": one.total}
+        {"what": one.what, "flags": one.flags, "settings": one.changes, "bytes": one.total,
+         "grad_checkpoint_every": one.recompute_every}
         for one in found.suggestions
-    ]
-    content = {
+    ]  # fmt: skip
+    savings = found.plan.savings
+    content: dict[str, Any] = {
         "fits": found.fits,
         "estimated_bytes": found.estimate.total,
         "available_bytes": found.limit,
@@ -352,9 +370,69 @@ def print_fit(found: Answer, as_json: bool = False) -> int:
         "scoring": found.way,
         "pairs": found.pairs,
         "suggestions": suggestions,
-        "past_runs": found.past,
+        "past_runs": list(found.past),
+        "grid": asdict(found.grid),
+        "grad_checkpoint_every": savings.recompute_every,
+        "head_chunk": savings.head_chunk,
     }
+    if found.time is not None:
+        content["time"] = asdict(found.time)
     return print_text(json.dumps(content, indent=2) + "\n")
+
+
+def print_checkup(content: dict[str, Any], as_json: bool = False, show: int = 1) -> int:
+    """Print what `data check` found, as text or as one JSON object; return the exit code 0.
+
+    Args:
+        content: of the checkup; see `data_check`.
+        as_json: whether programs read it.
+        show: pairs shown token by token.
+    """
+    if as_json:
+        return print_text(json.dumps(content, ensure_ascii=False) + "\n")
+    from orpo_mlx.doctor_text import checkup_lines
+
+    if not sys.stdout.isatty():
+        lines = ("".join(text for text, _ in line) for line in checkup_lines(content, show))
+        return print_text("".join(line.rstrip() + "\n" for line in lines))
+    from rich.text import Text
+
+    console = make_console()
+    for line in checkup_lines(content, show, min(console.width, 120)):
+        console.print(Text.assemble(*line), soft_wrap=True)
+    return 0
+
+
+class RowProgress:
+    """One line on stderr that says how far a pass over rows is, and how long it will take.
+
+    Only a terminal gets it, and no more than a few times a second.
+    """
+
+    def __init__(self, total: int, label: str = "checking rows") -> None:
+        self.total, self.label = total, label
+        self._started = self._shown = time.monotonic()
+        self._is_shown = False
+
+    def update(self, done: int) -> None:
+        """Show that so many rows are done."""
+        now = time.monotonic()
+        if now - self._shown < 0.3 or not _is_terminal(sys.stderr):
+            return
+        self._shown, self._is_shown = now, True
+        left = (now - self._started) / done * max(0, self.total - done)
+        rate = done / (now - self._started)
+        words = f"{self.label}: {done:,} of {self.total:,}, {rate:,.0f}/s"
+        _write_error(f"\r\x1b[K{words}, {format_duration(left)} left")
+
+    def close(self) -> None:
+        """Remove the line."""
+        if self._is_shown:
+            _write_error("\r\x1b[K")
+
+
+def _is_terminal(stream: Any) -> bool:
+    return stream is not None and stream.isatty()
 
 
 def terminal_width() -> int:

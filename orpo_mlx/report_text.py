@@ -5,6 +5,7 @@ Pure functions: nothing here prints. `report` does, with colour and a progress b
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,6 +38,8 @@ from orpo_mlx.runs.listing import RunSummary
 
 if TYPE_CHECKING:
     from orpo_mlx.fit import Answer
+    from orpo_mlx.fit_time import MeasuredTime
+    from orpo_mlx.memory import Grid
     from orpo_mlx.verify import Check
 
 WIDTH = 80
@@ -238,6 +241,7 @@ _PARTS = {
     "head": "hidden states and a gradient per scored token",
     "at_work": "logits of a few chunks, or what a layer computes with",
     "margin": "for what was not foreseen",
+    "cache": "outputs kept below the adapter (--trunk-cache memory)",
 }
 
 
@@ -247,6 +251,7 @@ def fit_lines(found: Answer) -> list[str]:
     lines = [
         f"{name.replace('_', ' '):<12}{format_bytes(size):>9}  {_PARTS.get(name, '')}".rstrip()
         for name, size in parts.items()
+        if size or name != "cache"
     ]
     needs, limit = format_bytes(found.estimate.total), format_bytes(found.limit)
     verdict = "fits" if found.fits else "does not fit"
@@ -254,20 +259,66 @@ def fit_lines(found: Answer) -> list[str]:
     when = "an evaluation" if not found.estimate.activations else "a step"
     lines += ["", f"{verdict}: {needs} needed, {limit} available"]
     lines.append(f"worst case: {when} with {found.way} scoring, for {of}")
-    if found.past:
-        low, high = round(found.past[0] * 100), round(found.past[-1] * 100)
-        band = f"{low}" if low == high else f"{low}-{high}"
-        lines.append(f"past runs here used {band} % of the estimate")
+    if every := found.plan.savings.recompute_every:
+        lines.append(f"with {_recomputed(every)} computed again in the backward pass")
+    lines += _band_lines(found.past, found.grid)
+    if found.time is not None:
+        lines += ["", *_time_lines(found.time)]
+    elif found.untimed:
+        lines += ["", found.untimed]
     if found.suggestions:
         lines += ["", "settings that fit:"]
         width = max(len(one.what) for one in found.suggestions)
         lines += [
             f"  {one.what:<{width}}  {format_bytes(one.total):>8}  {one.flags}"
+            + (f"  ({_recomputed(one.recompute_every)} again)" if one.recompute_every else "")
             for one in found.suggestions
         ]
     elif not found.fits:
         lines.append("no settings that fit were found; take a smaller or more quantized model")
     return lines
+
+
+def _recomputed(every: int) -> str:
+    return "every block" if every == 1 else f"one of {every} blocks"
+
+
+def _band_lines(past: Sequence[float], grid: Grid) -> list[str]:
+    """Say how far the estimate was from what was measured, here and on the grid."""
+    where = (
+        f"measured peaks were {_percent(grid.shares)} of the estimate in a grid of {grid.rows} "
+        f"small models ({grid.where})"
+    )
+    if not past:
+        return [where]
+    lines = [
+        f"measured peaks were {_percent((past[0], past[-1]))} of the estimate in "
+        f"{counted(len(past), 'run')} on this machine",
+        where,
+    ]
+    low = sum(share > 1 for share in past)
+    if low:
+        lines.append(f"it was too low for {low} of them: leave as much room, and please report it")
+    return lines
+
+
+def _percent(shares: tuple[float, float]) -> str:
+    low, high = (round(share * 100) for share in shares)
+    return f"{low} %" if low == high else f"{low}-{high} %"
+
+
+def _time_lines(time: MeasuredTime) -> list[str]:
+    share = round(100 * time.peak_memory_bytes / (time.estimated_bytes or math.inf))
+    pairs, tokens = counted(time.batch_pairs, "pair"), counted(time.batch_tokens, "token")
+    return [
+        f"{format_duration(time.seconds_total)} for {counted(time.steps, 'step')}, "
+        f"{format_duration(time.seconds_per_step)} a step, without evaluations and samples",
+        f"measured: {format_duration(time.batch_seconds)} for the longest forward and backward "
+        f"pass, {pairs}, {tokens}, {time.scoring} scoring",
+        f"peak {format_bytes(time.peak_memory_bytes)}"
+        + (f", {share} % of the estimate" if share else "")
+        + f"; the whole process {format_bytes(time.process_bytes)}",
+    ]
 
 
 def _run_row(run: RunSummary) -> tuple[str, ...]:

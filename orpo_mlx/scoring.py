@@ -21,8 +21,9 @@ import numpy as np
 
 from orpo_mlx.attention import build_attend
 from orpo_mlx.data.batches import build_batch
-from orpo_mlx.data.packing import Group, Packed, pack, rectangle
+from orpo_mlx.data.packing import HEAD_CHUNK, Group, Packed, pack, rectangle
 from orpo_mlx.data.pairs import Batch, TokenPair
+from orpo_mlx.data.shapes import Frame, ShapeLadder
 from orpo_mlx.head import head_logps
 from orpo_mlx.losses import PairScores, masked_sum, mean_logps, token_logps
 from orpo_mlx.seams import (
@@ -32,6 +33,7 @@ from orpo_mlx.seams import (
     has_grouped_queries,
     packed_attention,
     run_body,
+    stored_below,
 )
 
 Arrays = tuple[mx.array, ...]
@@ -46,13 +48,26 @@ class MicroBatch(NamedTuple):
         tokens: real tokens in both rows of each pair, whether computed once or twice.
         nll_tokens: chosen tokens the NLL counts.
         indices: of the pairs in the dataset.
+        members: the pairs themselves.
+        places: for each array of inputs, where its states stand; see `Scoring.places`. Empty
+            without a cut.
+        is_placed: whether the arrays are MLX's; until then another thread may make them.
     """
 
-    arrays: Arrays
+    arrays: Sequence[Any]
     pairs: int
     tokens: int
     nll_tokens: int
     indices: tuple[int, ...]
+    members: tuple[TokenPair, ...] = ()
+    places: tuple[np.ndarray, ...] = ()
+    is_placed: bool = True
+
+    def placed(self) -> MicroBatch:
+        """Return the batch with its arrays handed to MLX, by the thread that computes with them."""
+        if self.is_placed:
+            return self
+        return self._replace(arrays=tuple(map(mx.array, self.arrays)), is_placed=True)
 
 
 @dataclass(frozen=True)
@@ -63,24 +78,63 @@ class Scoring:
         name: packed, shared, fork or plain.
         nll_scope: "full" counts prompt + response of the chosen row, "response" only the latter.
         why: what spoke against the ways tried before, "" if nothing was.
+        chunk: scored positions whose logits are held at a time; see `head.head_logps`.
+        cut: blocks at the bottom whose outputs are handed in; see trunk_cache.py.
+        ladder: the shapes batches are filled up to, so that few are compiled; None = as tight as
+            they come.
     """
 
     name: str
     nll_scope: str
     why: str = ""
+    chunk: int = HEAD_CHUNK
+    cut: int = 0
+    ladder: ShapeLadder | None = None
 
     def build(self, pairs: Sequence[TokenPair], indices: Sequence[int]) -> MicroBatch:
         """Lay out the pairs at these positions of a dataset for one forward pass."""
+        return self.lay_out(pairs, indices).placed()
+
+    def lay_out(self, pairs: Sequence[TokenPair], indices: Sequence[int]) -> MicroBatch:
+        """Do what `build` does in NumPy alone, as a thread beside MLX's own may."""
         chosen = [pairs[i] for i in indices]
-        make = _WAYS[self.name][0]
-        arrays = make(chosen, self.nll_scope)
         return MicroBatch(
-            arrays=tuple(mx.array(array) for array in arrays),
+            arrays=tuple(self._arrays(chosen)),
             pairs=len(chosen),
             tokens=sum(pair.size for pair in chosen),
             nll_tokens=sum(nll_tokens(pair, self.nll_scope) for pair in chosen),
             indices=tuple(indices),
+            members=tuple(chosen),
+            places=tuple(self.places(chosen)) if self.cut else (),
+            is_placed=False,
         )
+
+    def _arrays(self, pairs: Sequence[TokenPair]) -> Sequence[np.ndarray]:
+        frame = self.ladder.frame_for(pairs) if self.ladder else None
+        if self.name == "packed":
+            return _packed_arrays(pairs, self.nll_scope, frame)
+        if self.name == "plain":
+            return _plain_arrays(pairs, self.nll_scope, frame)
+        return _WAYS[self.name][0](pairs, self.nll_scope)
+
+    def places(self, pairs: Sequence[TokenPair]) -> list[np.ndarray]:
+        """Return where each cell of the inputs finds its state among those of the pairs.
+
+        The states of a pair stand in the order prompt without its last token, inputs of the chosen
+        answer, inputs of the rejected one (both begin with the prompt's last token); those of the
+        pairs follow one another. Padding, and a token that is only predicted, has none: -1.
+        """
+        starts = np.cumsum([0, *(input_tokens(pair) for pair in pairs)]).tolist()
+        # Places are laid out as tokens would be; 0 is padding, so they count from 1.
+        numbered = [_numbered(p, start + 1) for p, start in zip(pairs, starts, strict=False)]
+        arrays = self._arrays(numbered)[: INPUTS[self.name]]
+        flat = np.concatenate([array.ravel() for array in arrays])
+        for pair, own in zip(pairs, numbered, strict=True):
+            # The prompt's last token begins both answers, the chosen one first.
+            flat[np.flatnonzero(flat == own.prompt[-1])[1:]] += len(pair.chosen)
+        ends = np.cumsum([array.size for array in arrays])[:-1]
+        parts = np.split(flat - 1, ends)
+        return [part.reshape(array.shape) for part, array in zip(parts, arrays, strict=True)]
 
     def seams(self, model: Any) -> AbstractContextManager[None]:
         """Return the context in which gradients of `score` must be taken."""
@@ -96,9 +150,42 @@ class Scoring:
             return len(pairs) * (prompt + 2 * answer)
         return 2 * len(pairs) * max(pair.longest for pair in pairs)
 
-    def score(self, model: Any, arrays: Arrays) -> PairScores:
-        """Score the pairs of a micro-batch in the order of its indices."""
-        return _WAYS[self.name][1](model, arrays, self.nll_scope)
+    def score(self, model: Any, arrays: Sequence[mx.array]) -> PairScores:
+        """Score the pairs of a micro-batch in the order of its indices.
+
+        With a cut the last arrays are the states above it, one for each pass through the body.
+        """
+        score = _WAYS[self.name][1]
+        if not self.cut:
+            return score(model, tuple(arrays), self)
+        passes = INPUTS[self.name]
+        with stored_below(model, self.cut, arrays[-passes:]):
+            return score(model, tuple(arrays[:-passes]), self)
+
+    def run_body(self, model: Any, arrays: Sequence[mx.array]) -> list[mx.array]:
+        """Return the hidden states of each pass through the body, [B, T, hidden]."""
+        return _BODIES[self.name](model, tuple(arrays))
+
+
+INPUTS = {"packed": 1, "shared": 2, "plain": 1}
+"""Arrays of inputs, which come first, and so passes through the body; ways that can be cut."""
+
+
+def input_tokens(pair: TokenPair) -> int:
+    """Return the tokens of a pair that a model must see: the prompt once, no response's last."""
+    return len(pair.prompt) - 1 + len(pair.chosen) + len(pair.rejected)
+
+
+def _numbered(pair: TokenPair, start: int) -> TokenPair:
+    """Return the pair with the numbers of its states instead of tokens; a response's last token,
+    which is predicted and never an input, has none."""
+    chosen = start + len(pair.prompt)
+    rejected = chosen + len(pair.chosen)
+    return TokenPair(
+        list(range(start, chosen)),
+        [*range(chosen, rejected - 1), 0],
+        [*range(rejected, rejected + len(pair.rejected) - 1), 0],
+    )
 
 
 def nll_tokens(pair: TokenPair, nll_scope: str) -> int:
@@ -140,11 +227,22 @@ def shift_batch(batch: Batch, nll_scope: str) -> Shifted:
     )
 
 
-def _plain_arrays(pairs: Sequence[TokenPair], nll_scope: str) -> Sequence[np.ndarray]:
-    return shift_batch(build_batch(pairs, range(len(pairs)), pad_id=0), nll_scope)
+def _plain_arrays(
+    pairs: Sequence[TokenPair], nll_scope: str, frame: Frame | None = None
+) -> Sequence[np.ndarray]:
+    width, filling = 0, 0
+    if frame is not None:
+        width, filling = frame.longest + 1, len(frame.slots) - len(pairs)
+    pairs = [*pairs, *[TokenPair([], [], [])] * filling]
+    batch = build_batch(pairs, range(len(pairs)), pad_id=0, at_least=width)
+    return shift_batch(batch, nll_scope)
 
 
-def _score_plain(model: Any, arrays: Arrays, _: str) -> PairScores:
+def _plain_body(model: Any, arrays: Arrays) -> list[mx.array]:
+    return [run_body(model, Shifted(*arrays).inputs)]
+
+
+def _score_plain(model: Any, arrays: Arrays, _: Scoring) -> PairScores:
     """Padding is on the right and attention is causal, so no real token ever sees it."""
     shifted = Shifted(*arrays)
     return score_logits(model(shifted.inputs), shifted)
@@ -166,8 +264,10 @@ def score_logits(logits: mx.array, shifted: Shifted) -> PairScores:
 # Packed rows
 
 
-def _packed_arrays(pairs: Sequence[TokenPair], nll_scope: str) -> list[np.ndarray]:
-    packed = pack(pairs, score_prompts=nll_scope == "full")
+def _packed_arrays(
+    pairs: Sequence[TokenPair], nll_scope: str, frame: Frame | None = None
+) -> list[np.ndarray]:
+    packed = pack(pairs, score_prompts=nll_scope == "full", frame=frame)
     *rest, groups, order = packed
     return [*rest, order, *(array for group in groups for array in group)]
 
@@ -182,15 +282,20 @@ def _unflatten(arrays: Arrays) -> Packed:
     return Packed(*rest, groups, order)  # type: ignore[arg-type]
 
 
-def _score_packed(model: Any, arrays: Arrays, nll_scope: str) -> PairScores:
+def _packed_body(model: Any, arrays: Arrays) -> list[mx.array]:
     packed: Any = _unflatten(arrays)
     with packed_attention(model):
         cache = [PackedCache(packed.positions, build_attend(packed))] * len(model.layers)
-        hidden = run_body(model, packed.ids[None], cache)[0]
-    if nll_scope != "full":
+        return [run_body(model, packed.ids[None], cache)]
+
+
+def _score_packed(model: Any, arrays: Arrays, scoring: Scoring) -> PairScores:
+    packed: Any = _unflatten(arrays)
+    hidden = _packed_body(model, arrays)[0][0]
+    if scoring.nll_scope != "full":
         hidden = hidden[packed.scored]
-    logps = head_logps(model, hidden, packed.targets)
-    scores = [_score_group(logps, group, nll_scope) for group in packed.groups]
+    logps = head_logps(model, hidden, packed.targets, scoring.chunk)
+    scores = [_score_group(logps, group, scoring.nll_scope) for group in packed.groups]
     joined = (mx.concatenate(list(part)) for part in zip(*scores, strict=True))
     return PairScores(*(part[packed.order] for part in joined))
 
@@ -198,7 +303,7 @@ def _score_packed(model: Any, arrays: Arrays, nll_scope: str) -> PairScores:
 def _score_group(logps: mx.array, group: Any, nll_scope: str) -> PairScores:
     pairs = group.prompt_lengths.shape[0]
     sums = _sum_rows(logps, group.answer_scores, group.answer_lengths)
-    means = sums / group.answer_lengths
+    means = sums / mx.maximum(group.answer_lengths, 1)  # a filling pair has no answer
     nll, count = -sums[:pairs], group.answer_lengths[:pairs]
     if nll_scope == "full" and group.prompt_scores.size:
         nll = nll - _sum_rows(logps, group.prompt_scores, group.prompt_lengths)
@@ -244,23 +349,26 @@ def _score_arrays(
     ]  # fmt: skip
 
 
-def _score_rows(model: Any, hidden: mx.array, arrays: Arrays, nll_scope: str) -> PairScores:
+def _score_rows(model: Any, hidden: mx.array, arrays: Arrays, scoring: Scoring) -> PairScores:
     """Score hidden states [rows, hidden] by the arrays of `_score_arrays`."""
     scored, targets, *group = arrays
-    logps = head_logps(model, hidden[scored], targets)
-    return _score_group(logps, Group(*group), nll_scope)
+    logps = head_logps(model, hidden[scored], targets, scoring.chunk)
+    return _score_group(logps, Group(*group), scoring.nll_scope)
 
 
-def _score_shared(model: Any, arrays: Arrays, nll_scope: str) -> PairScores:
-    prompts, answers, *rest = arrays
+def _shared_body(model: Any, arrays: Arrays) -> list[mx.array]:
+    prompts, answers, _, _, lengths, *_ = arrays
     grouped = has_grouped_queries(model)
-    cache = [SharedCache(rest[2], grouped) for _ in model.layers]
+    cache = [SharedCache(lengths, prompts.shape[1], grouped) for _ in model.layers]
     before = run_body(model, prompts, cache)
     for layer_cache in cache:
         layer_cache.begin_answers()
-    after = run_body(model, answers, cache)
-    flat = [part.reshape(-1, part.shape[-1]) for part in (before, after)]
-    return _score_rows(model, mx.concatenate(flat), tuple(rest), nll_scope)
+    return [before, run_body(model, answers, cache)]
+
+
+def _score_shared(model: Any, arrays: Arrays, scoring: Scoring) -> PairScores:
+    flat = [part.reshape(-1, part.shape[-1]) for part in _shared_body(model, arrays)]
+    return _score_rows(model, mx.concatenate(flat), arrays[2:], scoring)
 
 
 # One pair at a time, through the model's own caches
@@ -281,7 +389,7 @@ def _fork_arrays(pairs: Sequence[TokenPair], nll_scope: str) -> list[np.ndarray]
     return [*_score_arrays(pairs, nll_scope, width, width), *inputs]
 
 
-def _score_fork(model: Any, arrays: Arrays, nll_scope: str) -> PairScores:
+def _score_fork(model: Any, arrays: Arrays, scoring: Scoring) -> PairScores:
     from mlx_lm.models.cache import make_prompt_cache
 
     scores, inputs = arrays[:6], arrays[6:]
@@ -297,7 +405,7 @@ def _score_fork(model: Any, arrays: Arrays, nll_scope: str) -> PairScores:
         if not prompt.size:
             prompts.append(mx.zeros_like(chosen[-1]))
     rows = mx.concatenate([*prompts, *chosen, *rejected])
-    return _score_rows(model, rows, scores, nll_scope)
+    return _score_rows(model, rows, scores, scoring)
 
 
 def _widened(rows: mx.array, width: int) -> mx.array:
@@ -311,3 +419,4 @@ _WAYS: dict[str, _Way] = {
     "fork": (_fork_arrays, _score_fork),
     "plain": (_plain_arrays, _score_plain),
 }
+_BODIES = {"packed": _packed_body, "shared": _shared_body, "plain": _plain_body}

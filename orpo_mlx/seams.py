@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -60,11 +60,15 @@ class SharedCache:
 
     Args:
         prompt_lengths: [B] real tokens of each prompt in the first pass.
+        prompt_width: tokens of a prompt with its padding.
         is_grouped: whether attention written by the model itself keeps an axis for query groups.
     """
 
-    def __init__(self, prompt_lengths: mx.array, is_grouped: bool = False) -> None:
+    def __init__(
+        self, prompt_lengths: mx.array, prompt_width: int, is_grouped: bool = False
+    ) -> None:
         self._lengths = prompt_lengths
+        self._width = prompt_width
         self._is_grouped = is_grouped
         self._kept: tuple[mx.array, mx.array] | None = None
         self.offset: Any = 0
@@ -92,8 +96,7 @@ class SharedCache:
             if window_size is None and not return_array:
                 return "causal"
             return window_mask(N, window_size)
-        kept = self._kept[0].shape[2] if self._kept else 0
-        mask = answer_mask(self._lengths, kept, N, window_size)
+        mask = answer_mask(self._lengths, self._width, N, window_size)
         return mask[:, None] if return_array and self._is_grouped else mask
 
 
@@ -257,6 +260,55 @@ def run_body(model: Any, inputs: mx.array, cache: Any = None) -> mx.array:
     (hidden,) = caught
     if not isinstance(hidden, mx.array):
         raise TypeError(f"the body returns a {type(hidden).__name__}")
+    return hidden
+
+
+@contextmanager
+def stored_below(model: Any, cut: int, states: Sequence[mx.array]) -> Iterator[None]:
+    """Answer for the first `cut` blocks inside: each pass through the body takes the next states.
+
+    The blocks stay in place, because models pick masks and caches by their number; they hand on
+    what they get, and the last of them hands out the states.
+
+    Args:
+        model: an mlx-lm model.
+        cut: how many blocks from the bottom are answered for; 0 = none.
+        states: what the last of them would return, [B, T, hidden], one for each pass.
+    """
+    upcoming = iter(states)
+    with ExitStack() as seams:
+        for block in model.layers[: max(0, cut - 1)]:
+            seams.enter_context(_called_by(block, _hand_on))
+        if cut:
+            last = model.layers[cut - 1]
+            seams.enter_context(_called_by(last, lambda *_, **__: next(upcoming)))
+        yield
+
+
+@contextmanager
+def caught_below(model: Any, cut: int) -> Iterator[list[mx.array]]:
+    """Collect what the first `cut` blocks return inside; the blocks above do nothing.
+
+    Raises:
+        TypeError: a block returns more than its hidden states.
+    """
+    caught: list[mx.array] = []
+
+    def catch(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        found = call(*args, **kwargs)
+        if not isinstance(found, mx.array):
+            raise TypeError(f"a block returns a {type(found).__name__}")
+        caught.append(found)
+        return found
+
+    with ExitStack() as seams:
+        seams.enter_context(_called_by(model.layers[cut - 1], catch))
+        for block in model.layers[cut:]:
+            seams.enter_context(_called_by(block, _hand_on))
+        yield caught
+
+
+def _hand_on(_: Callable[..., Any], hidden: mx.array, *__: Any, **___: Any) -> mx.array:
     return hidden
 
 

@@ -5,10 +5,19 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from orpo_mlx.config import GROUPS, Setting, TrainConfig, build_config, iter_settings
+from orpo_mlx.config import (
+    GROUPS,
+    WERE_SWITCHES,
+    Setting,
+    TrainConfig,
+    build_config,
+    iter_settings,
+)
+from orpo_mlx.data.mixture import parse_mixture, write_mixture
 from orpo_mlx.errors import ConfigError, reason_of
 from orpo_mlx.suggestions import nearest_name
 
@@ -82,9 +91,12 @@ def _locate(message: str, text: str) -> tuple[str, int, int]:
 def _key_problems(values: Mapping[str, Any]) -> Any:
     settings = {setting.name: setting for setting in iter_settings()}
     for key, value in values.items():
-        if key in settings:
+        if key in settings and settings[key].kind == "map" and isinstance(value, dict):
+            yield from _map_problems(key, value)
+        elif key in settings:
             # pydantic would take true for 1.
-            if isinstance(value, bool) and settings[key].kind != "bool":
+            is_refused = settings[key].kind != "bool" and key not in WERE_SWITCHES
+            if isinstance(value, bool) and is_refused:
                 yield f"{key}: found {str(value).lower()}, needs {settings[key].allowed}"
         elif isinstance(value, dict):
             inner = ", ".join(list(value)[:3]) or "nothing"
@@ -93,6 +105,12 @@ def _key_problems(values: Mapping[str, Any]) -> Any:
             near = nearest_name(key.replace("-", "_"), list(settings))
             hint = f"; did you mean {near}?" if near else ""
             yield f"unknown setting {key}{hint}"
+
+
+def _map_problems(key: str, table: dict[str, Any]) -> Any:
+    for name, path in table.items():
+        if not isinstance(path, str):
+            yield f'[{key}] {name}: needs a column in quotes ("...")'
 
 
 def write_settings(config: TrainConfig, origins: Mapping[str, str] | None = None) -> str:
@@ -142,6 +160,10 @@ def _toml_value(name: str, value: Any) -> str:
         return repr(value)
     if isinstance(value, list):
         return "[" + ", ".join(_toml_value(name, item) for item in value) + "]"
+    if isinstance(value, dict):
+        # Between lines of names and values only a table on one line leaves what follows alone.
+        inner = (f"{_toml_value(name, key)} = {_toml_value(name, v)}" for key, v in value.items())
+        return "{ " + ", ".join(inner) + " }"
     if any("\ud800" <= character <= "\udfff" for character in value):
         raise ConfigError(
             f"--{name.replace('_', '-')}: {value!r} is not valid Unicode",
@@ -159,9 +181,24 @@ def with_absolute_paths(config: TrainConfig) -> TrainConfig:
     changes = {}
     for name in PATH_SETTINGS:
         value = getattr(config, name)
-        if value and "\0" not in value and (path := _existing(name, value)):
-            changes[name] = str(path.absolute())
+        if value and "\0" not in value:
+            changes[name] = _absolute(name, value)
+    if config.trunk_cache_dir:  # need not exist yet
+        changes["trunk_cache_dir"] = str(expanded(config.trunk_cache_dir).absolute())
     return config.model_copy(update=changes)
+
+
+def _absolute(name: str, value: str) -> str:
+    if path := _existing(name, value):
+        return str(path.absolute())
+    if name not in ("data", "valid_data"):
+        return value
+    parts = [(part, _existing(name, part.name)) for part in parse_mixture(value)]
+    if not any(path for _, path in parts):
+        return value
+    return write_mixture(
+        [replace(part, name=str(path.absolute())) if path else part for part, path in parts]
+    )
 
 
 def expanded(text: str) -> Path:

@@ -24,6 +24,15 @@ from orpo_mlx.scoring import MicroBatch, Scoring
 Parameters = dict[str, Any]
 
 
+Feed = Callable[[MicroBatch], Sequence[mx.array]]
+"""From a batch to the arrays that are computed with."""
+
+
+def own_arrays(batch: MicroBatch) -> Sequence[mx.array]:
+    """Return the arrays of a batch, without anything kept from before."""
+    return batch.placed().arrays
+
+
 class StepResult(NamedTuple):
     """What a step leaves behind; evaluated."""
 
@@ -48,6 +57,10 @@ class TrainStep:
         scoring: how pairs become log-probs.
         max_grad_norm: clip the global norm to this; 0 = off.
         compiled: compile forward, backward and update once per batch shape.
+        feed: gives the arrays of a batch; a trunk cache's, if scoring has a cut.
+
+    Attributes:
+        shapes: the shapes of all batches so far; a compiled step was compiled once for each.
     """
 
     def __init__(
@@ -58,11 +71,14 @@ class TrainStep:
         scoring: Scoring,
         max_grad_norm: float = 0.0,
         compiled: bool = True,
+        feed: Feed = own_arrays,
     ) -> None:
         self.model = model
         self.optimizer = optimizer
         self.objective = objective
         self.scoring = scoring
+        self.feed = feed
+        self.shapes: set[tuple[tuple[int, ...], ...]] = set()
         self._max_norm = max_grad_norm or float("inf")
         optimizer.init(model.trainable_parameters())
         gradient, update = mx.value_and_grad(self._share_of_loss), self._update
@@ -102,8 +118,10 @@ class TrainStep:
         totals = step_totals(batches)
         grads, metrics = {}, mx.zeros(len(METRICS))
         for batch, micro_key in zip(batches, mx.random.split(key, len(batches)), strict=True):
+            arrays = self.feed(batch)
+            self.shapes.add(tuple(array.shape for array in arrays))
             with self.scoring.seams(self.model):
-                (_, part), grad = self._gradient(params, *batch.arrays, *totals, micro_key)
+                (_, part), grad = self._gradient(params, *arrays, *totals, micro_key)
             grads = tree_map(mx.add, grads, grad) if grads else grad
             metrics = metrics + part
             # Starts the work and bounds the graph; the step still waits only once, in mx.eval.
@@ -126,13 +144,14 @@ class TrainStep:
         return self.optimizer.apply_gradients(grads, params), norm
 
 
-def wants_compile(config: TrainConfig, scoring: Scoring) -> bool:
-    """Tell whether to compile: as set, or by the device.
+HAS_FRAMES = ("packed", "plain")
+"""Ways of scoring whose batches can be filled up to a few shapes; each shape is compiled anew."""
 
-    A packed row has a shape of its own nearly every time, and each shape is compiled anew.
-    """
+
+def wants_compile(config: TrainConfig, scoring: Scoring) -> bool:
+    """Tell whether to compile: as set, or by the device."""
     if config.compile == "auto":
-        return scoring.name == "plain" and mx.default_device().type == mx.DeviceType.gpu
+        return scoring.name in HAS_FRAMES and mx.default_device().type == mx.DeviceType.gpu
     return config.compile == "on"
 
 
@@ -149,8 +168,17 @@ def evaluate(
     objective: Objective,
     scoring: Scoring,
     between: Callable[[], None] | None = None,
+    feed: Feed = own_arrays,
 ) -> np.ndarray:
     """Return the metrics over all batches together, dropout off.
+
+    Args:
+        model: with an adapter attached.
+        batches: laid out by `scoring`.
+        objective: gives the metrics.
+        scoring: how pairs become log-probs.
+        between: called after each batch.
+        feed: gives the arrays of a batch.
 
     Returns:
         [8] float64 in the order of `losses.METRICS`: NLL over all their tokens, the rest over all
@@ -160,7 +188,7 @@ def evaluate(
     metrics = np.zeros(len(METRICS))
     with evaluating(model):
         for batch in batches:
-            scores = scoring.score(model, batch.arrays)
+            scores = scoring.score(model, feed(batch))
             _, part = orpo_loss(scores, totals, objective)
             metrics += np.array(part, dtype=np.float64)
             if between is not None:
@@ -178,10 +206,11 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         model.train()
 
 
-def checkpoint_layers(layers: Sequence[nn.Module]) -> None:
-    """Recompute each layer's activations in the backward pass instead of keeping them.
+def checkpoint_layers(layers: Sequence[nn.Module], every: int = 1) -> None:
+    """Recompute layers' activations in the backward pass instead of keeping them.
 
-    Layers below the first adapted one have no backward pass and are left as they are.
+    Layers below the first adapted one have no backward pass and are left as they are; of the others
+    the first of every `every` is recomputed.
 
     Works on these layers alone: a patched class would reach every model in the process. The
     adapter's parameters are arguments of the recomputed function, so they keep their gradient.
@@ -189,12 +218,25 @@ def checkpoint_layers(layers: Sequence[nn.Module]) -> None:
     wrapped: dict[type, type] = {}
     is_frozen = [not tree_flatten(layer.trainable_parameters()) for layer in layers]
     first = is_frozen.index(False) if False in is_frozen else len(is_frozen)
-    for layer in layers[first:]:
+    for layer in layers[first::every]:
         cls = type(layer)
         if cls not in wrapped:
             call = _checkpointed(cls.__call__)
             wrapped[cls] = type(cls.__name__, (cls,), {"__call__": call})
         layer.__class__ = wrapped[cls]
+
+
+@contextmanager
+def recomputing(layers: Sequence[nn.Module], every: int = 1) -> Iterator[None]:
+    """Checkpoint layers inside, and put them back as they were afterwards; 0 = none."""
+    classes = [type(layer) for layer in layers]
+    if every:
+        checkpoint_layers(layers, every)
+    try:
+        yield
+    finally:
+        for layer, cls in zip(layers, classes, strict=True):
+            layer.__class__ = cls
 
 
 def _checkpointed(forward: Callable[..., Any]) -> Callable[..., Any]:

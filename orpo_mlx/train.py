@@ -25,6 +25,7 @@ from orpo_mlx.command_line import parse_train, run_command
 from orpo_mlx.config import TrainConfig, require_consistent
 from orpo_mlx.errors import OrpoError, RunError, TrainingError
 from orpo_mlx.faults import explain
+from orpo_mlx.prefetch import Prefetch
 from orpo_mlx.report import Report, build_report
 from orpo_mlx.runs import events
 from orpo_mlx.runs.control import Inbox, SignalFlags
@@ -33,6 +34,7 @@ from orpo_mlx.runs.directory import (
     RunDirectory,
     check_place,
     create_run,
+    run_place,
     sweep,
 )
 
@@ -100,6 +102,7 @@ def train(config: TrainConfig, *, report: Report | None = None) -> TrainResult:
     require_consistent(config)
     check_place(config)
     prepared = prepare(config, report.progress if report else None)
+    _require_room(prepared, run_place(config))
     directory = create_run(config)
     with directory.lock():
         return _run(directory, prepared, report, Inbox(directory.control_folder))
@@ -121,7 +124,7 @@ def resume(
         RunError: it is finished, or another process trains it.
         CheckpointError: nothing to resume, or the run would not be the same.
     """
-    from orpo_mlx.checkpoint import find_newest, require_same
+    from orpo_mlx.checkpoint import find_newest, require_same, settings_before
     from orpo_mlx.preparation import prepare, settings_identity
 
     with directory.lock():
@@ -133,10 +136,27 @@ def resume(
                 f"To train further start a new run with --init-adapter {directory.adapter_folder}.",
             )
         found = find_newest(directory.checkpoints_folder)
-        config = directory.read_config().model_copy(update=overrides or {})
+        own = settings_before(found.manifest)
+        config = directory.read_config().model_copy(update={**own, **(overrides or {})})
         require_same(settings_identity(config), found.manifest)
-        prepared = prepare(config, report.progress if report else None, found)
+        # A dataset's branch may have moved on; the run goes on with the commit it began with.
+        pinned = found.manifest.get("content", {}).get("data_revision")
+        pinned = None if "data_revision" in (overrides or {}) else pinned
+        prepared = prepare(config, report.progress if report else None, found, pinned)
+        _require_room(prepared, directory.path)
         return _run(directory, prepared, report, inbox, found)
+
+
+def _require_room(prepared: Prepared, folder: Path) -> None:
+    """Refuse a run whose checkpoints the disk cannot hold, and note if it can barely."""
+    from orpo_mlx.adapter import count_parameters
+    from orpo_mlx.disk_space import require_room
+
+    trainable, _ = count_parameters(prepared.model)
+    found = [path for path in folder.glob("checkpoints/*/*") if path.is_file()]
+    present = sum(path.stat().st_size for path in found)
+    note = require_room(folder, prepared.config, trainable, prepared.total_steps, present)
+    prepared.data.notes.extend([note] if note else [])
 
 
 def _run(
@@ -147,13 +167,20 @@ def _run(
     found: FoundCheckpoint | None = None,
 ) -> TrainResult:
     from orpo_mlx import checkpoint
+    from orpo_mlx.device_memory import choose_limits, limited_memory
     from orpo_mlx.training_run import Aborted
 
     sweep(directory)
     checkpoint.sweep(directory.checkpoints_folder)
     checkpoint.sweep(directory.path)
-    with _event_sink(directory, report) as emit, SignalFlags() as signals:
+    limits = choose_limits(prepared.plan.estimate, prepared.available_bytes)
+    with (
+        _event_sink(directory, report) as emit,
+        SignalFlags() as signals,
+        limited_memory(limits),
+    ):
         run = _build_run(directory, prepared, emit, inbox, signals)
+        run.limits = limits
         try:
             try:
                 _take_up(run, found, report) if found else _start(run)
@@ -163,6 +190,8 @@ def _run(
             return _finish(run, reason)
         except BaseException as error:
             raise _fail(run, error) from error
+        finally:
+            run.batches.close()
 
 
 def _build_run(
@@ -172,19 +201,24 @@ def _build_run(
     inbox: Inbox,
     signals: SignalFlags,
 ) -> TrainingRun:
+    from orpo_mlx import checkpoint
     from orpo_mlx.optim import build_optimizer
-    from orpo_mlx.preparation import objective, valid_batches
-    from orpo_mlx.step import TrainStep, wants_compile
+    from orpo_mlx.preparation import objective, step_batches, valid_batches
+    from orpo_mlx.step import TrainStep, own_arrays
+    from orpo_mlx.step_plan import build_trunk
     from orpo_mlx.training_run import TrainingRun
 
-    config = prepared.config
+    config, speed = prepared.config, prepared.speed
+    content = f"{prepared.fingerprint} {checkpoint.versions()}"
+    trunk = build_trunk(config, speed, prepared.model, content, directory.trunk_folder)
     step = TrainStep(
         prepared.model,
         build_optimizer(config),
         objective(config),
-        prepared.scoring,
+        speed.train,
         max_grad_norm=config.max_grad_norm,
-        compiled=wants_compile(config, prepared.scoring),
+        compiled=speed.compiled,
+        feed=trunk.feed if trunk and speed.train.cut else own_arrays,
     )
     return TrainingRun(
         directory=directory,
@@ -195,6 +229,8 @@ def _build_run(
         signals=signals,
         heartbeat=Heartbeat(directory, prepared.total_steps),
         valid=valid_batches(prepared),
+        batches=Prefetch(lambda number: step_batches(prepared, number), prepared.total_steps),
+        trunk=trunk,
     )
 
 
@@ -270,12 +306,21 @@ def _announce(run: TrainingRun, resumed_from: int) -> None:
             config=run.config.model_dump(),
             versions=versions(),
             scoring=prepared.scoring.name,
+            is_compiled=prepared.speed.compiled,
+            trunk_blocks=prepared.speed.cut,
             resumed_from_step=resumed_from,
             run_path=str(run.directory.path),
-            estimated_peak_bytes=prepared.estimated_peak_bytes,
+            estimated_peak_bytes=prepared.plan.estimate.total,
+            available_bytes=prepared.available_bytes,
+            grad_checkpoint_every=prepared.plan.savings.recompute_every,
+            head_chunk=prepared.scoring.chunk,
+            cache_limit_bytes=run.limits.cache,
+            memory_limit_bytes=run.limits.active,
         )
     )
     run.emit(_data_event(prepared))
+    for fact in data.facts:
+        run.emit(events.NoteLogged("info", fact))
     for note in _notes(prepared):
         run.emit(events.NoteLogged("warning", note))
 
@@ -286,6 +331,7 @@ def _notes(prepared: Prepared) -> list[str]:
 
     notes = [prepared.folder.note] if prepared.folder.note else []
     notes += prepared.data.notes
+    notes += prepared.speed.notes
     if prepared.scoring.why:
         notes.append(f"pairs are scored the {prepared.scoring.name} way ({prepared.scoring.why})")
     warm, total = warmup_steps(prepared.config, prepared.total_steps), prepared.total_steps
@@ -318,7 +364,6 @@ def _data_event(prepared: Prepared) -> events.DataPrepared:
 def _loop(run: TrainingRun) -> str:
     """Train until the end or a request to stop; returns why it ended."""
     from orpo_mlx.optim import learning_rate_at
-    from orpo_mlx.preparation import step_batches
     from orpo_mlx.step import step_key
 
     config, progress, total = run.config, run.progress, run.prepared.total_steps
@@ -332,7 +377,7 @@ def _loop(run: TrainingRun) -> str:
 
         # --- single training step
         started = time.perf_counter()
-        batches = step_batches(run.prepared, step)
+        batches = run.batches.get(step)
         result = run.step(batches, step_key(config.seed, step), rate)
         seconds = time.perf_counter() - started
         # ---
@@ -404,11 +449,17 @@ def _obey(run: TrainingRun) -> str | None:
 
 def _finish(run: TrainingRun, reason: str) -> TrainResult:
     """Save what must be saved and say how it ended; an abort leaves the last checkpoint."""
+    import mlx.core as mx
+
     progress, adapter_path = run.progress, None
     if reason != "aborted":
         run.heartbeat.beat("stopping", progress.step)
         run.save()
         adapter_path = run.write_result()
+    done = reason in ("completed", "early_stop")
+    trunk = run.trunk_counts()
+    if done:
+        run.drop_trunk()
     run.emit(
         events.RunFinished(
             reason=reason,
@@ -416,9 +467,12 @@ def _finish(run: TrainingRun, reason: str) -> TrainResult:
             seconds=progress.seconds,
             adapter_path=str(adapter_path) if adapter_path else None,
             best_step=progress.best_step,
+            batch_shapes=len(run.step.shapes),
+            **trunk,
+            peak_memory_bytes=mx.get_peak_memory(),
+            peak_process_bytes=run.look_at_process(),
         )
     )
-    done = reason in ("completed", "early_stop")
     run.heartbeat.beat("completed" if done else "stopped", progress.step)
     return TrainResult(
         run.directory.path, adapter_path, reason, progress.step, run.before, run.after
@@ -472,7 +526,10 @@ def dry_run(config: TrainConfig, report: Report) -> int:
     from orpo_mlx.preparation import prepare
 
     prepared = prepare(config, report.progress)
+    _require_room(prepared, run_place(config))
     report.handle(_data_event(prepared))
+    for fact in prepared.data.facts:
+        report.handle(events.NoteLogged("info", fact))
     for note in _notes(prepared):
         report.handle(events.NoteLogged("warning", note))
     steps = "1 step" if prepared.total_steps == 1 else f"{prepared.total_steps} steps"

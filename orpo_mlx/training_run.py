@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,15 +23,18 @@ from orpo_mlx.checkpoint import (
     save_checkpoint,
 )
 from orpo_mlx.config import TrainConfig
+from orpo_mlx.device_memory import MemoryLimits, process_bytes
 from orpo_mlx.errors import TrainingError
 from orpo_mlx.losses import METRICS
+from orpo_mlx.prefetch import Prefetch
 from orpo_mlx.preparation import Prepared
 from orpo_mlx.runs import events
 from orpo_mlx.runs.control import Inbox, SignalFlags
 from orpo_mlx.runs.directory import Heartbeat, RunDirectory
 from orpo_mlx.sampling import answer
 from orpo_mlx.scoring import MicroBatch
-from orpo_mlx.step import StepResult, TrainStep, evaluate
+from orpo_mlx.step import StepResult, TrainStep, evaluate, own_arrays
+from orpo_mlx.trunk_cache import TrunkCache
 
 
 class Aborted(Exception):
@@ -46,6 +50,8 @@ class TrainingRun:
 
     Attributes:
         emit: writes an event; the run tells the world nothing by other ways.
+        batches: those of each step, the next one made while a step is computed.
+        trunk: what the blocks below the adapter made, None if it is not kept.
         before, after: the first and the last evaluation.
     """
 
@@ -57,12 +63,16 @@ class TrainingRun:
     signals: SignalFlags
     heartbeat: Heartbeat
     valid: list[MicroBatch]
+    batches: Prefetch[list[MicroBatch]]
+    trunk: TrunkCache | None = None
     progress: Progress = field(default_factory=Progress)
     before: events.EvalCompleted | None = None
     after: events.EvalCompleted | None = None
     last_checkpoint: Path | None = None
     timed: list[tuple[int, int, float]] = field(default_factory=list)
     """(pairs, tokens, seconds) of the steps this process took since the last report."""
+    limits: MemoryLimits = field(default_factory=MemoryLimits)
+    peak_process_bytes: int = 0
 
     @property
     def config(self) -> TrainConfig:
@@ -84,6 +94,7 @@ class TrainingRun:
         """Emit the means over the steps since the last report."""
         progress = self.progress
         means = np.mean(progress.unreported, axis=0)
+        self.look_at_process()
         pairs, tokens, seconds = (sum(column) for column in zip(*self.timed, strict=True))
         self.emit(
             events.StepCompleted(
@@ -99,10 +110,45 @@ class TrainingRun:
                 step_seconds=seconds / len(self.timed),
                 active_memory_bytes=mx.get_active_memory(),
                 peak_memory_bytes=mx.get_peak_memory(),
+                process_bytes=process_bytes(),
+                batch_shapes=len(self.step.shapes),
+                **self.trunk_counts(),
             )
         )
+        self.tell_trunk_problems()
         progress.unreported.clear()
         self.timed.clear()
+
+    def look_at_process(self) -> int:
+        """Return the most memory the process was seen to hold so far, in bytes."""
+        self.peak_process_bytes = max(self.peak_process_bytes, process_bytes())
+        return self.peak_process_bytes
+
+    def trunk_counts(self) -> dict[str, int]:
+        """Return what the trunk cache did in this process, for an event."""
+        if self.trunk is None:
+            return {}
+        trunk = self.trunk
+        return {
+            "trunk_hits": trunk.hits, "trunk_misses": trunk.misses,
+            "trunk_bytes": trunk.store.bytes,
+        }  # fmt: skip
+
+    def tell_trunk_problems(self) -> None:
+        """Say once what went wrong with the trunk cache, or that it is full."""
+        problems = self.trunk.take_problems() if self.trunk else []
+        for problem in problems:
+            self.emit(events.NoteLogged("warning", problem))
+
+    def drop_trunk(self) -> None:
+        """Delete what the trunk cache left in the run's folder; a folder of the user's stays."""
+        folder = self.directory.trunk_folder
+        try:
+            if folder.is_dir():
+                shutil.rmtree(folder)
+        except OSError as error:
+            text = f"the trunk cache in {folder} was not deleted: {error}"
+            self.emit(events.NoteLogged("warning", text))
 
     def breathe(self) -> None:
         """Show life and look for an abort in the middle of something long.
@@ -121,8 +167,10 @@ class TrainingRun:
         progress, metric = self.progress, self.config.best_metric
         started = time.perf_counter()
         measured = evaluate(
-            self.prepared.model, self.valid, self.step.objective, self.step.scoring, self.breathe
-        )
+            self.prepared.model, self.valid, self.step.objective, self.prepared.speed.valid,
+            self.breathe,
+            self.trunk.feed if self.trunk and self.prepared.speed.valid.cut else own_arrays,
+        )  # fmt: skip
         values = dict(zip(METRICS, map(float, measured), strict=True))
         _require_finite(values, progress.step)
         score = -values[metric] if metric in _LOWER_IS_BETTER else values[metric]

@@ -15,6 +15,8 @@ from pathlib import Path
 from orpo_mlx.__main__ import COMMANDS
 from orpo_mlx.command_line import build_train_parser, default_text
 from orpo_mlx.config import GROUPS, Setting, iter_settings
+from orpo_mlx.export.command import build_parser as build_export_parser
+from orpo_mlx.export.formats import FORMATS
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -57,6 +59,28 @@ def commands_table() -> str:
     return _table(("Command", "What it does"), rows)
 
 
+def exports_table() -> str:
+    """Return the formats of `orpo-mlx export`."""
+    head = ("`--to`", "What is written", "Who reads it", "Size", "Loss of precision", "Verified in")
+    return _table(
+        head,
+        [
+            (f"`{f.name}`", f.what, f.who_reads_it, f.size, f.loss, f.verified or "its own checks")
+            for f in FORMATS
+        ],
+    )
+
+
+def export_options_table() -> str:
+    """Return the options of `orpo-mlx export`."""
+    rows = [
+        (f"`{f'{option} {action.metavar or str()}'.strip()}`", action.help or "")
+        for action in build_export_parser()._actions
+        for option in action.option_strings[-1:]
+    ]
+    return _table(("Option of export", "What it does"), rows)
+
+
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     return "\n".join(_lines(head, rows))
 
@@ -66,7 +90,13 @@ def _lines(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[s
         yield "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |"
 
 
-PARTS = {"settings": settings_table, "options": options_table, "commands": commands_table}
+PARTS = {
+    "settings": settings_table,
+    "options": options_table,
+    "commands": commands_table,
+    "exports": exports_table,
+    "export-options": export_options_table,
+}
 
 
 def regenerate(text: str) -> str:

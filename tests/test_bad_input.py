@@ -7,6 +7,7 @@ weights of the model read (what only the weights can show excepted). A few cases
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import shlex
@@ -202,7 +203,7 @@ def test_a_mistaken_option_is_named_with_what_is_allowed(
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        row(["--data", "other.jsonl"], ("--data: given twice", "other.jsonl", "cat "),
+        row(["--data", "other.jsonl"], ("--data: given twice", ",other.jsonl"),
             id="two data files"),
         row(["--model", ""], ("--model: needed to train",), id="empty model"),
         row(["--target-modules", ""], ("--target-modules: names no layer", "q_proj"),
@@ -438,6 +439,9 @@ CHAT = {
 }
 
 
+PAIRS = [{**PAIR, "prompt": f"What is {i}?"} for i in range(4)]
+
+
 def chat_with(content: object, role: str = "user") -> dict[str, object]:
     """Return a chat row whose prompt has this content or role."""
     return {**CHAT, "prompt": [{"role": role, "content": content}]}
@@ -457,7 +461,7 @@ def chat_with(content: object, role: str = "user") -> dict[str, object]:
         row(lines_of(PAIR, PAIR) + b'{"prompt": "caf\xe9"}\n',
             ("pairs.jsonl:3", "byte offset", "WINDOWS-1252"), id="row 18: not UTF-8"),
         row(lines_of({"q": "1", "a": "2", "b": "3"}),
-            ("Columns found: a, b, q", "Layouts accepted:", "Rename the columns", '"prompt"'),
+            ("Columns found: a, b, q", "Layouts accepted:", "--map prompt=", "chosen="),
             id="row 20: unknown columns"),
         row(lines_of(PAIR, {**PAIR, "rejected": CHAT["rejected"]}),
             ("pairs.jsonl:2", "chosen is text", "rejected is a list"), id="row 21: text and list"),
@@ -493,14 +497,87 @@ def test_bad_data_is_named_by_file_and_line(
     ("name", "says"),
     [
         row("nowhere.jsonl", ("nowhere.jsonl: no such file",), id="row 13: no file"),
-        row("org/pairs", ("org/pairs: no such file", "the Hub was not asked"), id="row 13: Hub"),
-        row(".", ("a folder without .jsonl or .json files",), id="row 13: a folder"),
+        row(
+            "org/pairs", ("org/pairs: not in the cache", "HF_HUB_OFFLINE is set"), id="row 13: Hub"
+        ),
+        row(".", ("a folder without data files", ".parquet"), id="row 13: a folder"),
+        row("a.jsonl:2,nowhere.jsonl:1", ("a.jsonl: no such file",), id="row 13: in a mixture"),
+        row("a.jsonl:x,b.jsonl", ("the weight is 'x'", "a number above 0"), id="bad weight"),
     ],
 )
 def test_data_that_is_not_there_is_named(
     refused: Callable[..., Answer], model_folder: Path, name: str, says: tuple[str, ...]
 ) -> None:
     refused("--model", model_folder, "--data", name, says=says)
+
+
+PARQUET = b"PAR1" + b"\x00" * 60
+HEADER = b"prompt,chosen,rejected\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        row("a.parquet", PARQUET, ("a.parquet: not a complete Parquet file", "its end is missing"),
+            id="row 28: truncated Parquet"),
+        row("a.parquet", lines_of(PAIR), ("a.parquet: not a complete Parquet file",),
+            id="row 28: a text file"),
+        row("a.csv", b"", ("a.csv: 0 rows",), id="row 14: empty CSV"),
+        row("a.csv", HEADER, ("a.csv: 0 rows", "only a header"), id="row 14: only a header"),
+        row("a.csv", HEADER + b"a,b,c\na,b\n", ("a.csv:row 2", "2 cells", "3 columns"),
+            id="row 15: a cell missing"),
+        row("a.csv", HEADER + b"a,caf\xe9,c\n", ("a.csv:2", "byte offset", "WINDOWS-1252"),
+            id="row 18: CSV not UTF-8"),
+        row("a.jsonl.gz", gzip.compress(lines_of(PAIR))[:-9], ("not a complete gzip file",),
+            id="row 28: truncated gzip"),
+        row("a.jsonl.gz", gzip.compress(lines_of(PAIR, 7)), ("a.jsonl.gz:2", "found a number"),
+            id="row 16: a number, packed"),
+        row("a.xlsx", b"PK\x03\x04", (".xlsx files are not read", "Convert it to JSONL"),
+            id="a spreadsheet"),
+    ],
+)  # fmt: skip
+def test_bad_files_of_other_kinds_are_named_too(
+    refused: Callable[..., Answer],
+    model_folder: Path,
+    tmp_path: Path,
+    name: str,
+    content: bytes,
+    says: tuple[str, ...],
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    refused("--model", model_folder, "--data", name, *SMALL, says=says)
+
+
+def test_row_29_without_pyarrow_the_command_that_installs_it_is_shown(
+    refused: Callable[..., Answer],
+    model_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "a.parquet").write_bytes(PARQUET + b"PAR1")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    says = ("a.parquet: CSV and Parquet are read with pyarrow", "pip install 'pyarrow")
+    refused("--model", model_folder, "--data", "a.parquet", says=says)
+
+
+def test_row_30_a_hub_dataset_without_a_train_split_lists_its_splits(
+    refused: Callable[..., Answer],
+    model_folder: Path,
+    hub_server: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", hub_server.url)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    files = {f"data/{name}-00000-of-00001.parquet": b"" for name in ("train_a", "train_b")}
+    hub_server.add_dataset("org/pairs", files)
+    says = ("org/pairs: several splits would do", "train_a, train_b", "--data-split train_a")
+    refused("--model", model_folder, "--data", "org/pairs", says=says)
+    files = {f"data/{name}-00000-of-00001.parquet": b"" for name in ("one", "two")}
+    hub_server.add_dataset("org/pairs", files)
+    says = ("org/pairs: there is no train split", "one, two", "--data-split one")
+    refused("--model", model_folder, "--data", "org/pairs", says=says)
 
 
 def test_data_is_looked_at_before_the_model(refused: Callable[..., Answer]) -> None:
@@ -522,10 +599,10 @@ def test_row_26_responses_too_long_show_a_length_that_would_do(
 @pytest.mark.parametrize(
     "content",
     [
-        row(b"\xef\xbb\xbf" + lines_of(*[PAIR] * 4), id="row 17: byte-order mark"),
-        row(json.dumps([PAIR] * 4).encode(), id="row 19: a JSON list"),
-        row(json.dumps([PAIR] * 4, indent=2).encode(), id="row 19: a JSON list in many lines"),
-        row(lines_of(chat_with([{"type": "text", "text": "Hello"}]), CHAT, CHAT),
+        row(b"\xef\xbb\xbf" + lines_of(*PAIRS), id="row 17: byte-order mark"),
+        row(json.dumps(PAIRS).encode(), id="row 19: a JSON list"),
+        row(json.dumps(PAIRS, indent=2).encode(), id="row 19: a JSON list in many lines"),
+        row(lines_of(chat_with([{"type": "text", "text": "Hello"}]), chat_with("Hi"), CHAT),
             id="row 24: parts of text"),
     ],
 )  # fmt: skip
@@ -690,8 +767,11 @@ def test_row_39_a_template_against_system_messages_is_quoted_and_they_are_folded
     )
     folder = make_model_folder(tmp_path / "strict", chat_template=template)
     system = {"role": "system", "content": "Be brief."}
-    chat = {**CHAT, "prompt": [system, {"role": "user", "content": "What is the sea?"}]}
-    (tmp_path / "chats.jsonl").write_bytes(lines_of(*[chat] * 4))
+    chats = [
+        {**CHAT, "prompt": [system, {"role": "user", "content": f"What is sea {i}?"}]}
+        for i in range(4)
+    ]
+    (tmp_path / "chats.jsonl").write_bytes(lines_of(*chats))
 
     answer = command("--model", folder, "--data", "chats.jsonl", *SMALL, "--steps", 1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import math
@@ -13,6 +14,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
@@ -100,7 +102,7 @@ def test_step_time_reaches_every_option_of_the_trainer():
     measured = read_json(run_benchmark("step_time.py", *TINY, *options, "--json"))
     settings = measured["conditions"]["settings"]
     assert measured["conditions"]["workload"]["bits"] == 4
-    assert settings["grad_checkpoint"] is True
+    assert settings["grad_checkpoint"] == "on"
     assert settings["grad_accumulation_steps"] == 2
     assert settings["rank"] == 2
     assert settings["target_modules"] == ["q_proj", "v_proj"]
@@ -204,3 +206,151 @@ def test_the_interval_covers_the_true_ratio_about_as_often_as_it_says(compare):
 def test_options_of_a_side_may_begin_with_dashes(compare, words, a, b, shared):
     args, rest = compare.parse(words)
     assert (args.a, args.b, rest) == (a, b, shared)
+
+
+# side by side
+
+
+@pytest.fixture(scope="module")
+def side_by_side() -> ModuleType:
+    """side_by_side.py as a module; it imports its neighbours by their bare names."""
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        return importlib.import_module("side_by_side")
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+
+
+@pytest.fixture
+def tiny(side_by_side, monkeypatch) -> None:
+    """A workload and a model that take a moment."""
+    workload = side_by_side.Workload(prompt_tokens=6, response_tokens=4)
+    monkeypatch.setitem(side_by_side.WORKLOADS, "hh", workload)
+    monkeypatch.setitem(side_by_side.SIZES, "S", {"hidden": 32, "layers": 1, "heads": 2})
+
+
+HAND_MADE = {
+    "hidden_size": 4,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "intermediate_size": 8,
+    "num_hidden_layers": 1,
+    "vocab_size": 10,
+}
+
+
+def test_the_work_of_a_step_is_what_a_count_by_hand_gives(side_by_side):
+    shapes = side_by_side.Shapes(tokens=3, scored=2, attention=5)
+    # q and o 16 each, k and v 8 each, the MLP 3 * 32: 144 weights; the adapter 2 * (4 + 4).
+    linear = 3 * (4 * 144 + 6 * 16)
+    attention, head = 12 * 4 * 5, 4 * 4 * 10 * 2
+    assert side_by_side.flop(shapes, HAND_MADE, ["q_proj"], 2) == linear + attention + head
+
+
+def test_needed_is_every_prompt_once_and_what_is_scored(side_by_side):
+    pair = side_by_side.TokenPair([5, 6, 7], [8, 1], [1])
+    # The prompt's two first tokens, then answers of two and one that begin with its last.
+    attention = (1 + 2) + (3 + 4) + 3
+    assert side_by_side.useful([pair], "response") == side_by_side.Shapes(5, 3, attention)
+    assert side_by_side.useful([pair], "full") == side_by_side.Shapes(5, 5, attention)
+
+
+def test_nobody_computes_less_than_is_needed_and_rows_in_full_compute_more_than_packed_ones(
+    side_by_side,
+):
+    case = side_by_side.Case("hh")
+    config = side_by_side.model_config(case.random())
+    work = {
+        name: side_by_side.count_work(case, side_by_side.SYSTEMS[name], config)
+        for name in ("orpo-mlx", "orpo-mlx plain", "mlx-lm-lora")
+    }
+    ours, plain, peer = work.values()
+    assert ours["useful_flop"] == plain["useful_flop"] == peer["useful_flop"]
+    assert ours["useful_flop"] < ours["done_flop"] < 1.2 * ours["useful_flop"]
+    assert plain["done_flop"] > 2 * ours["done_flop"]
+    assert peer["done_flop"] == pytest.approx(plain["done_flop"], rel=0.05)
+
+
+@pytest.mark.usefixtures("tiny")
+def test_two_ways_of_this_trainer_are_measured_side_by_side(side_by_side, tmp_path, capsys):
+    out = tmp_path / "result.json"
+    arguments = ["--workloads", "hh", "--vocab", "64", "--rounds", "1", "--systems"]
+    systems = "orpo-mlx,orpo-mlx plain"
+    assert side_by_side.main([*arguments, systems, "--out", str(out)]) == 0
+    (case,) = json.loads(out.read_text())["cases"]
+    ours, plain = case["rows"]
+    # Three steps of the same weights and rows: one before, two measured.
+    assert len(ours["losses"]) == 3
+    assert ours["losses"] == pytest.approx(plain["losses"], rel=1e-4)
+    assert [len(seconds) for seconds in ours["cpu_seconds"]] == [2]
+    assert ours["against_first"]["cpu_seconds"]["ratio"] == 1
+    for name in ("cpu_seconds_per_pair", "wall_seconds_per_pair", "peak_memory_bytes"):
+        assert plain[name] > 0, name
+    assert "| orpo-mlx plain |" in capsys.readouterr().out
+
+
+def test_a_peer_without_an_environment_is_named_with_what_makes_it(
+    side_by_side, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(sys.modules["make_peers"], "ENVIRONMENTS", tmp_path)
+    assert side_by_side.main(["--systems", "orpo-mlx,mlx-tune"]) == 2
+    assert "make_peers.py mlx-tune" in capsys.readouterr().out
+
+
+def test_every_peer_is_pinned(side_by_side):
+    for peer in side_by_side.PEERS.values():
+        assert peer.script.is_file(), peer.name
+        lines = (BENCHMARKS / "peers" / f"{peer.name}.txt").read_text().splitlines()
+        for line in [*lines, *peer.alone]:
+            name, pinned, version = line.partition("==")
+            assert all((name, pinned, version)), line
+            assert "/" not in line, line
+        assert any(line.startswith(f"{peer.name}==") for line in [*lines, *peer.alone])
+
+
+def test_the_picture_of_costs_has_a_line_for_each_way_in_each_panel(side_by_side):
+    del side_by_side  # its folder is where cost.py is found
+    sys.path.insert(0, str(BENCHMARKS))
+    cost = importlib.import_module("cost")
+    sys.path.remove(str(BENCHMARKS))
+    points = [
+        {
+            "at": at,
+            "ways": {
+                name: {"cpu_seconds_per_pair": seconds * at, "peak_memory_bytes": 1e8}
+                for name, seconds in (("default", 0.1), ("plain", 0.3))
+            },
+        }
+        for at in (1, 2, 4)
+    ]
+    tree = ElementTree.fromstring(cost.draw({"length": points, "vocabulary": points}))
+    lines = [element for element in tree.iter() if element.tag.endswith("polyline")]
+    assert len(lines) == 2 * 2 * 2
+    # Twice the cost at twice the size is a straight line upwards where both scales are logarithms.
+    (x0, y0), (x1, y1), (x2, y2) = (
+        map(float, place.split(",")) for place in lines[0].attrib["points"].split()
+    )
+    assert x1 - x0 == pytest.approx(x2 - x1, abs=0.2)
+    assert y1 - y0 == pytest.approx(y2 - y1, abs=0.2)
+    assert y2 < y0
+    assert "| vocabulary | 4 | 0.400 | 1.200 | 100 | 100 |" in cost.describe({"vocabulary": points})
+
+
+@pytest.mark.parametrize("kind", [pytest.param("jsonl", marks=pytest.mark.slow), "parquet"])
+def test_data_scale_measures_every_stage(tmp_path: Path, kind: str):
+    done = run_benchmark(
+        "data_scale.py", "--rows", "40", "--folder", str(tmp_path), "--kind", kind,
+        *(["--stage", "read"] if kind == "parquet" else []),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    stages = [line.split()[0] for line in done.stdout.splitlines()[1:]]
+    assert stages == (["read"] if kind == "parquet" else ["read", "tokenize", "check"])
+    assert all(" 40 rows in " in line for line in done.stdout.splitlines()[1:])
+
+
+def test_the_app_s_budgets_are_measured_and_a_redraw_sends_little():
+    found = read_json(run_benchmark("tui_budget.py", "--quick", "--json"))
+    assert set(found["measured"]) == set(found["budgets"])
+    assert all(value > 0 for value in found["measured"].values())
+    # A count, not a time: what four growing charts at 160x48 send to the terminal.
+    assert found["measured"]["redraw_bytes"] < found["budgets"]["redraw_bytes"]

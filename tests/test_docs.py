@@ -16,10 +16,18 @@ from typing import Any, NoReturn
 import pytest
 
 from orpo_mlx import __main__ as program
-from orpo_mlx.command_line import TextRequested, build_train_parser, parse_train
+from orpo_mlx import commands_data
+from orpo_mlx.command_line import (
+    Parser,
+    TextRequested,
+    build_train_parser,
+    parse_fit,
+    parse_train,
+)
 from orpo_mlx.config import TrainConfig
 from orpo_mlx.data.formats import LAYOUTS, detect_layout
 from orpo_mlx.data.sources import Row
+from orpo_mlx.export import adapter_import, command
 from orpo_mlx.runs.directory import create_run, default_runs_dir
 from orpo_mlx.runs.events import EVENT_TYPES, METRIC_NAMES
 from orpo_mlx.settings_file import load_config
@@ -72,7 +80,16 @@ def test_every_command_and_each_of_its_options_is_documented(name: str):
     with pytest.raises(TextRequested) as asked:
         program.COMMANDS[name].run(["--help"])
     for option in re.findall(r"(?<![\w-])--[a-z][a-z-]*", asked.value.text):
-        assert option.replace("--no-", "--", 1) in README
+        assert option in README or option.replace("--no-", "--", 1) in README
+
+
+@pytest.mark.parametrize("name", commands_data.COMMANDS)
+def test_every_data_command_and_each_of_its_options_is_documented(name: str):
+    assert f"data {name}" in README
+    with pytest.raises(TextRequested) as asked:
+        commands_data.main([name, "--help"])
+    for option in re.findall(r"(?<![\w-])--[a-z][a-z-]*", asked.value.text):
+        assert re.search(rf"`{option.replace('--no-', '--', 1)}[ `]", README), option
 
 
 def layout_rows() -> list[tuple[str, str]]:
@@ -164,9 +181,18 @@ def test_every_command_line_parses(line: str, monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.chdir(ROOT)  # where the pages say to start them
     create_run(TrainConfig(model="m", data="d", run_dir=str(default_runs_dir() / "RUN")))
     words = shlex.split(line)
-    if words[0] == "orpo-mlx":
+    if words[:2] == ["orpo-mlx", "data"]:
+        monkeypatch.setattr(Parser, "parse", stop_after(Parser.parse))
+        with pytest.raises((Parsed, TextRequested)):
+            program._dispatch(words[1:])
+    elif words[0] == "orpo-mlx":
         monkeypatch.setattr(program, "_parse", stop_after(program._parse))
         monkeypatch.setattr(program, "parse_train", stop_after(parse_train))
+        monkeypatch.setattr(program, "parse_fit", stop_after(parse_fit))
+        monkeypatch.setattr(command, "parse_export", stop_after(command.parse_export))
+        monkeypatch.setattr(
+            adapter_import, "parse_adapter", stop_after(adapter_import.parse_adapter)
+        )
         with pytest.raises((Parsed, TextRequested)):
             program._dispatch(words[1:])
     elif words[2] == "orpo_mlx.train":

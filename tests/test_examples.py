@@ -117,6 +117,14 @@ def test_the_own_dataset_example_shows_what_each_way_trains_on(tmp_path):
     assert "1 dropped: identical text (messages.jsonl:2)" in printed
 
 
+def test_the_export_example_asks_a_model_that_answers_as_the_adapter_does(tmp_path):
+    printed = run_example("04_export.py", "--folder", str(tmp_path))
+    assert {path.name for path in tmp_path.iterdir()} == {"peft", "adapter.gguf", "model"}
+    answers = dict(re.findall(r"^(base|base \+ adapter|fused model) {2,}(.+)$", printed, re.M))
+    assert answers["fused model"] == answers["base + adapter"] != answers["base"]
+    assert "FAIL" not in printed
+
+
 def test_the_tiny_preferences_are_24_clean_pairs():
     from orpo_mlx.data.formats import detect_layout, to_pairs
     from orpo_mlx.data.pairs import Account

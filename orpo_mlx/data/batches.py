@@ -92,7 +92,11 @@ def locate(step: int, steps_per_epoch: int) -> tuple[int, int]:
 
 
 def build_batch(
-    pairs: Sequence[TokenPair], indices: Sequence[int], pad_id: int, pad_multiple: int = 32
+    pairs: Sequence[TokenPair],
+    indices: Sequence[int],
+    pad_id: int,
+    pad_multiple: int = 32,
+    at_least: int = 0,
 ) -> Batch:
     """Lay pairs out as padded rows: chosen rows first, then rejected rows, padding on the right.
 
@@ -102,6 +106,7 @@ def build_batch(
         pad_id: fills the padding; what it is changes nothing, since both masks are false there.
         pad_multiple: T - 1, what the model sees, is rounded up to a multiple of it: few
             shapes are compiled, and matrices have sizes that hardware likes.
+        at_least: the smallest T.
 
     Raises:
         ValueError: there are no indices.
@@ -111,7 +116,7 @@ def build_batch(
     chosen = [(pairs[i].prompt, pairs[i].chosen) for i in indices]
     rejected = [(pairs[i].prompt, pairs[i].rejected) for i in indices]
     rows = chosen + rejected
-    longest = max(len(prompt) + len(response) for prompt, response in rows)
+    longest = max(at_least, *(len(prompt) + len(response) for prompt, response in rows))
     # The model sees one token less: that width is the one to round.
     width = -(-(longest - 1) // pad_multiple) * pad_multiple + 1
     input_ids = np.full((len(rows), width), pad_id, dtype=np.int32)

@@ -19,11 +19,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from orpo_mlx.data.pairs import TokenPair
+from orpo_mlx.data.shapes import Frame, slot_of, slot_order
 
 ROW_MULTIPLE = 64
 WIDTH_MULTIPLE = 16
 HEAD_CHUNK = 256
-"""Scored positions whose logits are held at a time."""
+"""Scored positions whose logits are held at a time, where nothing is said about memory."""
 MAX_GROUPS = 4
 GROUP_COST = 20_000
 """Cells of attention that one more group costs in overhead; keeps small batches in one group."""
@@ -64,7 +65,8 @@ class Packed(NamedTuple):
         scored: [N] row positions whose prediction is scored.
         targets: [N] the tokens they predict.
         groups: the rectangles.
-        order: [pairs] for each pair in the order asked for, its place in group order.
+        order: [pairs] for each pair in the order asked for, its place in group order; pairs that
+            only fill a frame up come last.
     """
 
     ids: Array
@@ -79,25 +81,35 @@ class Packed(NamedTuple):
     order: Array
 
 
-def pack(pairs: Sequence[TokenPair], score_prompts: bool) -> Packed:
+def pack(pairs: Sequence[TokenPair], score_prompts: bool, frame: Frame | None = None) -> Packed:
     """Lay pairs out in one row.
 
     Args:
         pairs: of one micro-batch.
         score_prompts: whether the prompt's own tokens are scored (NLL scope "full").
+        frame: fill everything up to what it has room for; its slots without a pair become pairs
+            without tokens, the last ones in the order of the result.
     """
-    lengths = [(len(p.prompt) - 1, max(len(p.chosen), len(p.rejected))) for p in pairs]
-    groups = split_into_groups(lengths)
-    members = [i for group in groups for i in group]
+    if frame is None:
+        slots, seated = [slot_of(pair) for pair in pairs], list(range(len(pairs)))
+    else:
+        slots, seated = list(frame.slots), slot_order(pairs)
+        seated += range(len(pairs), len(slots))
+    filled = [*pairs, *[_EMPTY] * (len(slots) - len(pairs))]
+    groups = split_into_groups(slots)
+    members = [seated[slot] for group in groups for slot in group]
     row = _Row()
-    laid = [_lay_group([pairs[i] for i in group], row) for group in groups]
-    total = round_up(len(row.ids), ROW_MULTIPLE)
+    laid = [
+        _lay_group([filled[seated[slot]] for slot in group], row, [slots[slot] for slot in group])
+        for group in groups
+    ]
+    total = round_up(frame.tokens if frame else len(row.ids), ROW_MULTIPLE)
     scores = _score_places(row, score_prompts)
     cells, is_cell = _join_cells(laid)
     rows = np.zeros(total, np.int32)
     rows[cells[is_cell]] = np.flatnonzero(is_cell)
     scored = np.flatnonzero(scores >= 0)
-    count = round_up(len(scored), ROW_MULTIPLE)
+    count = round_up(_scored_room(frame, score_prompts) or len(scored), ROW_MULTIPLE)
     return Packed(
         ids=_filled(row.ids, total),
         positions=_filled(row.positions, total),
@@ -110,6 +122,15 @@ def pack(pairs: Sequence[TokenPair], score_prompts: bool) -> Packed:
         groups=tuple(_group(g, scores) for g in laid),
         order=np.argsort(members).astype(np.int32),
     )
+
+
+_EMPTY = TokenPair([], [], [])
+
+
+def _scored_room(frame: Frame | None, score_prompts: bool) -> int:
+    if frame is None:
+        return 0
+    return frame.tokens if score_prompts else frame.scored
 
 
 class _Row:
@@ -138,16 +159,18 @@ class _Laid(NamedTuple):
     answer_lengths: np.ndarray
 
 
-def _lay_group(pairs: Sequence[TokenPair], row: _Row) -> _Laid:
-    """Append the segments of a group to the row; returns where they are, as rectangles."""
+def _lay_group(pairs: Sequence[TokenPair], row: _Row, slots: Sequence[tuple[int, int]]) -> _Laid:
+    """Append the segments of a group to the row; returns where they are, as rectangles wide enough
+    for the slots."""
     prompts = [row.add(p.prompt[:-1], p.prompt[1:], 0, False) for p in pairs]
     answers = [
-        row.add([p.prompt[-1], *response[:-1]], response, len(p.prompt) - 1, True)
+        row.add([*p.prompt[-1:], *response[:-1]], response, len(p.prompt) - 1, True)
         for side in ("chosen", "rejected")
         for p in pairs
         for response in [getattr(p, side)]
     ]
-    return _Laid(*rectangle(prompts, fill=-1), *rectangle(answers, fill=-1))
+    prompt, answer = (max(widths) for widths in zip(*slots, strict=True))
+    return _Laid(*rectangle(prompts, -1, prompt), *rectangle(answers, -1, answer))
 
 
 def rectangle(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -28,6 +28,7 @@ class PreferencePair:
     Attributes:
         source: where the row came from, "file.jsonl:7" (1-based line) or "file.json[6]".
         notes: what was unusual about the row, as counted in `Account.noted` once it is kept.
+        tools: what the prompt offers as tools, for chat templates that show them.
     """
 
     prompt: Text
@@ -35,6 +36,7 @@ class PreferencePair:
     rejected: Text
     source: str = ""
     notes: tuple[str, ...] = ()
+    tools: list[dict[str, Any]] | None = None
 
 
 @dataclass(frozen=True)
@@ -81,13 +83,17 @@ class Drop:
     longest: int = 0
 
 
+OFFENDERS = 20
+"""Rows that are remembered by name for each reason."""
+
+
 @dataclass
 class Account:
     """Where every row went: read = kept + sum of dropped.
 
     Attributes:
         dropped, noted: counts by reason; a noted row is kept (a prompt was cut, ...).
-        offenders: for each reason the first few sources.
+        offenders: for each reason the first sources, at most `OFFENDERS`.
     """
 
     read: int = 0
@@ -108,7 +114,7 @@ class Account:
 
     def _remember(self, reason: str, source: str) -> None:
         sources = self.offenders.setdefault(reason, [])
-        if len(sources) < 5:
+        if len(sources) < OFFENDERS:
             sources.append(source)
 
 

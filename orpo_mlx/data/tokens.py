@@ -7,17 +7,17 @@ prompt that is too long loses its oldest part, a response never loses anything.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from orpo_mlx.data.formats import detect_layout, to_pairs
-from orpo_mlx.data.pairs import Account, Drop, Message, Pair, PreferencePair, TokenPair
-from orpo_mlx.data.sources import Row, read_rows
+from orpo_mlx.data.pairs import Drop, Message, Pair, PreferencePair, TokenPair
 from orpo_mlx.data.templates import PROBE, Encoder, TemplateRefused, Tokenizer, fold_system
+from orpo_mlx.data.time_limit import TookTooLong
+from orpo_mlx.data.token_store import pair_lengths
 from orpo_mlx.errors import DataError
 
 Overlong = Literal["cut", "drop"]
@@ -27,120 +27,19 @@ BOUNDARY_REPAIRED = "boundary repaired"
 SYSTEM_FOLDED = "system folded into the first user turn"
 END_APPENDED = "end-of-turn token appended"
 HEADER_DIFFERS = "generation prompt differs from the template's answer turn"
+CONTROL_TOKENS = "control tokens in a text"
+CONTROL_ESCAPED = "control tokens in a text, escaped"
+THOUGHTS_UNWANTED = "thoughts in an answer, with --thinking off"
+TOOLS_UNUSED = "tools that the chat template does not show"
+THOUGHT_END = "</think>"
 RESPONSE_TOO_LONG = "response longer than max_seq_length"
 PAIR_TOO_LONG = "longer than max_seq_length"
 NO_ROOM = "no room for the prompt beside the response"
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """What a data file became: the pairs to train on and where every other row went."""
-
-    pairs: list[TokenPair]
-    account: Account
-    layout: str
-
-
-def prepare_file(
-    path: str | Path,
-    tokenizer: Tokenizer,
-    max_seq_length: int,
-    overlong: Overlong = "cut",
-    vocab_size: int | None = None,
-) -> Prepared:
-    """A file to token pairs: `read_rows`, then `prepare_rows`.
-
-    Raises:
-        DataError: as those do.
-    """
-    return prepare_rows(read_rows(path), tokenizer, max_seq_length, overlong, vocab_size)
-
-
-def prepare_rows(
-    rows: Sequence[Row],
-    tokenizer: Tokenizer,
-    max_seq_length: int,
-    overlong: Overlong = "cut",
-    vocab_size: int | None = None,
-) -> Prepared:
-    """Rows of a file to token pairs: layout, conversion, tokenization.
-
-    Raises:
-        DataError: unknown layout, wrong types, or nothing left to train on.
-    """
-    layout = detect_layout(rows)
-    account = Account()
-    pairs = to_pairs(rows, layout, account)
-    kept, account = prepare_pairs(pairs, tokenizer, max_seq_length, overlong, vocab_size, account)
-    return Prepared(kept, account, layout.name)
-
-
-def prepare_pairs(
-    pairs: Sequence[Pair],
-    tokenizer: Tokenizer,
-    max_seq_length: int,
-    overlong: Overlong = "cut",
-    vocab_size: int | None = None,
-    account: Account | None = None,
-) -> tuple[list[TokenPair], Account]:
-    """Tokenize pairs and account for each.
-
-    Args:
-        pairs: text, messages, or token ids taken as they are.
-        tokenizer: of the model that is trained.
-        max_seq_length: tokens of prompt plus longer response.
-        overlong: "cut" the prompt of pairs that are longer, or "drop" them.
-        vocab_size: rows of the model's embedding; given, larger token ids are refused.
-        account: of the rows these pairs came from; without it a new one, with every pair as read.
-
-    Returns:
-        The kept pairs in their order, and the account: read = kept + sum of dropped.
-
-    Raises:
-        DataError: no pair is left, or a token id does not exist in the model.
-    """
-    account = account if account is not None else Account(read=len(pairs))
-    encoder = Encoder(tokenizer)
-    kept: list[TokenPair] = []
-    overlong_lengths: list[int] = []
-    for pair in pairs:
-        result = tokenize_pair(pair, encoder, max_seq_length, overlong)
-        if isinstance(result, Drop):
-            account.drop(result.reason, pair.source)
-            if result.longest:
-                overlong_lengths.append(result.longest)
-            continue
-        _require_known_ids(result, vocab_size)
-        for note in result.notes:
-            account.note(note, result.source)
-        kept.append(result)
-    account.kept += len(kept)
-    if not kept:
-        raise _nothing_left(account, overlong_lengths, max_seq_length)
-    return kept, account
-
-
-def _require_known_ids(pair: TokenPair, vocab_size: int | None) -> None:
-    # An id past the embedding is not an error on a GPU: it reads whatever lies there.
-    largest = max(max(pair.prompt), max(pair.chosen), max(pair.rejected))
-    if vocab_size is not None and largest >= vocab_size:
-        raise DataError(
-            f"{pair.source}: token id {largest} does not exist; the model has {vocab_size}.",
-            "Use the tokenizer that belongs to the model.",
-        )
-
-
-def _nothing_left(account: Account, lengths: list[int], max_seq_length: int) -> DataError:
-    reasons = sorted(account.dropped.items(), key=lambda item: -item[1])
-    table = "; ".join(f"{n:,} {why} ({account.offenders[why][0]})" for why, n in reasons)
-    message = f"0 of {account.read:,} rows usable: {table}."
-    if not lengths:
-        return DataError(message, "Check the named rows; the number is rows, then one example.")
-    enough = int(np.percentile(lengths, 95, method="inverted_cdf"))
-    return DataError(
-        f"{message}\nLongest pair: {max(lengths):,} tokens; the limit is {max_seq_length:,}.",
-        f"--max-seq-length {enough} would keep 95 % of the pairs that are too long, uncut.",
-    )
+def encoder_of(tokenizer: Tokenizer | Encoder) -> Encoder:
+    """Return an encoder as it is, or the plain one of a tokenizer."""
+    return tokenizer if isinstance(tokenizer, Encoder) else Encoder(tokenizer)
 
 
 def tokenize_pair(
@@ -161,9 +60,18 @@ def tokenize_pair(
     Raises:
         DataError: messages without a chat template, or a tokenizer without EOS.
     """
-    encoder = tokenizer if isinstance(tokenizer, Encoder) else Encoder(tokenizer)
-    tokens = _tokenize(pair, encoder)
-    if isinstance(tokens, Drop) or tokens.longest <= max_seq_length:
+    encoder = encoder_of(tokenizer)
+    tokens = tokenize_whole(pair, encoder)
+    if isinstance(tokens, Drop):
+        return tokens
+    return fit_pair(tokens, pair, encoder, max_seq_length, overlong)
+
+
+def fit_pair(
+    tokens: TokenPair, pair: Pair, encoder: Encoder, max_seq_length: int, overlong: Overlong
+) -> TokenPair | Drop:
+    """Shorten the tokens of a pair to a limit, or say why that cannot be; see `tokenize_pair`."""
+    if tokens.longest <= max_seq_length:
         return tokens
     if overlong == "drop":
         return Drop(PAIR_TOO_LONG, tokens.longest)
@@ -178,20 +86,57 @@ def tokenize_pair(
     return cut or Drop(NO_ROOM, tokens.longest)
 
 
-def _tokenize(pair: Pair, encoder: Encoder) -> TokenPair | Drop:
-    """Tokenize a pair whole, whatever its length."""
+def tokenize_whole(pair: Pair, encoder: Encoder) -> TokenPair | Drop:
+    """Tokenize a pair, whatever its length; raises as `tokenize_pair`."""
+    return finish_pair(render_pair(pair, encoder), encoder)
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A pair as the texts that become tokens.
+
+    Attributes:
+        prompt: all up to where the answers begin.
+        wholes: the prompt with the chosen and with the rejected answer.
+        notes: what was unusual so far, the pair's own notes aside.
+    """
+
+    pair: PreferencePair
+    prompt: str
+    wholes: list[str]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def texts(self) -> list[str]:
+        """Every text that will be encoded."""
+        return [self.prompt, *self.wholes]
+
+
+def render_pair(pair: Pair, encoder: Encoder) -> Rendered | TokenPair | Drop:
+    """Apply the chat template, if there are messages; raises as `tokenize_pair`.
+
+    Many pairs are rendered first and their texts encoded together (`Encoder.encode_ahead`), which
+    gives the same ids sooner.
+    """
     if isinstance(pair, TokenPair):
-        tokens = pair
-    elif isinstance(pair.prompt, str):
-        tokens = _tokenize_text(pair, encoder)
-    else:
-        try:
-            tokens = _tokenize_chat(pair, encoder)
-        except TemplateRefused as error:
-            return Drop(f"template refused: {error}")
-    if isinstance(tokens, Drop):
-        return tokens
-    return _unusable(tokens, encoder) or tokens
+        return pair
+    if isinstance(pair.prompt, str):
+        return _render_text(pair, encoder)
+    try:
+        return _render_chat(pair, encoder)
+    except TemplateRefused as error:
+        return Drop(f"template refused: {error}")
+    except TookTooLong as error:
+        raise DataError(
+            f"{pair.source}: rendering the chat template took {error} and was stopped.",
+            "Give another template with --chat-template chatml or --chat-template FILE.jinja.",
+        ) from None
+
+
+def finish_pair(rendered: Rendered | TokenPair | Drop, encoder: Encoder) -> TokenPair | Drop:
+    """Encode what `render_pair` made, and refuse what nothing could be learned from."""
+    tokens = _join(rendered, encoder) if isinstance(rendered, Rendered) else rendered
+    return tokens if isinstance(tokens, Drop) else _unusable(tokens, encoder) or tokens
 
 
 def _unusable(tokens: TokenPair, encoder: Encoder) -> Drop | None:
@@ -203,31 +148,70 @@ def _unusable(tokens: TokenPair, encoder: Encoder) -> Drop | None:
     return Drop("identical tokens") if tokens.chosen == tokens.rejected else None
 
 
-def _tokenize_text(pair: PreferencePair, encoder: Encoder) -> TokenPair:
+def _render_text(pair: PreferencePair, encoder: Encoder) -> Rendered:
     """Plain text: the response follows the prompt directly."""
-    sides = [f"{pair.prompt}{side}" for side in (pair.chosen, pair.rejected)]
-    tokens, _ = _join(pair, str(pair.prompt), sides, encoder)
-    return tokens
+    texts = [str(text) for text in (pair.prompt, pair.chosen, pair.rejected)]
+    prompt, *sides = (encoder.shield(text) for text in texts)
+    return Rendered(pair, prompt, [prompt + side for side in sides], _control_note(texts, encoder))
 
 
-def _tokenize_chat(pair: PreferencePair, encoder: Encoder) -> TokenPair | Drop:
+def _render_chat(pair: PreferencePair, encoder: Encoder) -> Rendered | Drop:
     """Messages: the response is what the template writes after the generation prompt."""
-    prompt, notes = _messages(pair.prompt), ()
+    prompt, notes = _shielded(pair.prompt, encoder), ()
     if encoder.folds_system and prompt and prompt[0]["role"] == "system":
         prompt, notes = fold_system(prompt), (SYSTEM_FOLDED,)
-    rendered = encoder.render(prompt, add_generation_prompt=True)
+    thinks = _thinks(pair, encoder)
+    render = functools.partial(encoder.render, thinks=thinks, tools=pair.tools)
+    rendered = render(prompt, True)
     wholes = [
-        encoder.render([*prompt, *_messages(side)], add_generation_prompt=False)
-        for side in (pair.chosen, pair.rejected)
+        render([*prompt, *_shielded(side, encoder)], False) for side in (pair.chosen, pair.rejected)
     ]
     if not _starts_all(rendered, wholes):
-        header = _answer_header(prompt, encoder)
+        if thinks is False and _has_thoughts(pair):
+            return Drop(THOUGHTS_UNWANTED)
+        header = _answer_header(prompt, render)
         if header is None or not _starts_all(header, wholes):
             return Drop("template: prompt is not a prefix")
         rendered, notes = header, (*notes, HEADER_DIFFERS)
-    tokens, appended = _join(pair, rendered, wholes, encoder)
-    ended = (END_APPENDED,) if appended else ()
-    return replace(tokens, notes=(*tokens.notes, *notes, *ended))
+    if pair.tools and not encoder.shows_tools:
+        notes = (*notes, TOOLS_UNUSED)
+    texts = [turn["content"] for turn in _turns(pair)]
+    return Rendered(pair, rendered, wholes, (*notes, *_control_note(texts, encoder)))
+
+
+def _turns(pair: PreferencePair) -> list[Message]:
+    return [turn for part in (pair.prompt, pair.chosen, pair.rejected) for turn in _messages(part)]
+
+
+def _shielded(messages: Any, encoder: Encoder) -> list[Message]:
+    if not encoder.escape_special:
+        return _messages(messages)
+    return [
+        {"role": turn["role"], "content": encoder.shield(turn["content"])}
+        for turn in _messages(messages)
+    ]
+
+
+def _control_note(texts: Sequence[str], encoder: Encoder) -> tuple[str, ...]:
+    if not any(encoder.count_control_tokens(text) for text in texts):
+        return ()
+    return (CONTROL_ESCAPED if encoder.escape_special else CONTROL_TOKENS,)
+
+
+def _has_thoughts(pair: PreferencePair) -> bool:
+    answers = [*_messages(pair.chosen), *_messages(pair.rejected)]
+    return any(THOUGHT_END in turn["content"] for turn in answers)
+
+
+def _thinks(pair: PreferencePair, encoder: Encoder) -> bool | None:
+    """Decide where an answer begins in a template that can switch thinking off.
+
+    An answer without thoughts is what such a model says after an empty thought: that belongs to
+    the prompt, else the model would be taught to think nothing, and both sides would share it.
+    """
+    if not encoder.switches_thinking:
+        return None
+    return _has_thoughts(pair) if encoder.thinking == "auto" else encoder.thinking == "on"
 
 
 def _messages(text: Any) -> list[Message]:
@@ -238,40 +222,39 @@ def _starts_all(start: str, texts: list[str]) -> bool:
     return all(text.startswith(start) for text in texts)
 
 
-def _answer_header(prompt: list[Message], encoder: Encoder) -> str | None:
+def _answer_header(prompt: list[Message], render: Callable[..., str]) -> str | None:
     """Render up to where an answer begins in a finished conversation.
 
     Some templates end the generation prompt with what no finished answer has (an opened thinking
     block); then the finished form is the one to learn.
     """
     probe: Message = {"role": "assistant", "content": PROBE}
-    before, found, _ = encoder.render([*prompt, probe], add_generation_prompt=False).rpartition(
-        PROBE
-    )
-    return before if found and before.startswith(encoder.render(prompt, False)) else None
+    before, found, _ = render([*prompt, probe], False).rpartition(PROBE)
+    return before if found and before.startswith(render(prompt, False)) else None
 
 
-def _join(
-    pair: PreferencePair, prompt: str, wholes: list[str], encoder: Encoder
-) -> tuple[TokenPair, bool]:
+def _join(rendered: Rendered, encoder: Encoder) -> TokenPair:
     """Split the tokens of both whole texts after those of the prompt.
 
     Where a token spans the boundary on one side, that side's response is encoded by itself: the
     prompt is shared by both sides, and this is what the model meets when it answers.
     """
-    prompt_ids = encoder.encode(prompt)
+    pair, prompt_ids = rendered.pair, encoder.encode(rendered.prompt)
     responses, repaired, appended = [], False, False
-    for whole in wholes:
+    for whole in rendered.wholes:
         ids = encoder.encode(whole)
         if ids[: len(prompt_ids)] == prompt_ids:
             response = ids[len(prompt_ids) :]
         else:
-            response, repaired = encoder.encode_continuation(whole[len(prompt) :]), True
+            rest = whole[len(rendered.prompt) :]
+            response, repaired = encoder.encode_continuation(rest), True
         response, added = encoder.end_turn(response)
         responses.append(response)
         appended = appended or added
-    notes = (*pair.notes, BOUNDARY_REPAIRED) if repaired else pair.notes
-    return TokenPair(prompt_ids, responses[0], responses[1], pair.source, notes), appended
+    repairs = (BOUNDARY_REPAIRED,) if repaired else ()
+    ends = (END_APPENDED,) if appended and not isinstance(pair.prompt, str) else ()
+    notes = (*pair.notes, *repairs, *rendered.notes, *ends)
+    return TokenPair(prompt_ids, responses[0], responses[1], pair.source, notes)
 
 
 # Too long -----------------------------------------------------------------------------------------
@@ -299,12 +282,12 @@ def _cut_chat(
     """
     shortest = pair
     for shorter in _with_fewer_turns(pair):
-        tokens = _tokenize(shorter, encoder)
+        tokens = tokenize_whole(shorter, encoder)
         if isinstance(tokens, Drop) or tokens.longest <= max_seq_length:
             return tokens
         shortest = shorter
     for candidate in (shortest, _without_system(shortest)):
-        tokens = _tokenize(candidate, encoder)
+        tokens = tokenize_whole(candidate, encoder)
         if isinstance(tokens, Drop) or tokens.longest <= max_seq_length:
             return tokens
         head, tail = _template_around(candidate, tokens, encoder)
@@ -338,15 +321,15 @@ def _template_around(pair: PreferencePair, tokens: TokenPair, encoder: Encoder) 
     last = max((i for i, m in enumerate(prompt) if m["role"] == "user"), default=len(prompt) - 1)
     # Two different texts in the same place: what both prompts share around it is the template.
     prompt[last] = {"role": prompt[last]["role"], "content": PROBE}
-    other = _tokenize(replace(pair, prompt=prompt), encoder)
+    other = tokenize_whole(replace(pair, prompt=prompt), encoder)
     if isinstance(other, Drop):
         return _bos_length(tokens.prompt, encoder), 0
-    head = _shared(tokens.prompt, other.prompt)
-    tail = _shared(tokens.prompt[head:][::-1], other.prompt[head:][::-1])
+    head = common_start(tokens.prompt, other.prompt)
+    tail = common_start(tokens.prompt[head:][::-1], other.prompt[head:][::-1])
     return head, tail
 
 
-def _shared(a: list[int], b: list[int]) -> int:
+def common_start(a: list[int], b: list[int]) -> int:
     """Count the leading ids two lists have in common."""
     count = 0
     for x, y in zip(a, b, strict=False):
@@ -364,11 +347,8 @@ def token_percentiles(pairs: Sequence[TokenPair]) -> dict[str, int]:
 
     A percentile is a length that occurs: the shortest that at least so many pairs do not exceed.
     """
-    lengths = {
-        "prompt": [len(pair.prompt) for pair in pairs],
-        "chosen": [len(pair.chosen) for pair in pairs],
-        "rejected": [len(pair.rejected) for pair in pairs],
-    }
+    names = ("prompt", "chosen", "rejected")
+    lengths = dict(zip(names, pair_lengths(pairs).T, strict=True))
     return {
         f"{name}_{label}": int(np.percentile(values, q, method="inverted_cdf"))
         for name, values in lengths.items()
@@ -384,36 +364,3 @@ def decode_pair(pair: TokenPair, tokenizer: Tokenizer) -> dict[str, str]:
         "chosen": str(tokenizer.decode(pair.chosen)),
         "rejected": str(tokenizer.decode(pair.rejected)),
     }
-
-
-def split_pairs(
-    pairs: Sequence[TokenPair], fraction: float, seed: int
-) -> tuple[list[TokenPair], list[TokenPair]]:
-    """Hold out pairs for validation; pairs with the same prompt stay on the same side.
-
-    Args:
-        fraction: share of the pairs to hold out, in [0, 1); above 0 it is at least one pair where
-            there are two prompts, and no more than the share unless a single prompt has more.
-        seed: of the draw.
-
-    Returns:
-        Training and validation pairs, each in the order given.
-    """
-    groups: dict[tuple[int, ...], int] = {}
-    for pair in pairs:
-        groups[tuple(pair.prompt)] = groups.get(tuple(pair.prompt), 0) + 1
-    if fraction <= 0 or len(groups) < 2:
-        return list(pairs), []
-    prompts = list(groups)
-    drawn = np.random.Generator(np.random.PCG64(seed)).permutation(len(prompts))
-    wanted = max(1, round(fraction * len(pairs)))
-    held: set[tuple[int, ...]] = set()
-    count = 0
-    for prompt in (prompts[i] for i in drawn):
-        if count + groups[prompt] <= wanted and len(held) + 1 < len(prompts):
-            held.add(prompt)
-            count += groups[prompt]
-    if not held:
-        held.add(min((prompts[i] for i in drawn), key=lambda prompt: groups[prompt]))
-    train = [pair for pair in pairs if tuple(pair.prompt) not in held]
-    return train, [pair for pair in pairs if tuple(pair.prompt) in held]

@@ -56,6 +56,11 @@ class RunDirectory:
         return self.path.name
 
     @property
+    def trunk_folder(self) -> Path:
+        """Where a trunk cache on disk lies while the run is not finished."""
+        return self.path / "trunk"
+
+    @property
     def config_file(self) -> Path:
         """The resolved settings, never changed after the start."""
         return self.path / "config.toml"
@@ -222,7 +227,7 @@ def create_run(config: TrainConfig, name: str = "") -> RunDirectory:
     text = write_settings(
         with_absolute_paths(config).model_copy(update={"run_dir": None, "runs_dir": None})
     )
-    target = _target(config)
+    target = run_place(config)
     try:
         if config.run_dir:
             check_run_folder(target)
@@ -240,7 +245,12 @@ def create_run(config: TrainConfig, name: str = "") -> RunDirectory:
     return run
 
 
-def _target(config: TrainConfig) -> Path:
+def run_place(config: TrainConfig) -> Path:
+    """Return the folder of a run that is to be, or the one it will be made in.
+
+    Raises:
+        RunError: it names a user who does not exist.
+    """
     chosen = config.run_dir or config.runs_dir or default_runs_dir()
     try:
         return Path(chosen).expanduser().absolute()
@@ -254,7 +264,7 @@ def check_place(config: TrainConfig) -> None:
     Raises:
         RunError: the place is taken or cannot be written.
     """
-    target = place = _target(config)
+    target = place = run_place(config)
     try:
         if config.run_dir:
             check_run_folder(target)

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, fields
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from orpo_mlx.durable import sync_descriptor
 
@@ -69,8 +70,22 @@ class RunStarted:
     """The run's folder."""
     scoring: str = ""
     """How pairs are computed: packed, shared, fork or plain."""
+    is_compiled: bool = False
+    """Whether the step is compiled, once for each shape of a batch."""
+    trunk_blocks: int = 0
+    """Blocks below the adapter whose outputs are kept; 0 without a trunk cache."""
     estimated_peak_bytes: int = 0
     """What memory.py expected as the most this run would need; 0 if nothing was estimated."""
+    available_bytes: int = 0
+    """Memory there was for it: on a Mac what Metal recommends, elsewhere all RAM."""
+    grad_checkpoint_every: int = 0
+    """One of so many blocks is computed again in the backward pass; 0: none."""
+    head_chunk: int = 0
+    """Scored positions whose logits are held at a time; 0: not recorded."""
+    cache_limit_bytes: int = 0
+    """Freed buffers MLX may keep; 0: its own limit."""
+    memory_limit_bytes: int = 0
+    """Above this MLX waits before it allocates more; 0: its own limit."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +121,16 @@ class StepCompleted(Metrics):
     """Mean wall time of the steps since the last event; evaluation and saving excluded."""
     active_memory_bytes: int = 0
     peak_memory_bytes: int = 0
+    process_bytes: int = 0
+    """What the whole process holds in RAM now, as the system counts it."""
+    batch_shapes: int = 0
+    """Different shapes of batches since this process began."""
+    trunk_hits: int = 0
+    """Outputs of the blocks below the adapter that were kept when they were needed."""
+    trunk_misses: int = 0
+    """Such outputs that had to be computed."""
+    trunk_bytes: int = 0
+    """What is kept of them."""
 
 
 @dataclass(frozen=True)
@@ -174,6 +199,15 @@ class RunFinished:
     seconds: float
     adapter_path: str | None
     best_step: int | None = None
+    peak_memory_bytes: int = 0
+    """The most MLX held at a time in this process, the loading of the model included."""
+    peak_process_bytes: int = 0
+    """The most the whole process was seen to hold in RAM, looked at with each report."""
+    batch_shapes: int = 0
+    """As in StepCompleted, at the end of this process."""
+    trunk_hits: int = 0
+    trunk_misses: int = 0
+    trunk_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -192,6 +226,14 @@ Event = (
     | NoteLogged | Paused | Resumed | RunFinished | RunFailed
 )  # fmt: skip
 
+
+def _getter(names: tuple[str, ...]) -> Callable[[dict[str, Any]], tuple[Any, ...]]:
+    """Return what takes these values out of a dictionary; itemgetter gives no tuple of one."""
+    if len(names) > 1:
+        return itemgetter(*names)
+    return lambda raw: tuple(raw[name] for name in names)
+
+
 EVENT_TYPES: dict[str, type] = {
     cls.__name__: cls
     for cls in (
@@ -200,16 +242,18 @@ EVENT_TYPES: dict[str, type] = {
     )
 }  # fmt: skip
 
+_FIELDS = {cls: tuple(f.name for f in fields(cls)) for cls in EVENT_TYPES.values()}
+_VALUES = {cls: _getter(names) for cls, names in _FIELDS.items()}
 
-@dataclass(frozen=True)
-class Record:
+
+class Record(NamedTuple):
     """One line of the file: an event, or None for a type this version does not know."""
 
     event: Event | None
     name: str
     time: float
     """Unix seconds."""
-    raw: dict[str, Any] = field(repr=False)
+    raw: dict[str, Any]
 
 
 def encode(event: Event, now: float | None = None) -> str:
@@ -233,15 +277,23 @@ def decode(line: str) -> Record:
     Raises:
         ValueError: the line is not a JSON object with an event name.
     """
-    raw = json.loads(line)
+    return _record(json.loads(line))
+
+
+def _record(raw: Any) -> Record:
     if not isinstance(raw, dict) or not isinstance(raw.get("event"), str):
-        raise ValueError(f"not an event: {line[:80]!r}")
+        raise ValueError(f"not an event: {str(raw)[:80]!r}")
     cls = EVENT_TYPES.get(raw["event"])
-    event = None
-    if cls is not None:
-        known = {f.name for f in fields(cls)}
-        event = cls(**{key: value for key, value in raw.items() if key in known})
+    event = None if cls is None else _event(cls, raw)
     return Record(event, raw["event"], float(raw.get("time", 0.0)), raw)
+
+
+def _event(cls: type, raw: dict[str, Any]) -> Any:
+    try:
+        return cls(*_VALUES[cls](raw))  # all fields are there, as in nearly every line: quicker
+    except KeyError:
+        known = _FIELDS[cls]
+        return cls(**{key: value for key, value in raw.items() if key in known})
 
 
 class EventWriter:
@@ -343,10 +395,19 @@ def read_last_events(path: Path, max_bytes: int = 1 << 18) -> list[Record]:
 
 
 def _decode_lines(data: bytes) -> list[Record]:
+    lines = data.decode("utf-8", errors="replace").split("\n")[:-1]
+    try:
+        # All at once: the names of the fields are then made once, not once a line.
+        found = json.loads(f"[{','.join(lines)}]")
+        # A damaged line may be one with its neighbour; then there are not as many values.
+        if len(found) == len(lines):
+            return [_record(raw) for raw in found]
+    except (ValueError, TypeError):
+        pass  # a line is damaged: which one is found below
     records = []
-    for line in data.split(b"\n"):
+    for line in lines:
         try:
-            records.append(decode(line.decode("utf-8", errors="replace")))
+            records.append(decode(line))
         except (ValueError, TypeError):
             continue  # torn by a kill
     return records

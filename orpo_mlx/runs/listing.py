@@ -135,9 +135,11 @@ def memory_shares(runs_dir: str | Path | None = None) -> list[float]:
     for run in iter_runs(runs_dir):
         first, last = _first_start(run.events_file), read_last_events(run.events_file)
         estimated = getattr(first.event, "estimated_peak_bytes", 0) if first else 0
-        peak = getattr(last_step(last), "peak_memory_bytes", 0)
-        is_finished = any(isinstance(record.event, RunFinished) for record in last)
-        if estimated and peak and is_finished:
+        finished = [record.event for record in last if isinstance(record.event, RunFinished)]
+        if not (estimated and finished):
+            continue
+        peak = finished[-1].peak_memory_bytes or getattr(last_step(last), "peak_memory_bytes", 0)
+        if peak:
             shares.append(peak / estimated)
     return sorted(shares)
 

@@ -1,9 +1,14 @@
-"""A stand-in of the Hugging Face Hub on 127.0.0.1: models, revisions, files, scripted faults."""
+"""A stand-in of the Hugging Face Hub on 127.0.0.1: models, datasets, files, scripted faults.
+
+Takes uploads, too, all of them as files of the commit itself.
+"""
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
+import re
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -22,12 +27,33 @@ FAULTS: dict[str, tuple[int, dict[str, str]]] = {
 }
 
 
+LARGE = (".safetensors", ".parquet", ".gz")
+"""Kinds of files that the Hub keeps elsewhere, with a sha256."""
+
+
 @dataclass
 class FakeModel:
-    """A model on the stand-in: file names to content, at one commit."""
+    """A model or dataset on the stand-in: file names to content, at one commit.
+
+    Attributes:
+        card: what the card of a dataset says, such as its configs.
+        others: what other branches or older commits hold, by name.
+        about: more keys of the answer to a search.
+    """
 
     files: dict[str, bytes]
     branches: tuple[str, ...] = ("main",)
+    private: bool = False
+    card: dict[str, Any] = field(default_factory=dict)
+    others: dict[str, FakeModel] = field(default_factory=dict)
+    about: dict[str, Any] = field(default_factory=dict)
+
+    def at(self, revision: str) -> FakeModel | None:
+        """Return what a branch or commit holds."""
+        if revision in (*self.branches, self.sha):
+            return self
+        found = (other for name, other in self.others.items() if revision in (name, other.sha))
+        return next(found, None)
 
     @property
     def sha(self) -> str:
@@ -45,20 +71,32 @@ class HubServer:
     Attributes:
         fault: a key of `FAULTS`, or "cut" (the connection ends after the headers), for requests
             whose path contains `fault_on`.
+        damaged: names of files of which the last byte arrives wrong.
         requests: (method, path) in the order of arrival.
+        sent_bytes: of all bodies together.
+        asked: the query of each request, in the same order.
     """
 
     models: dict[str, FakeModel] = field(default_factory=dict)
+    datasets: dict[str, FakeModel] = field(default_factory=dict)
+    damaged: set[str] = field(default_factory=set)
+    asked: list[str] = field(default_factory=list)
     fault: str = ""
     fault_on: str = ""
     requests: list[tuple[str, str]] = field(default_factory=list)
     tokens: set[str] = field(default_factory=set)
+    sent_bytes: int = 0
 
     def add_model(self, repo_id: str, folder: Path, **extra: bytes) -> FakeModel:
         """Serve the files of a folder, and more by name."""
         files = {path.name: path.read_bytes() for path in folder.iterdir()}
         self.models[repo_id] = FakeModel({**files, **extra})
         return self.models[repo_id]
+
+    def add_dataset(self, repo_id: str, files: dict[str, bytes], **card: Any) -> FakeModel:
+        """Serve a dataset."""
+        self.datasets[repo_id] = FakeModel(files, card=card)
+        return self.datasets[repo_id]
 
     @property
     def url(self) -> str:
@@ -89,11 +127,15 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._answer(with_body=True)
 
+    def do_POST(self) -> None:
+        self._answer(with_body=True)
+
     def do_HEAD(self) -> None:
         self._answer(with_body=False)
 
     def _answer(self, with_body: bool) -> None:
         path = unquote(urlparse(self.path).path)
+        self.hub.asked.append(unquote(urlparse(self.path).query))
         self.hub.requests.append((self.command, path))
         self.hub.tokens.add(self.headers.get("Authorization", ""))
         faulty = self.hub.fault and self.hub.fault_on in path
@@ -102,7 +144,10 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send(status, b"{}", headers, with_body)
         if path.startswith("/moved/"):
             path = path.removeprefix("/moved")
-        status, body, headers = self._route(path)
+        route = self._take if self.command == "POST" else self._route
+        status, body, headers = route(path)
+        if status == 200:
+            status, body, headers = self._ranged(body, headers)
         cut = bool(faulty) and with_body
         return self._send(status, body, headers, with_body, cut)
 
@@ -124,26 +169,90 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         elif with_body:
             self.wfile.write(body)
+            self.hub.sent_bytes += len(body)
+
+    def _ranged(self, body: bytes, headers: dict[str, str]) -> tuple[int, bytes, dict[str, str]]:
+        """Answer a request for a part of a file, as `Range: bytes=0-99`."""
+        wanted = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        if wanted is None:
+            return 200, body, headers
+        first, last = int(wanted[1]), min(int(wanted[2]), len(body) - 1)
+        place = {"Content-Range": f"bytes {first}-{last}/{len(body)}"}
+        return 206, body[first : last + 1], {**headers, **place}
+
+    def _take(self, path: str) -> tuple[int, bytes, dict[str, str]]:
+        """Make a repository, say how files are to be sent, and take a commit."""
+        sent = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        answer: dict[str, Any] = {}
+        if path == "/api/repos/create":
+            asked = json.loads(sent)
+            repo_id = f"{asked.get('organization', 'ann')}/{asked['name']}"
+            if repo_id in self.hub.models:
+                return 409, json.dumps({"url": f"{self.hub.url}/{repo_id}"}).encode(), {}
+            self.hub.models[repo_id] = FakeModel(
+                {}, private=asked.get("visibility") == "private" or bool(asked.get("private"))
+            )
+            answer = {"url": f"{self.hub.url}/{repo_id}"}
+        elif "/preupload/" in path:
+            files = [one["path"] for one in json.loads(sent)["files"]]
+            answer = {
+                "files": [
+                    {"path": name, "uploadMode": "regular", "shouldIgnore": False, "oid": None}
+                    for name in files
+                ]
+            }
+        elif "/commit/" in path:
+            repo_id = path.removeprefix("/api/models/").partition("/commit/")[0]
+            for line in map(json.loads, sent.splitlines()):
+                if line["key"] == "file":
+                    content = base64.b64decode(line["value"]["content"])
+                    self.hub.models[repo_id].files[line["value"]["path"]] = content
+            sha = self.hub.models[repo_id].sha
+            answer = {"commitOid": sha, "commitUrl": f"{self.hub.url}/{repo_id}/commit/{sha}"}
+        return 200, json.dumps(answer).encode(), {"Content-Type": "application/json"}
 
     def _route(self, path: str) -> tuple[int, bytes, dict[str, str]]:
-        for repo_id, model in self.hub.models.items():
-            for prefix, serve in (
-                (f"/api/models/{repo_id}/revision/", self._info),
-                (f"/api/models/{repo_id}/tree/", self._tree),
-                (f"/{repo_id}/resolve/", self._file),
-            ):
-                if path.startswith(prefix):
-                    revision, _, name = path.removeprefix(prefix).partition("/")
-                    if revision not in (*model.branches, model.sha):
-                        return 404, b"{}", {"X-Error-Code": "RevisionNotFound"}
-                    return serve(repo_id, model, name)
-            if path == f"/api/models/{repo_id}":
-                return self._info(repo_id, model, "")
+        if path == "/api/whoami-v2":
+            return 200, b'{"name": "ann", "type": "user"}', {"Content-Type": "application/json"}
+        if path == "/api/datasets":
+            return self._search()
+        repos = [("", "models", self.hub.models), ("datasets/", "datasets", self.hub.datasets)]
+        for pages, kind, found in repos:
+            for repo_id, model in found.items():
+                for prefix, serve in (
+                    (f"/api/{kind}/{repo_id}/revision/", self._info),
+                    (f"/api/{kind}/{repo_id}/tree/", self._tree),
+                    (f"/{pages}{repo_id}/resolve/", self._file),
+                ):
+                    if path.startswith(prefix):
+                        return self._serve(model, path.removeprefix(prefix), pages + repo_id, serve)
+                if path == f"/api/{kind}/{repo_id}":
+                    return self._info(repo_id, model, "")
         return 404, b"{}", {"X-Error-Code": "RepoNotFound"}
 
+    def _serve(
+        self, model: FakeModel, rest: str, repo_id: str, serve: Any
+    ) -> tuple[int, bytes, dict[str, str]]:
+        """Tell the revision, which may hold slashes, from the name of the file."""
+        parts = rest.split("/")
+        for count in range(len(parts), 0, -1):
+            found = model.at("/".join(parts[:count]))
+            if found is not None:
+                return serve(repo_id, found, "/".join(parts[count:]))
+        return 404, b"{}", {"X-Error-Code": "RevisionNotFound"}
+
+    def _search(self) -> tuple[int, bytes, dict[str, str]]:
+        entries = [{"id": name, **found.about} for name, found in self.hub.datasets.items()]
+        return 200, json.dumps(entries).encode(), {"Content-Type": "application/json"}
+
     def _info(self, repo_id: str, model: FakeModel, _: str) -> tuple[int, bytes, dict[str, str]]:
-        siblings = [{"rfilename": n, "size": len(c)} for n, c in model.files.items()]
+        siblings = [
+            {"rfilename": n, "size": len(c), **({"lfs": _lfs(c)} if n.endswith(LARGE) else {})}
+            for n, c in model.files.items()
+        ]
         info = {"id": repo_id, "modelId": repo_id, "sha": model.sha, "siblings": siblings}
+        info["cardData"] = model.card
+        info["private"] = model.private
         return 200, json.dumps(info).encode(), {"Content-Type": "application/json"}
 
     def _tree(self, _: str, model: FakeModel, __: str) -> tuple[int, bytes, dict[str, str]]:
@@ -158,10 +267,19 @@ class _Handler(BaseHTTPRequestHandler):
         if name not in model.files:
             return 404, b"", {**head, "X-Error-Code": "EntryNotFound"}
         content = model.files[name]
-        etag = f'"{hashlib.sha1(content).hexdigest()}"'
-        if name.endswith(".safetensors") and not self.path.startswith("/moved/"):
+        is_large = name.endswith(LARGE)
+        digest = hashlib.sha256(content) if is_large else hashlib.sha1(content)
+        etag = f'"{digest.hexdigest()}"'
+        if is_large and not self.path.startswith("/moved/"):
             # Large files are elsewhere, as on the Hub: a redirect with the facts in its headers.
             head["Location"] = f"/moved/{repo_id}/resolve/{model.sha}/{name}"
             head["X-Linked-Etag"], head["X-Linked-Size"] = etag, str(len(content))
             return 302, b"", head
+        if name in self.hub.damaged:
+            content = content[:-1] + bytes([content[-1] ^ 1])
         return 200, content, {**head, "ETag": etag}
+
+
+def _lfs(content: bytes) -> dict[str, Any]:
+    sha256 = hashlib.sha256(content).hexdigest()
+    return {"sha256": sha256, "size": len(content), "pointerSize": 130}

@@ -4,8 +4,6 @@ Which ways an architecture supports is written down below. When mlx-lm changes a
 no longer fits (or begins to), the test of that model says so.
 """
 
-import functools
-
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
@@ -15,9 +13,12 @@ from mlx.utils import tree_flatten
 from orpo_mlx import head, scoring
 from orpo_mlx.adapter import AdapterSpec, attach_adapter
 from orpo_mlx.data.pairs import TokenPair
+from orpo_mlx.errors import ConfigError
 from orpo_mlx.losses import Objective, StepTotals, orpo_loss
 from orpo_mlx.probe import choose_scoring
 from orpo_mlx.scoring import Scoring
+from orpo_mlx.step import own_arrays, recomputing
+from orpo_mlx.trunk_cache import MemoryStore, TrunkCache, find_cut
 
 VOCABULARY = 199
 TOLERANCE = 1e-5
@@ -119,7 +120,7 @@ def make_pairs():
 PAIRS = make_pairs()
 
 
-def make_model(name, quantized=False, target_modules=("all",)):
+def make_model(name, quantized=False, target_modules=("all",), num_layers=-1):
     """Build a random model with an adapter whose B is not zero, so that A has a gradient too."""
     from mlx_lm.utils import _get_classes
 
@@ -129,7 +130,8 @@ def make_model(name, quantized=False, target_modules=("all",)):
     model = model_class(args_class.from_dict(config))
     if quantized:
         nn.quantize(model, group_size=32, bits=4)
-    attach_adapter(model, AdapterSpec(rank=3, target_modules=target_modules), seed=0)
+    spec = AdapterSpec(rank=3, target_modules=target_modules, num_layers=num_layers)
+    attach_adapter(model, spec, seed=0)
     drawn = [
         (key, 0.05 * mx.random.normal(value.shape))
         for key, value in tree_flatten(model.trainable_parameters())
@@ -140,17 +142,18 @@ def make_model(name, quantized=False, target_modules=("all",)):
     return model
 
 
-def loss_and_gradient(model, way, scope):
+def loss_and_gradient(model, way, scope, cut=0, feed=own_arrays, **options):
     """Return the loss and every adapter gradient of `PAIRS` as one micro-batch."""
-    scoring = Scoring(way, scope)
+    scoring = Scoring(way, scope, cut=cut, **options)
     batch = scoring.build(PAIRS, range(len(PAIRS)))
+    arrays = feed(batch)
     totals = StepTotals(mx.array(float(batch.pairs)), mx.array(float(batch.nll_tokens)))
     params = model.trainable_parameters()
 
     def loss_of(params):
         model.update(params)
         objective = Objective(lam=0.5, nll_scope=scope)
-        return orpo_loss(scoring.score(model, batch.arrays), totals, objective)[0]
+        return orpo_loss(scoring.score(model, arrays), totals, objective)[0]
 
     try:
         with scoring.seams(model):
@@ -196,6 +199,11 @@ def test_every_supported_way_gives_the_loss_and_gradient_of_plain_rows(name, bit
             )
             difference = largest_difference(found, plain)
             assert difference < TOLERANCE, (name, way, scope, difference)
+        way = "packed" if "packed" in SUPPORTED[name] else "plain"
+        with recomputing(model.layers):
+            found = loss_and_gradient(model, way, scope, chunk=7)
+        difference = largest_difference(found, plain)
+        assert difference < TOLERANCE, (name, f"{way}, recomputed", scope, difference)
 
 
 @pytest.mark.parametrize("name", [name for name in MODELS if SUPPORTED[name] != ALL_WAYS])
@@ -216,11 +224,70 @@ def test_auto_picks_the_first_supported_way_and_says_why_not_an_earlier_one(name
     assert bool(chosen.why) == (chosen.name != "packed")
 
 
+# Outputs kept below the adapter
+
+
+@pytest.mark.parametrize("bits", ["float32", "4-bit"])
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_cut_at_a_block_gives_the_loss_and_gradient_of_the_whole(name, bits):
+    """The last of two blocks is adapted: with windows in every second one, either kind is cut."""
+    if bits == "4-bit" and name in NOT_IN_GROUPS_OF_32:
+        pytest.skip("no groups of 32")
+    model = make_model(name, quantized=bits == "4-bit", num_layers=1)
+    plain = loss_and_gradient(model, "plain", "full")
+
+    ways = [way for way in ("packed", "shared", "plain") if way in (*SUPPORTED[name], "plain")]
+    for way in ways if bits == "float32" else ways[:1]:
+        cut = find_cut(model, way)
+        cache = TrunkCache(model, Scoring(way, "full", cut=cut), MemoryStore(1 << 30))
+        for hits in (0, len(PAIRS)):
+            found = loss_and_gradient(model, way, "full", cut, cache.feed)
+            assert cache.hits == hits
+            difference = largest_difference(found, plain)
+            assert difference < TOLERANCE, (name, way, difference)
+
+
+@pytest.mark.parametrize("name", ["mamba", "lfm2"])
+def test_a_recurrent_model_refuses_the_trunk_cache_with_a_reason(name):
+    model = make_model(name, num_layers=1)
+    way = choose_scoring(model, "auto", "full", PAIRS, recomputes=False).name
+
+    with pytest.raises(ConfigError, match="fork scoring runs each prompt through the model's own"):
+        find_cut(model, way)
+
+
 # The head
 
 
+@pytest.mark.parametrize("name", ["llama", "llama, sliding window", "gemma3_text"])
+def test_attention_in_blocks_of_queries_changes_nothing(name, monkeypatch):
+    # Causal alone, and two with sliding windows; rectangles are 16 and 32 wide.
+    model = make_model(name)
+    whole = loss_and_gradient(model, "packed", "full")
+    computed = []
+    attention = mx.fast.scaled_dot_product_attention
+
+    def recorded(queries, keys, *args, **kwargs):
+        computed.append(queries.shape[2] * keys.shape[2])
+        return attention(queries, keys, *args, **kwargs)
+
+    monkeypatch.setattr(mx.fast, "scaled_dot_product_attention", recorded)
+    loss_and_gradient(model, "packed", "full")
+    cells_whole = sum(computed)
+    computed.clear()
+
+    monkeypatch.setattr("orpo_mlx.attention.QUERY_BLOCK", 16)
+    blocks = loss_and_gradient(model, "packed", "full")
+    assert largest_difference(blocks, whole) < TOLERANCE
+    assert sum(computed) < cells_whole
+
+
 def in_chunks_of(monkeypatch, chunk):
-    monkeypatch.setattr(scoring, "head_logps", functools.partial(head.head_logps, chunk=chunk))
+    monkeypatch.setattr(
+        scoring, "head_logps", lambda model, hidden, targets, _: head.head_logps(
+            model, hidden, targets, chunk
+        ),
+    )  # fmt: skip
 
 
 HEADS = {

@@ -54,15 +54,19 @@ def test_every_setting_has_a_flag_and_stands_in_the_help(name: str) -> None:
     assert setting.help.split(".")[0] in text
 
 
-FLAG_WORDS = {"int": "9", "float": "0.5", "str": "some text", "list": "a,b"}
+FLAG_WORDS = {"int": "9", "float": "0.5", "str": "some text", "list": "a,b", "map": "a=b,c=d.0"}
 
 
 @pytest.mark.parametrize("name", [n for n, s in SETTINGS.items() if s.kind in FLAG_WORDS])
 def test_every_valued_flag_reaches_its_setting(name: str) -> None:
     setting = SETTINGS[name]
     needed = NEEDED[:2] if name == "data" else NEEDED  # a second data file is refused
-    command = parse_train([*needed, setting.flag, FLAG_WORDS[setting.kind], "--eval-every", "9"])
-    expected = {"int": 9, "float": 0.5, "str": "some text", "list": ["a", "b"]}[setting.kind]
+    others = ["--eval-every", "9", "--grad-checkpoint", "on", "--trunk-cache", "disk"]
+    command = parse_train([*needed, setting.flag, FLAG_WORDS[setting.kind], *others])
+    expected = {"int": 9, "float": 0.5, "str": "some text", "list": ["a", "b"]}
+    expected = {**expected, "map": {"a": "b", "c": "d.0"}}[setting.kind]
+    if name == "trunk_cache_dir":  # need not exist, so it is made absolute as it is written
+        expected = str(Path(str(expected)).absolute())
     assert getattr(command.config, name) == expected
     assert command.origins[name] == setting.flag
 

@@ -40,6 +40,7 @@ def other_value(name: str) -> Any:
         "valid_fraction": 0.25, "dropout": 0.5, "weight_decay": 0.01, "final_lr_fraction": 0.3,
         "target_modules": ["q_proj", 'odd"name'], "learning_rate": 1e-05, "warmup": 100.0,
         "scale": 20.0, "alpha": 1.5e-07, "steps": 7, "max_seq_length": 99, "batching": "fixed",
+        "map": {"prompt": 'a "b".0', "chosen": "c=d"},
     }  # fmt: skip
     setting = SETTINGS[name]
     if name in special:
@@ -181,9 +182,13 @@ def test_existing_paths_become_absolute_and_names_stay(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("pairs.jsonl").write_text("")
-    config = with_absolute_paths(TrainConfig(model="org/name", data="pairs.jsonl"))
+    given = TrainConfig(
+        model="org/name", data="pairs.jsonl", trunk_cache="disk", trunk_cache_dir="to_be_made"
+    )
+    config = with_absolute_paths(given)
     assert config.data == str(tmp_path / "pairs.jsonl")
     assert config.model == "org/name"
+    assert config.trunk_cache_dir == str(tmp_path / "to_be_made")
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -246,3 +251,41 @@ def test_contradictions_are_refused(values: dict[str, Any], parts: tuple[str, ..
 )
 def test_alpha_becomes_scale_in_one_place(values: dict[str, Any], scale: float) -> None:
     assert adapter_scale(TrainConfig(**values)) == scale
+
+
+# Choices that were switches once
+
+
+@pytest.mark.parametrize(
+    ("value", "meant"),
+    [(True, "on"), (False, "off"), ("true", "on"), ("auto", "auto"), ("on", "on"), ("off", "off")],
+)
+def test_grad_checkpoint_takes_true_and_false_too(value: Any, meant: str) -> None:
+    assert build_config({"grad_checkpoint": value}).grad_checkpoint == meant
+
+
+@pytest.mark.parametrize("word", ["true", "false"])
+def test_a_file_may_say_true_or_false_for_grad_checkpoint(tmp_path: Path, word: str) -> None:
+    file = tmp_path / "old.toml"
+    file.write_text(f"grad_checkpoint = {word}\n")
+    assert load_config(file).grad_checkpoint == {"true": "on", "false": "off"}[word]
+
+
+@pytest.mark.parametrize("value", [1, 0, "yes", None, "truely"])
+def test_grad_checkpoint_takes_no_other_words(value: Any) -> None:
+    with pytest.raises(ConfigError, match="needs one of auto, off, on"):
+        build_config({"grad_checkpoint": value})
+
+
+@pytest.mark.parametrize("scoring", ["shared", "fork"])
+def test_scoring_that_keeps_state_is_refused_with_recomputing(scoring: str) -> None:
+    with pytest.raises(ConfigError, match=f"--scoring {scoring}: not with --grad-checkpoint on"):
+        build_config({"scoring": scoring, "grad_checkpoint": "on"})
+    assert build_config({"scoring": scoring}).grad_checkpoint == "auto"
+
+
+def test_a_share_of_the_blocks_needs_recomputing_switched_on() -> None:
+    with pytest.raises(ConfigError, match="--grad-checkpoint-every 2: needs --grad-checkpoint on"):
+        build_config({"grad_checkpoint_every": 2})
+    both = build_config({"grad_checkpoint_every": 2, "grad_checkpoint": "on"})
+    assert both.grad_checkpoint_every == 2

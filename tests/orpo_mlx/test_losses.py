@@ -15,6 +15,7 @@ from orpo_mlx.losses import (
     StepTotals,
     log1mexp,
     log_odds,
+    logps_and_slopes,
     mean_logps,
     odds_ratio_loss,
     orpo_loss,
@@ -49,6 +50,26 @@ def test_worked_example_half_against_a_fifth():
 
     assert result.loss.item() == pytest.approx(0.22314355, abs=1e-6)
     assert result.log_odds_ratio.item() == pytest.approx(math.log(4), abs=1e-6)
+
+
+@pytest.mark.parametrize("vocabulary", [300, 32_000, 50_257, 151_936])
+def test_log_probs_of_a_large_vocabulary_keep_their_digits(vocabulary):
+    """One likely token before many unlikely ones: added up one by one, those would get lost."""
+    drawn = np.random.default_rng(1).normal(0, 3, (3, vocabulary)).astype(np.float32)
+    drawn[:, 0] = 12.0
+    exact = drawn.astype(np.float64)
+    exact = exact[:, -1] - np.log(np.exp(exact).sum(axis=1))
+    slope = np.exp(drawn.astype(np.float64))
+    slope = -slope / slope.sum(axis=1, keepdims=True)
+    slope[:, -1] += 1
+
+    targets = mx.array([vocabulary - 1] * 3)
+    (found,), (grad,) = mx.vjp(
+        lambda logits: token_logps(logits, targets), [mx.array(drawn)], [mx.ones(3)]
+    )
+
+    np.testing.assert_allclose(np.array(found), exact, atol=5e-6, rtol=0)
+    np.testing.assert_allclose(np.array(grad), slope, atol=2e-6)
 
 
 def test_worked_example_of_the_probability_ratio():
@@ -352,3 +373,18 @@ def test_log_softmax_is_taken_in_float32_for_half_precision_logits():
 
     assert got.dtype == mx.float32
     np.testing.assert_allclose(np.array(got), want, rtol=2e-6)
+
+
+@pytest.mark.parametrize("size", [50, 1000, 1031])
+def test_log_probs_and_their_slopes_equal_a_softmax_in_double_precision(size: int):
+    draw = np.random.default_rng(size)
+    logits = draw.normal(0, 5, (6, size)).astype(np.float32)
+    targets = np.array([0, size - 1, 7, 7, 20, int(logits[5].argmax())])
+    logits[5, targets[5]] = 40.0  # a token that is certain: its slope is nearly 0
+    powers = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
+    shares = powers / powers.sum(axis=-1, keepdims=True)
+    expected = np.eye(size)[targets] - shares
+    logps, slopes = logps_and_slopes(mx.array(logits), mx.array(targets))
+    rows = np.arange(6)
+    np.testing.assert_allclose(np.array(logps), np.log(shares[rows, targets]), rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(np.array(slopes), expected, rtol=1e-5, atol=1e-7)

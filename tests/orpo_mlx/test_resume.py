@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from orpo_mlx.checkpoint import damage, iter_checkpoints
+from orpo_mlx.checkpoint import FoundCheckpoint, damage, iter_checkpoints, settings_before
 from orpo_mlx.config import TrainConfig
 from orpo_mlx.errors import CheckpointError, RunError, TrainingError
+from orpo_mlx.preparation import prepare
 from orpo_mlx.runs import events
 from orpo_mlx.runs.directory import RunDirectory
 from orpo_mlx.train import resume, train
@@ -316,3 +317,32 @@ def test_kills_at_random_instants_damage_nothing_and_change_nothing(
     assert result["different"] == []
     assert result["kills"] >= kills
     assert result["completed"] >= 1
+
+
+def test_a_run_of_an_older_version_goes_on_with_its_own_split(model_folder, pairs_file, tmp_path):
+    """Near duplicates were held out apart then, and several settings did not exist yet."""
+    question = "Tell me in a few words what you know about the number {} and why you like it{}"
+    rows = [
+        {"prompt": question.format(i, end), "chosen": f"It is {i}.", "rejected": "No."}
+        for i in range(6)
+        for end in ("", " today")
+    ]
+    config = settings(model_folder, pairs_file(rows), tmp_path / "run", steps=1)
+    train(config)
+    newest = next(iter_checkpoints(tmp_path / "run" / "checkpoints"))
+    manifest = json.loads((newest / "manifest.json").read_text())
+    assert manifest.pop("split") == "same or nearly the same prompt"
+    for name in ("map", "layout", "keep_ties", "keep_inverted", "keep_duplicates"):
+        del manifest["settings"][name]
+
+    own = settings_before(manifest)
+    old = prepare(config.model_copy(update=own), resumed=FoundCheckpoint(newest, manifest, ()))
+    new = prepare(config)
+
+    assert own == {"keep_ties": True, "keep_inverted": True, "keep_duplicates": True}
+    with pytest.raises(CheckpointError, match="--keep-duplicates: was True, is now False"):
+        prepare(config, resumed=FoundCheckpoint(newest, manifest, ()))
+    assert old.identity["split"] == "same prompt"
+    both = [[int(p.source.split(":")[1]) - 1 for p in one.data.valid] for one in (old, new)]
+    assert [len(lines) for lines in both] == [2, 2]
+    assert [len({line // 2 for line in lines}) for lines in both] == [2, 1]

@@ -8,10 +8,11 @@ from mlx.utils import tree_flatten
 from orpo_mlx.adapter import AdapterSpec, attach_adapter
 from orpo_mlx.config import TrainConfig
 from orpo_mlx.data.pairs import TokenPair
+from orpo_mlx.data.shapes import build_ladder
 from orpo_mlx.losses import METRICS, Objective
 from orpo_mlx.optim import build_optimizer, learning_rate_at, warmup_steps
 from orpo_mlx.scoring import Scoring, nll_tokens
-from orpo_mlx.step import TrainStep, checkpoint_layers, evaluate, step_key
+from orpo_mlx.step import TrainStep, checkpoint_layers, evaluate, recomputing, step_key
 
 LENGTHS = [(3, 4, 9), (12, 2, 1), (5, 30, 6), (1, 7, 7), (20, 1, 15), (8, 3, 3), (2, 2, 2)]
 LENGTHS.append((6, 5, 11))
@@ -88,8 +89,15 @@ OBJECTIVES = [
 ]
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES, ids=str)
-def test_neither_division_nor_way_of_scoring_changes_the_gradient(model, objective, way):
+# All a way of scoring knows of an objective is its scope, which the first two differ in.
+EACH_WAY = [("packed", objective) for objective in OBJECTIVES]
+EACH_WAY += [
+    (way, objective) for way in ("plain", "shared", "fork") for objective in OBJECTIVES[:2]
+]
+
+
+@pytest.mark.parametrize(("way", "objective"), EACH_WAY, ids=str)
+def test_neither_division_nor_way_of_scoring_changes_the_gradient(model, way, objective):
     whole = gradient_of(model, [tuple(range(8))], objective)
 
     for division in (
@@ -100,8 +108,8 @@ def test_neither_division_nor_way_of_scoring_changes_the_gradient(model, objecti
         assert_same_gradient(whole, gradient_of(model, division, objective, way=way), 1e-5)
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES, ids=str)
-def test_neither_division_nor_way_of_scoring_changes_the_metrics(model, objective, way):
+@pytest.mark.parametrize(("way", "objective"), EACH_WAY, ids=str)
+def test_neither_division_nor_way_of_scoring_changes_the_metrics(model, way, objective):
     def metrics(way, division):
         scoring = Scoring(way, objective.nll_scope)
         batches = [scoring.build(PAIRS, part) for part in division]
@@ -210,6 +218,56 @@ def test_gradient_checkpointing_changes_no_gradient(model_folder, dropout, way):
     assert_same_gradient(plain, recomputed, 1e-6)
 
 
+@pytest.fixture(scope="module")
+def deep_folder(make_model_folder, tmp_path_factory):
+    """Five blocks, so that every second one is not every one."""
+    return make_model_folder(tmp_path_factory.mktemp("deep") / "model", num_hidden_layers=5)
+
+
+@pytest.mark.parametrize("every", [1, 2, 3, 9])
+@pytest.mark.parametrize("way", ["packed", "plain"])
+def test_recomputing_some_blocks_changes_no_gradient(deep_folder, way, every):
+    division = [(0, 1, 2), (3, 4)]
+    model = load(deep_folder, dropout=0.2)
+    kept = gradient_of(model, division, key=5, way=way)
+
+    with recomputing(model.layers, every):
+        recomputed = gradient_of(model, division, key=5, way=way)
+    afterwards = gradient_of(model, division, key=5, way=way)
+
+    assert_same_gradient(kept, recomputed, 1e-6)
+    assert all(np.array_equal(kept[name], afterwards[name]) for name in kept)
+
+
+@pytest.mark.parametrize(
+    ("num_layers", "every", "recomputed"),
+    [(5, 1, [0, 1, 2, 3, 4]), (5, 2, [0, 2, 4]), (3, 1, [2, 3, 4]), (3, 2, [2, 4]), (2, 9, [3])],
+)
+def test_only_blocks_with_a_backward_pass_are_recomputed(
+    deep_folder, num_layers, every, recomputed
+):
+    from mlx_lm.utils import load_model
+
+    model, _ = load_model(deep_folder)
+    attach_adapter(model, AdapterSpec(rank=4, num_layers=num_layers), seed=1)
+    model.train()
+    calls = [0] * 5
+    original = type(model.layers[0]).__call__
+
+    def counted(layer, *args, **kwargs):
+        calls[[id(one) for one in model.layers].index(id(layer))] += 1
+        return original(layer, *args, **kwargs)
+
+    for layer in model.layers:
+        layer.__class__ = type("Counted", (type(layer),), {"__call__": counted})
+    checkpoint_layers(model.layers, every)
+    gradient_of(model, [(0, 1)], way="packed")
+
+    assert [i for i in range(5) if calls[i] > min(calls)] == recomputed or (
+        recomputed == list(range(5)) and min(calls) > 1
+    )
+
+
 def test_gradient_checkpointing_leaves_other_models_alone(model_folder):
     one, other = load(model_folder), load(model_folder)
 
@@ -298,6 +356,38 @@ def test_compiled_step_equals_plain_step(model_folder, has_compiler, way):
 
     for name, value in adapters[0].items():
         np.testing.assert_allclose(adapters[1][name], value, atol=2e-6)
+
+
+@pytest.mark.parametrize("compiled", [False, True], ids=["plain step", "compiled"])
+@pytest.mark.parametrize("objective", OBJECTIVES[:3], ids=str)
+@pytest.mark.parametrize("way", ["packed", "plain"])
+def test_filling_up_to_few_shapes_changes_no_gradient(
+    model_folder, way, objective, compiled, has_compiler
+):
+    if compiled and not (has_compiler and objective == OBJECTIVES[0]):
+        pytest.skip("compiling takes long, and needs a C++ compiler on a CPU")
+    model = load(model_folder)
+    divisions = [[(5, 2), (0, 7, 1, 3), (6, 4)], [(4,), (1, 2, 3)]]
+    frames = build_ladder([[TokenPair([1] * 21, [2] * 30, [3] * 30)] * 5])
+    tight = Scoring(way, objective.nll_scope)
+    few = Scoring(way, objective.nll_scope, ladder=frames)
+    step = TrainStep(model, build_optimizer(TrainConfig()), objective, few, compiled=compiled)
+
+    for division in divisions:
+        wanted = gradient_of(model, division, objective, way=way)
+        batches = [few.build(PAIRS, part) for part in division]
+        grads = step.gradient(batches, mx.random.key(0))
+        assert_same_gradient(
+            wanted, {name: np.array(value) for name, value in tree_flatten(grads)}, 1e-5
+        )
+        tight_batches = [tight.build(PAIRS, part) for part in division]
+        metrics = [
+            taken(given, mx.random.key(0), 0.0).metrics
+            for taken, given in ((step, batches), (make_step(model, objective, way), tight_batches))
+        ]
+        np.testing.assert_allclose(*metrics, rtol=2e-5)
+
+    assert len(step.shapes) == 1
 
 
 def test_learning_rate_by_hand():

@@ -160,7 +160,7 @@ def test_old_checkpoints_go_and_the_best_stays(run):
         {"alpha": 8.0, "rslora": True},
         {"target_modules": ["q_proj", "lm_head"]},
         {"num_layers": 1},
-        {"grad_checkpoint": True},
+        {"grad_checkpoint": "on"},
     ],
     ids=str,
 )
@@ -207,7 +207,7 @@ def test_every_kind_of_row_trains(run, kind):
         "tokenized": {"prompt_ids": [5, 6], "chosen_ids": [7, 2], "rejected_ids": [8, 9, 2]},
     }[kind]
 
-    result = run(rows=[row] * 4, valid_fraction=0, steps=2)
+    result = run(rows=[row] * 4, keep_duplicates=True, valid_fraction=0, steps=2)
 
     assert all(math.isfinite(e.loss) for e in of_type(result.run_dir, events.StepCompleted))
 
@@ -216,7 +216,8 @@ def test_every_kind_of_row_trains(run, kind):
 
 BASE = {"steps": 4, "save_every": 2, "valid_fraction": 0.25}
 CHANGES = {
-    "valid_fraction": 0.5, "order": "file", "max_seq_length": 24,
+    "valid_fraction": 0.5, "order": "file",
+    "map": {"prompt": "prompt", "chosen": "rejected", "rejected": "chosen"}, "max_seq_length": 24,
     "seed": 5, "lam": 0.9, "nll_scope": "response", "nll_reduction": "pair", "nll_weight": 0.5,
     "preference": "probability_ratio", "rank": 3, "scale": 3.0, "alpha": 9.0, "dora": True,
     "dropout": 0.4, "target_modules": ["v_proj"], "num_layers": 1, "optimizer": "sgd",
@@ -232,14 +233,18 @@ COMBINED = {
     "best_metric": {"best_metric": "logps_margin", "eval_every": 1, "learning_rate": 0.3},
 }
 TESTED_ELSEWHERE = {
-    "chat_template",
+    "chat_template", "thinking", "escape_special", "layout", "keep_ties", "keep_inverted",
+    "keep_duplicates", "data_split", "data_subset", "data_revision",
     "model", "revision", "data", "valid_data", "init_adapter", "run_dir", "runs_dir",
     "allow_overcommit", "batching", "tokens_per_batch", "scoring", "compile", "grad_checkpoint",
+    "grad_checkpoint_every", "trunk_cache", "trunk_cache_size", "trunk_cache_dir",
     "keep_best", "early_stop",
 }  # fmt: skip
 TIMES = {
     "time", "monotonic", "seconds", "step_seconds", "pairs_per_second", "tokens_per_second",
-    "active_memory_bytes", "peak_memory_bytes", "path", "adapter_path", "run_id", "config",
+    "active_memory_bytes", "peak_memory_bytes", "process_bytes", "peak_process_bytes",
+    "estimated_peak_bytes", "available_bytes", "cache_limit_bytes", "memory_limit_bytes",
+    "path", "adapter_path", "run_id", "config",
 }  # fmt: skip
 
 
@@ -492,7 +497,7 @@ def test_an_evaluation_that_is_not_finite_ends_the_run(run, monkeypatch):
 def test_a_second_interrupt_ends_an_evaluation(run, monkeypatch, tmp_path):
     from orpo_mlx import training_run
 
-    def slow(model, batches, objective, scoring, between):
+    def slow(model, batches, objective, scoring, between, *more):
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
         between()

@@ -1,13 +1,30 @@
 """`orpo-mlx verify`: what is right passes, and what is broken fails where it should."""
 
 import json
+import tempfile
+from contextlib import contextmanager
 
 import mlx.core as mx
+import numpy as np
 import pytest
 
-from orpo_mlx import checkpoint, head, losses, scoring, step, train, verify
+from orpo_mlx import (
+    checkpoint,
+    head,
+    losses,
+    scoring,
+    seams,
+    step,
+    train,
+    trunk_cache,
+    verify,
+    verify_gradients,
+    verify_reference,
+)
 from orpo_mlx.__main__ import main
+from orpo_mlx.config import TrainConfig
 from orpo_mlx.data.pairs import TokenPair
+from orpo_mlx.data.shapes import ShapeLadder
 from orpo_mlx.seams import PackedCache
 
 PAIRS = "3"
@@ -46,8 +63,8 @@ def some_model(
 @pytest.fixture
 def quick(monkeypatch):
     """Leave out what takes most of the time: compiling, and the trainings."""
-    monkeypatch.setattr(verify, "_can_compile", lambda: False)
-    monkeypatch.setattr(verify, "_check_trainings", lambda *_: iter(()))
+    monkeypatch.setattr(verify_gradients, "can_compile", lambda: False)
+    monkeypatch.setattr(verify, "check_trainings", lambda *_: iter(()))
 
 
 def results(capsys, *words):
@@ -62,28 +79,44 @@ def failed(checks):
     return [name for name, check in checks.items() if not check["passed"]]
 
 
-def test_it_passes_on_tiny_models_of_every_kind(
-    kind, some_model, pairs_file, has_compiler, monkeypatch, capsys
+def test_it_passes_on_tiny_models_of_every_kind_and_leaves_nothing_behind(
+    kind, some_model, pairs_file, has_compiler, tmp_path, monkeypatch, capsys
 ):
-    if kind in ("bfloat16", "gemma2"):  # they take long to compile
-        monkeypatch.setattr(verify, "_can_compile", lambda: False)
+    if kind != "float32":  # compiling takes long
+        monkeypatch.setattr(verify_gradients, "can_compile", lambda: False)
+    if kind in ("bfloat16", "gemma2"):
+        monkeypatch.setattr(verify, "check_trainings", lambda *_: iter(()))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+
     code, checks = results(capsys, "--model", some_model, "--data", pairs_file())
 
     assert (code, failed(checks)) == (0, [])
-    compiled = "compiled step (plain): gradient" in checks
-    assert compiled == (has_compiler and kind in ("float32", "4-bit"))
-    assert "a second training gives the same bytes" in checks
-    assert "an interrupted and resumed training gives the same bytes" in checks
+    for way in ("plain", "packed"):
+        name = f"compiled step ({way}): gradient"
+        assert (name in checks) == (has_compiler and kind == "float32")
+    assert "trunk cache read back from disk (plain): gradient" in checks
+    assert ("shapes to compile a step for (packed)" in checks) == (kind != "gemma2")
+    for name in (
+        "a second training gives the same bytes",
+        "an interrupted and resumed training gives the same bytes",
+        "trunk cache: interrupted on disk equals whole in memory",
+    ):
+        assert (name in checks) == (kind in ("float32", "4-bit"))
     if kind == "gemma2":
         assert "does not fit this model" in checks["packed scoring"]["note"]
         assert "shared scoring: gradient, used in training" in checks
     else:
         assert "packed scoring: gradient, used in training" in checks
     assert checks["fork scoring: gradient"]["limit"] == (0.1 if kind == "bfloat16" else 1e-5)
+    assert list((tmp_path / "temporary").iterdir()) == []
+    assert not (tmp_path / "orpo_mlx_home").exists()
 
 
-def test_it_passes_on_the_demo_and_prints_a_line_for_each_check(quick, capsys):
-    assert main(["verify", "--demo"]) == 0
+def test_it_passes_on_the_demo_and_prints_a_line_for_each_check(quick, monkeypatch, capsys):
+    for name in ("_check_composition", "_check_savings", "_check_trunk"):
+        monkeypatch.setattr(verify_gradients, name, lambda _: iter(()))
+    assert main(["verify", "--demo", "--pairs", "1"]) == 0
 
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == f"all {len(lines) - 1} checks passed"
@@ -91,14 +124,16 @@ def test_it_passes_on_the_demo_and_prints_a_line_for_each_check(quick, capsys):
     assert max(map(len, lines)) <= 80
 
 
-def test_it_leaves_nothing_behind(model_folder, pairs_file, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(verify.tempfile, "tempdir", str(tmp_path / "temporary"))
-    (tmp_path / "temporary").mkdir()
+def test_a_mapping_of_columns_holds_for_the_rows_and_not_for_the_short_runs(
+    model_folder, pairs_file, capsys
+):
+    columns = ["prompt=prompt", "chosen=rejected", "rejected=chosen"]
+    code, checks = results(
+        capsys, "--model", model_folder, "--data", pairs_file(), "--map", *columns,
+        "--layout", "single-turn",
+    )  # fmt: skip
 
-    results(capsys, "--model", model_folder, "--data", pairs_file())
-
-    assert list((tmp_path / "temporary").iterdir()) == []
-    assert not (tmp_path / "orpo_mlx_home").exists()
+    assert (code, failed(checks)) == (0, [])
 
 
 # What is broken on purpose must not pass
@@ -175,7 +210,40 @@ def micro_batches_that_count_alike(monkeypatch):
 
 
 def adapter_that_does_nothing(monkeypatch):
-    monkeypatch.setattr(verify, "_fill_adapter", lambda model: None)
+    monkeypatch.setattr(verify_gradients, "fill_adapter", lambda model: None)
+
+
+def filling_that_counts(monkeypatch):
+    monkeypatch.setattr(losses, "masked_sum", lambda values, mask: values.sum(axis=-1))
+
+
+def outputs_of_another_pair(monkeypatch):
+    monkeypatch.setattr(trunk_cache.TrunkCache, "_key", lambda self, pair: str(len(pair.prompt)))
+
+
+def outputs_in_another_order(monkeypatch):
+    right = seams.caught_below
+
+    @contextmanager
+    def caught_below(model, cut):
+        with right(model, cut) as caught:
+            yield caught
+        caught.reverse()
+
+    monkeypatch.setattr(trunk_cache, "caught_below", caught_below)
+
+
+def files_that_lose_bits(monkeypatch):
+    right = trunk_cache._packed
+    monkeypatch.setattr(
+        trunk_cache, "_packed",
+        lambda states, key: right(states.astype(mx.bfloat16).astype(states.dtype), key),
+    )  # fmt: skip
+
+
+def ladder_without_an_end(monkeypatch):
+    monkeypatch.setattr(ShapeLadder, "frame_for", lambda self, pairs: None)
+    monkeypatch.setattr(verify, "MAX_FRAMES", 0)
 
 
 BREAKAGES = {
@@ -188,12 +256,29 @@ BREAKAGES = {
     head_that_forgets_its_gradient: "head in chunks of 7",
     checkpoint_that_recomputes_something_else: "gradient checkpointing (plain): gradient",
     micro_batches_that_count_alike: "micro-batches, two uneven parts (packed): gradient",
+    filling_that_counts: "batches filled up to one shape (packed): gradient",
+    outputs_of_another_pair: "trunk cache in memory (packed): gradient",
+    outputs_in_another_order: "trunk cache on disk (shared): gradient",
+    files_that_lose_bits: "trunk cache read back from disk (plain): gradient",
+    ladder_without_an_end: "shapes to compile a step for (packed)",
     adapter_that_does_nothing: "every adapter parameter gets a gradient",
 }
 
 
+KINDS = {
+    "_check_composition": ("micro-batches",),
+    "_check_savings": ("chunks", "checkpointing", "filled up"),
+    "_check_trunk": ("trunk cache",),
+}
+"""Checks that may be left out, and words of what they find."""
+
+
 @pytest.mark.parametrize("breakage", BREAKAGES, ids=lambda breakage: breakage.__name__)
 def test_a_broken_computation_fails(breakage, quick, model_folder, pairs_file, monkeypatch, capsys):
+    # What another kind of check would find takes the most time.
+    for kind, words in KINDS.items():
+        if not any(word in BREAKAGES[breakage] for word in words):
+            monkeypatch.setattr(verify_gradients, kind, lambda _: iter(()))
     breakage(monkeypatch)
 
     code, checks = results(capsys, "--model", model_folder, "--data", pairs_file())
@@ -211,6 +296,17 @@ def dropout_that_nobody_can_repeat(monkeypatch):
     monkeypatch.setattr(step, "step_key", lambda *_: mx.random.key(next(drawn)))
 
 
+def outputs_that_depend_on_the_batch(monkeypatch):
+    """Each output of a process is a little different, and only what is kept stays as it was."""
+    right, made = trunk_cache.TrunkCache._computed, []
+
+    def computed(self, pair):
+        made.append(pair)
+        return right(self, pair) * (1 + 1e-4 * len(made))
+
+    monkeypatch.setattr(trunk_cache.TrunkCache, "_computed", computed)
+
+
 def training_that_fails(monkeypatch):
     def fail(*_):
         raise RuntimeError("out of memory")
@@ -219,10 +315,15 @@ def training_that_fails(monkeypatch):
 
 
 TRAINING_BREAKAGES = {
-    resume_without_the_optimizer: ["an interrupted and resumed training gives the same bytes"],
+    resume_without_the_optimizer: [
+        "an interrupted and resumed training gives the same bytes",
+        "trunk cache: interrupted on disk equals whole in memory",
+    ],
+    outputs_that_depend_on_the_batch: ["trunk cache: interrupted on disk equals whole in memory"],
     dropout_that_nobody_can_repeat: [
         "a second training gives the same bytes",
         "an interrupted and resumed training gives the same bytes",
+        "trunk cache: interrupted on disk equals whole in memory",
     ],
     training_that_fails: ["a training of 4 steps"],
 }
@@ -230,7 +331,7 @@ TRAINING_BREAKAGES = {
 
 @pytest.mark.parametrize("breakage", TRAINING_BREAKAGES, ids=lambda breakage: breakage.__name__)
 def test_a_broken_training_fails(breakage, model_folder, pairs_file, monkeypatch, capsys):
-    monkeypatch.setattr(verify, "_check_numbers", lambda _: iter(()))
+    monkeypatch.setattr(verify, "check_numbers", lambda _: iter(()))
     breakage(monkeypatch)
 
     code, checks = results(capsys, "--model", model_folder, "--data", pairs_file())
@@ -276,8 +377,9 @@ def test_pairs_are_the_shortest_within_the_budget(monkeypatch):
 
 def test_the_second_computation_by_hand():
     """One pair: p chosen = 0.5 and p rejected = 0.2 per token give an odds ratio of 4."""
-    scores = verify.np.log([[0.5], [0.2], [1 / 0.5**3], [verify.np.e**3]])
-    config = verify.TrainConfig(lam=1.0)
+    scores = np.log([[0.5], [0.2], [1 / 0.5**3], [np.e**3]])
+    config = TrainConfig(lam=1.0)
 
     # NLL log 2 per token of three, and -log(4 / 5) for the odds.
-    assert verify.reference_loss(scores, config) == pytest.approx(0.693147 + 0.223144, rel=1e-5)
+    found = verify_reference.reference_loss(scores, config)
+    assert found == pytest.approx(0.693147 + 0.223144, rel=1e-5)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orpo_mlx.data.sources import content_hash, read_rows
+from orpo_mlx.data.sources import Choice, content_hash, find_data, read_members, read_rows
 from orpo_mlx.errors import DataError
 
 Write = Callable[..., Path]
@@ -74,10 +74,9 @@ def test_a_missing_path_is_named(tmp_path: Path) -> None:
     assert "absent.jsonl: no such file" in refusal(tmp_path / "absent.jsonl")
 
 
-def test_what_looks_like_a_hub_id_says_that_the_hub_was_not_asked() -> None:
+def test_row_13_what_looks_like_a_hub_id_says_why_the_hub_did_not_help() -> None:
     message = refusal("argilla/dpo-mix-7k")
-    assert "argilla/dpo-mix-7k" in message
-    assert "the Hub was not asked" in message
+    assert "argilla/dpo-mix-7k: not in the cache, and HF_HUB_OFFLINE is set" in message
 
 
 @pytest.mark.parametrize("content", ["", "\n \n\t\n", "[]"])
@@ -133,6 +132,12 @@ def test_invalid_utf8_names_line_byte_offset_and_an_encoding(write_file: Write) 
     assert "iconv -f WINDOWS-1252" in message
 
 
+def test_what_is_no_text_at_all_is_not_said_to_be_windows_1252(write_file: Write) -> None:
+    with pytest.raises(DataError) as caught:
+        read_rows(write_file(b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"))
+    assert "no text in any usual encoding" in caught.value.what_to_do
+
+
 def test_utf16_is_recognised(write_file: Write) -> None:
     assert "UTF-16" in refusal(write_file(LINE.encode("utf-16")))
 
@@ -165,20 +170,116 @@ def test_what_the_json_reader_lets_pass_or_chokes_on_is_refused(
     assert reason in message
 
 
-@pytest.mark.parametrize("name", ["a.csv", "a.parquet", "a.jsonl.gz"])
-def test_kinds_for_a_later_version_say_so(write_file: Write, name: str) -> None:
-    assert "not read by this version" in refusal(write_file("x", name))
+@pytest.mark.parametrize("name", ["a.xlsx", "a.arrow", "a.jsonl.zst", "a.zip"])
+def test_kinds_that_are_not_read_say_so(write_file: Write, name: str) -> None:
+    message = refusal(write_file("x", name))
+    assert f"{name}: .{name.split('.')[-1]} files are not read" in message
+    assert "Convert it to JSONL" in message
 
 
-def test_a_gzip_file_named_jsonl_is_recognised(write_file: Write) -> None:
-    assert "this is a gzip file" in refusal(write_file(b"\x1f\x8b\x08\x00abc"))
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"PK\x03\x04abc", "a zip file or a spreadsheet"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "a Git-LFS pointer"),
+        (b"<!DOCTYPE html><html>", "an HTML page"),
+        (b"BZh91AY", "a bzip2 file"),
+    ],
+)
+def test_another_kind_under_a_known_name_is_recognised(
+    write_file: Write, content: bytes, kind: str
+) -> None:
+    assert f"train.jsonl: this is {kind}" in refusal(write_file(content))
 
 
-def test_a_folder_names_the_files_in_it(write_file: Write) -> None:
-    path = write_file([GOOD])
-    message = refusal(path.parent)
-    assert "a folder" in message
-    assert str(path) in message
+def test_a_folder_with_train_and_valid_files_gives_both(write_file: Write, tmp_path: Path) -> None:
+    for name, count in (("train.jsonl", 3), ("valid.jsonl", 2), ("test.jsonl", 1)):
+        write_file([GOOD] * count, name)
+    source = find_data(str(tmp_path))
+    assert [len(rows) for rows in read_members(source.members)] == [3]
+    assert [len(rows) for rows in read_members(source.valid)] == [2]
+    assert [len(rows) for rows in read_members(find_data(str(tmp_path), role="valid").members)] == [
+        2
+    ]
+    assert len(read_members(find_data(str(tmp_path), Choice(split="test")).members)[0]) == 1
+
+
+def test_a_folder_with_one_file_is_that_file(write_file: Write, tmp_path: Path) -> None:
+    write_file([GOOD, GOOD], "pairs.jsonl")
+    assert len(read_rows(tmp_path)) == 2
+
+
+def test_files_of_a_folder_that_may_not_belong_together_are_named(
+    write_file: Write, tmp_path: Path
+) -> None:
+    write_file([GOOD], "mine.jsonl")
+    write_file([GOOD], "yours.jsonl")
+    message = refusal(tmp_path)
+    assert "several files, and none is named train: mine.jsonl, yours.jsonl" in message
+    assert str(tmp_path / "mine.jsonl") in message
+
+
+def test_parts_of_a_folder_are_joined_and_named_apart(write_file: Write, tmp_path: Path) -> None:
+    write_file([GOOD], "train-00000-of-00002.jsonl")
+    assert "1 of the 2 parts of train" in refusal(tmp_path)
+    write_file([GOOD, GOOD], "train-00001-of-00002.jsonl")
+    assert [row.source for row in read_rows(tmp_path)] == [
+        "train-00000-of-00002.jsonl:1",
+        "train-00001-of-00002.jsonl:1",
+        "train-00001-of-00002.jsonl:2",
+    ]
+
+
+def test_a_folder_without_data_says_what_is_read(tmp_path: Path) -> None:
+    assert "a folder without data files" in refusal(tmp_path)
+    assert ".parquet" in refusal(tmp_path)
+
+
+def test_a_link_out_of_a_folder_is_not_followed(write_file: Write, tmp_path: Path) -> None:
+    outside = write_file([GOOD], "outside.jsonl")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "train.jsonl").symlink_to(outside)
+    assert "a link that leads out of the folder" in refusal(tmp_path / "folder")
+
+
+def test_the_links_of_a_downloaded_snapshot_are_followed(write_file: Write, tmp_path: Path) -> None:
+    blob = write_file([GOOD], "blob")
+    snapshot = tmp_path / "datasets--a--b" / "snapshots" / "c0ffee"
+    snapshot.mkdir(parents=True)
+    (tmp_path / "datasets--a--b" / "blobs").mkdir()
+    blob.rename(tmp_path / "datasets--a--b" / "blobs" / "1234")
+    (snapshot / "train.jsonl").symlink_to("../../blobs/1234")
+    assert len(read_rows(snapshot)) == 1
+
+
+def test_several_files_keep_their_rows_apart(write_file: Write) -> None:
+    first, second = write_file([GOOD] * 3, "a.jsonl"), write_file([GOOD] * 2, "b.jsonl")
+    source = find_data(f"{first},{second}")
+    assert [len(rows) for rows in read_members(source.members)] == [3, 2]
+    assert len(read_rows(f"{first},{second}")) == 5
+
+
+def test_shares_are_drawn_by_seed_and_kept_in_order(write_file: Write) -> None:
+    many = write_file([{**GOOD, "prompt": str(i)} for i in range(60)], "a.jsonl")
+    few = write_file([GOOD] * 10, "b.jsonl")
+    source = find_data(f"{many}:3,{few}:1")
+    first, second = read_members(source.members, seed=1)
+    # Three to one: b is used whole, so thirty of a.
+    assert (len(first), len(second)) == (30, 10)
+    drawn = [int(row.values["prompt"]) for row in first]
+    assert drawn == sorted(set(drawn))
+    assert read_members(source.members, seed=1)[0] == first
+    assert read_members(source.members, seed=2)[0] != first
+
+
+def test_the_hash_of_a_mixture_follows_content_and_shares(write_file: Write) -> None:
+    first, second = write_file([GOOD] * 3, "a.jsonl"), write_file([GOOD] * 2, "b.jsonl")
+    hashes = {
+        find_data(name).content_hash()
+        for name in (str(first), f"{first},{second}", f"{first}:2,{second}:1", f"{second},{first}")
+    }
+    assert len(hashes) == 4
+    assert find_data(str(first)).content_hash() == content_hash(first)
 
 
 @pytest.mark.timeout(5)

@@ -1,0 +1,172 @@
+"""How a step's cost grows with length, vocabulary and batch: a table and an SVG picture.
+
+    python benchmarks/cost.py --out benchmarks/results/cost.json --svg docs/cost.svg
+    python benchmarks/cost.py --read benchmarks/results/cost.json --svg docs/cost.svg
+
+This trainer and its own plain mode, on the hh workload and the small model; one thing at a time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from side_by_side import SYSTEMS, Case, conditions, report_case, run_case
+
+BASE = Case("hh", pairs=4)
+AXES: dict[str, list[tuple[float, Case]]] = {
+    "length (times that of hh)": [(x, replace(BASE, length=x)) for x in (0.5, 1, 2, 4)],
+    "vocabulary": [(x, replace(BASE, vocab=x)) for x in (8000, 32000, 128000)],
+    "pairs per step": [(x, replace(BASE, pairs=x, pairs_per_step=x)) for x in (1, 4, 16)],
+}
+WAYS = [SYSTEMS["orpo-mlx"], SYSTEMS["orpo-mlx plain"]]
+LINES = [("default", "#1f6fb2"), ("plain", "#b2521f")]
+METRICS = [
+    ("CPU seconds per pair", "cpu_seconds_per_pair", 1.0),
+    ("peak memory, MB", "peak_memory_bytes", 1e-6),
+]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, or read what was measured; print the table and draw."""
+    args = build_parser().parse_args(argv)
+    if args.read is not None:
+        result = json.loads(args.read.read_text(encoding="utf-8"))
+    else:
+        result = {"conditions": conditions(), "axes": measure(args.rounds)}
+    if args.out is not None:
+        args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    if args.svg is not None:
+        args.svg.parent.mkdir(parents=True, exist_ok=True)
+        args.svg.write_text(draw(result["axes"]), encoding="utf-8")
+    print(describe(result["axes"]))
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command line."""
+    parser = argparse.ArgumentParser(description="Measure how a step's cost grows.")
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--out", type=Path, help="write what was measured to this JSON file")
+    parser.add_argument("--read", type=Path, help="measure nothing, take it from this file")
+    parser.add_argument("--svg", type=Path, help="draw it")
+    return parser
+
+
+def measure(rounds: int) -> dict[str, list[dict[str, Any]]]:
+    """Return for each axis its points: `at`, and for each way the metrics."""
+    known: dict[Case, dict[str, Any]] = {}
+    axes: dict[str, list[dict[str, Any]]] = {}
+    for axis, points in AXES.items():
+        axes[axis] = []
+        for at, case in points:
+            if case not in known:
+                known[case] = report_case(case, WAYS, run_case(case, WAYS, rounds))
+            rows = zip(LINES, known[case]["rows"], strict=True)
+            ways = {name: {key: row[key] for _, key, _ in METRICS} for (name, _), row in rows}
+            axes[axis].append({"at": at, "ways": ways})
+    return axes
+
+
+def describe(axes: dict[str, list[dict[str, Any]]]) -> str:
+    """Return all points as a Markdown table."""
+    lines = [
+        "| | | default, CPU s/pair | plain, CPU s/pair | default, peak MB | plain, peak MB |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for axis, points in axes.items():
+        for point in points:
+            seconds, memory = (
+                [scale * point["ways"][name][key] for name, _ in LINES] for _, key, scale in METRICS
+            )
+            cells = [f"{x:.3f}" for x in seconds] + [f"{x:.0f}" for x in memory]
+            lines.append(f"| {axis} | {point['at']:g} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+# --- picture
+
+WIDTH, HEIGHT, LEFT, TOP = 230, 150, 70, 40
+
+
+def draw(axes: dict[str, list[dict[str, Any]]]) -> str:
+    """Return an SVG: a panel for each metric and axis, both scales logarithmic."""
+    panels = [
+        panel(column, row, axis, points, label, key, scale)
+        for row, (label, key, scale) in enumerate(METRICS)
+        for column, (axis, points) in enumerate(axes.items())
+    ]
+    width, height = (WIDTH + LEFT) * len(axes) + 20, (HEIGHT + 2 * TOP) * len(METRICS) + 20
+    legend = [
+        f'<text x="{LEFT + 90 * i}" y="18" fill="{colour}">{name}</text>'
+        for i, (name, colour) in enumerate(LINES)
+    ]
+    return "\n".join(
+        [
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
+            f'width="{width}" height="{height}" font-family="sans-serif" font-size="11">',
+            f'<rect width="{width}" height="{height}" fill="white"/>',
+            *legend,
+            *panels,
+            "</svg>\n",
+        ]
+    )
+
+
+def panel(
+    column: int,
+    row: int,
+    axis: str,
+    points: list[dict[str, Any]],
+    label: str,
+    key: str,
+    scale: float,
+) -> str:
+    """Return one panel: a frame, its scales, and a line for each way."""
+    x0, y0 = LEFT + column * (WIDTH + LEFT), TOP + row * (HEIGHT + 2 * TOP)
+    at = [point["at"] for point in points]
+    values = {name: [scale * point["ways"][name][key] for point in points] for name, _ in LINES}
+    spread = [value for line in values.values() for value in line]
+    xs = [x0 + WIDTH * share(x, at) for x in at]
+    parts = [
+        f'<rect x="{x0}" y="{y0}" width="{WIDTH}" height="{HEIGHT}" fill="none" stroke="#bbb"/>',
+        f'<text x="{x0}" y="{y0 - 6}" fill="#444">{label}</text>',
+        f'<text x="{x0 + WIDTH}" y="{y0 + HEIGHT + 30}" text-anchor="end">{axis}</text>',
+    ]
+    for x, value in zip(xs, at, strict=True):
+        parts.append(
+            f'<text x="{x:.1f}" y="{y0 + HEIGHT + 15}" text-anchor="middle">{value:g}</text>'
+        )
+    for name, colour in LINES:
+        ys = [y0 + HEIGHT * (1 - share(y, spread)) for y in values[name]]
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(xs, ys, strict=True))
+        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        for x, y, value in zip(xs, ys, values[name], strict=True):
+            parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5" fill="{colour}"/>')
+            parts.append(
+                f'<text x="{x:.1f}" y="{y - 6:.1f}" text-anchor="middle" fill="{colour}">'
+                f"{number(value)}</text>"
+            )
+    return "\n".join(parts)
+
+
+def share(value: float, values: Sequence[float]) -> float:
+    """Return where a value stands between the smallest and the largest, by their logarithms; a
+    tenth is left free at both ends."""
+    low, high = math.log(min(values)), math.log(max(values))
+    return 0.5 if high == low else 0.1 + 0.8 * (math.log(value) - low) / (high - low)
+
+
+def number(value: float) -> str:
+    """Return a number with two or three digits that matter."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}" if value >= 1 else f"{value:.2f}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,97 @@
+"""Steps of mlx-lm-lora: its `train_orpo` with its own batches, rows in the order of the file."""
+
+# pyright: reportMissingImports=false
+# What it imports stands in an environment of its own.
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.optimizers as optimizers
+from meter import Meter, Task, read_task
+from mlx_lm.tuner.utils import linear_to_lora_layers
+from mlx_lm.utils import load
+from mlx_lm_lora.trainer import orpo_trainer
+
+
+class Listener:
+    """Hears of every step."""
+
+    def __init__(self, meter: Meter) -> None:
+        self.meter = meter
+
+    def on_train_loss_report(self, info: dict[str, Any]) -> None:
+        """A step has ended."""
+        self.meter.step(info["train_loss"])
+
+
+def main() -> None:
+    """Train as the task says and report."""
+    task = read_task()
+    allow_other_devices()
+    model: Any = load(task.model)[0]
+    model.freeze()
+    keys = {name for name, _ in model.layers[0].named_modules() if leaf(name) in task.targets}
+    lora = {"rank": task.rank, "scale": task.scale, "dropout": 0.0, "keys": keys}
+    linear_to_lora_layers(model, len(model.layers), lora)
+    orpo_trainer.iterate_orpo_batches = in_file_order(orpo_trainer.iterate_orpo_batches, task)
+    args = orpo_trainer.ORPOTrainingArgs(
+        batch_size=task.pairs_per_step,
+        iters=task.steps,
+        steps_per_report=1,
+        steps_per_save=task.steps + 1,
+        max_seq_length=task.longest,
+        adapter_file=str(Path(task.out) / "adapters.safetensors"),
+        beta=task.lam,
+    )
+    optimizer = optimizers.AdamW(learning_rate=task.learning_rate)
+    meter = Meter(task.unmeasured, mx.get_peak_memory, mx.reset_peak_memory)
+    meter.start()
+    orpo_trainer.train_orpo(
+        model, optimizer, task.pairs, args=args, training_callback=Listener(meter)
+    )
+    meter.report(["mlx-lm-lora", "mlx", "mlx-lm"])
+
+
+def allow_other_devices() -> None:
+    """Give it the number it asks for first, which a device other than a Mac's GPU does not have."""
+    info = mx.device_info()
+    mx.device_info = lambda: {"max_recommended_working_set_size": 0} | info
+
+
+def leaf(name: str) -> str:
+    """Return the last part of a layer's path."""
+    return name.rpartition(".")[2]
+
+
+def in_file_order(original: Callable[..., Iterator[Any]], task: Task) -> Callable[..., Any]:
+    """Let its own iterator make the batch of each step, of that step's rows.
+
+    Left alone, it draws a batch at random with replacement, so that two runs would not do the same
+    work.
+    """
+    steps = count()
+
+    def iterate(_: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        # What it asks for is the whole dataset; it gets the rows of one step.
+        return original([as_row(pair) for pair in task.rows(next(steps))], *args, **kwargs)
+
+    return iterate
+
+
+def as_row(pair: dict[str, list[int]]) -> dict[str, Any]:
+    """Return a pair as its dataset class would hand it out."""
+    prompt = pair["prompt_ids"]
+    return {
+        "chosen": prompt + pair["chosen_ids"],
+        "rejected": prompt + pair["rejected_ids"],
+        "chosen_prompt_length": len(prompt),
+        "rejected_prompt_length": len(prompt),
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,206 @@
+"""Make docs/screens, pictures of the app from a real run: `python docs/make_screens.py`.
+
+Everything runs from a copy in a folder of its own, so that no picture shows where a checkout lies.
+It takes some minutes: two trainings of the built-in model, a test and two exports.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+SCREENS = ROOT / "docs" / "screens"
+STAGE = Path(tempfile.gettempdir()) / "orpo-mlx-demo"
+SIZE = (100, 30)
+PATIENCE_SECONDS = 240.0
+FRAME_SECONDS = 1.5
+
+
+def main() -> None:
+    """Prepare the copy, and play in it."""
+    if "--play" in sys.argv:
+        asyncio.run(play())
+        return
+    shutil.rmtree(STAGE, ignore_errors=True)
+    for name in ("orpo_mlx", "tui"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, STAGE / "app" / name, ignore=ignored)
+    SCREENS.mkdir(exist_ok=True)
+    home = {"HOME": STAGE, "ORPO_MLX_HOME": STAGE / "home", "HF_HOME": STAGE / "cache"}
+    env = {**os.environ, **{name: str(path) for name, path in home.items()}}
+    env |= {"PYTHONPATH": str(STAGE / "app"), "HF_HUB_OFFLINE": "1", "TEXTUAL_ANIMATIONS": "none"}
+    command = [sys.executable, str(Path(__file__).resolve()), "--play"]
+    try:
+        subprocess.run(command, cwd=STAGE / "app", env=env, check=True)
+    finally:
+        shutil.rmtree(STAGE, ignore_errors=True)
+
+
+async def play() -> None:
+    """Go through the app as a user would, and take a picture of every screen."""
+    from tui.app import OrpoApp
+
+    runs = STAGE / "home" / "runs"
+    words = ["-m", "orpo_mlx", "train", "--demo", "--lam", "0.1", "--quiet"]
+    subprocess.run([sys.executable, *words, "--run-dir", str(runs / "demo-lambda-0.1")], check=True)
+    app: Any = OrpoApp(theme="orpo-dark", charset="braille", is_calm=True)
+    async with app.run_test(size=SIZE) as pilot:
+        stage = Stage(app, pilot)
+        await stage.until(lambda: bool(app.screen.runs))
+        await stage.live()
+        await stage.test()
+        await stage.export()
+        await stage.press("escape", "escape")
+        await stage.until(lambda: len(app.screen.shown) == 2)
+        await stage.wait(2.5)
+        stage.take("runs")
+        await stage.press("c")
+        await stage.until(lambda: "25" in stage.text())
+        await stage.wait(2.0)
+        stage.take("compare")
+        await stage.press("escape", "f8")
+        await stage.until(lambda: "warning" in app.screen.status or "well" in app.screen.status)
+        # The kernel's version says nothing to a reader.
+        for fact in app.screen.facts:
+            if fact["name"] == "system":
+                fact["text"] = fact["text"].split()[0]
+        app.screen._show()
+        await stage.wait(0.5)
+        stage.take("doctor")
+        await stage.press("escape")
+        await stage.new_run()
+
+
+class Stage:
+    """The app with what is done in it to get its pictures."""
+
+    def __init__(self, app: Any, pilot: Any) -> None:
+        self.app, self.pilot = app, pilot
+
+    async def press(self, *keys: str) -> None:
+        for key in keys:
+            await self.pilot.press(key)
+            await self.pilot.pause(0.2)
+
+    async def wait(self, seconds: float) -> None:
+        await self.pilot.pause(seconds)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait for a state; end with an error if it does not come."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            await self.pilot.pause(0.1)
+            try:
+                if condition():
+                    return
+            except (AttributeError, LookupError):
+                pass  # the screen that has it is not there yet
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"never came:\n{self.text()}")
+
+    def text(self) -> str:
+        strips = self.app.screen._compositor.render_strips()
+        return "\n".join("".join(segment.text for segment in strip) for strip in strips)
+
+    def picture(self) -> str:
+        """Return the screen as SVG that fetches nothing."""
+        self.app.clear_notifications()
+        svg = self.app.export_screenshot(title="orpo-mlx")
+        return re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.S)
+
+    def take(self, name: str) -> None:
+        (SCREENS / f"{name}.svg").write_text(self.picture(), encoding="utf-8")
+        sys.stdout.write(f"{name}\n")
+        sys.stdout.flush()
+
+    async def live(self) -> None:
+        await self.press("m")
+        await self.until(lambda: self.app.screen.AREA == "live" and self.app.screen.caught_up)
+        frames = []
+        for step in (4, 12, 19):
+            await self.until(lambda step=step: self.app.screen.state.step >= step)
+            await self.wait(0.5)
+            frames.append(self.picture())
+            if step == 19:
+                self.take("live")
+        await self.until(lambda: self.app.screen.status == "completed")
+        await self.wait(1.0)
+        self.take("live-complete")
+        frames.append(self.picture())
+        (SCREENS / "live-animated.svg").write_text(animated(frames), encoding="utf-8")
+
+    async def test(self) -> None:
+        await self.press("t")
+        state = self.app.screen.state
+        await self.until(lambda: state.ready and not state.is_busy)
+        await self.press("ctrl+n")
+        await self.until(lambda: bool(state.pairs) and not state.is_busy)
+        await self.press("ctrl+n", "enter")
+        await self.until(lambda: len(state.done) == 2)
+        await self.press("ctrl+r")
+        await self.until(lambda: len(state.scores) == 2)
+        await self.wait(0.5)
+        self.take("test")
+        await self.press("escape")
+
+    async def export(self) -> None:
+        await self.press("e")
+        await self.until(lambda: bool(self.app.screen.formats))
+        await self.press("down", "space", "ctrl+r")
+        jobs = self.app.screen
+        await self.until(lambda: bool(jobs.jobs) and "written" in jobs.status.lower())
+        await self.wait(0.5)
+        self.take("export")
+
+    async def new_run(self) -> None:
+        await self.press("n")
+        await self.until(lambda: "fits" in self.text())
+        self.take("new-run-1-model")
+        await self.press("enter", "enter")
+        await self.until(lambda: self.app.screen.query_one("#data").answer is not None)
+        await self.press("v")
+        await self.wait(3.0)
+        self.take("new-run-2-data")
+        await self.press("ctrl+n")
+        await self.wait(2.0)
+        self.take("new-run-3-settings")
+        await self.press("ctrl+n", "f4")
+        await self.until(lambda: "measured peak" in self.text())
+        self.take("new-run-4-review")
+
+
+def animated(frames: list[str]) -> str:
+    """Return SVG pictures of one size as one that shows them in turn, for ever.
+
+    Readers who asked for less motion see the last one.
+    """
+    opening = re.match(r"<svg[^>]*>", frames[0])
+    assert opening
+    seconds, share = len(frames) * FRAME_SECONDS, 100 / len(frames)
+    style = (
+        f"@keyframes turn {{ 0%, {share:.2f}% {{ visibility: visible }} "
+        f"{share + 0.01:.2f}%, 100% {{ visibility: hidden }} }} "
+        f".frame {{ visibility: hidden; animation: turn {seconds:g}s step-end infinite }} "
+        "@media (prefers-reduced-motion: reduce) { .frame { animation: none } "
+        ".frame:last-of-type { visibility: visible } }"
+    )
+    parts = [opening.group(), f"<style>{style}</style>"]
+    for index, frame in enumerate(frames):
+        inner = frame[frame.index(">") + 1 : frame.rindex("</svg>")]
+        delay = f"animation-delay: {index * FRAME_SECONDS:g}s"
+        parts.append(f'<g class="frame" style="{delay}">{inner}</g>')
+    return "\n".join([*parts, "</svg>"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""What a run would save on, and the memory it would need then: one question, many answers."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from orpo_mlx.config import KEEPS_STATE, TrainConfig
+from orpo_mlx.data.pairs import TokenPair
+from orpo_mlx.data.token_store import pair_lengths
+from orpo_mlx.memory import (
+    BatchShape,
+    Estimate,
+    Lengths,
+    Savings,
+    count_costs,
+    iter_savings,
+    longest_batch,
+)
+from orpo_mlx.model_shape import ModelShape
+
+LONGEST = 1 << 17
+"""Longest pair that is looked at, in tokens."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run saves on, and what it needs then."""
+
+    savings: Savings
+    estimate: Estimate
+
+
+@dataclass(frozen=True)
+class Question:
+    """A run whose memory is asked for.
+
+    Attributes:
+        shape: of the model.
+        config: the settings.
+        train, valid: lengths of the pairs, of any length: those beyond `max_seq_length` are cut or
+            dropped as in a run. Without training pairs the worst the settings allow is assumed.
+        way: of scoring.
+        limit: bytes there are.
+        beside: bytes the trunk cache may take.
+        frames: shapes that training batches are filled up to.
+    """
+
+    shape: ModelShape
+    config: TrainConfig
+    train: Sequence[Lengths] = ()
+    valid: Sequence[Lengths] = ()
+    way: str = "packed"
+    limit: int = sys.maxsize
+    beside: int = 0
+    frames: tuple[BatchShape, ...] = ()
+    _batches: dict[Any, list[BatchShape]] = field(default_factory=dict, compare=False, repr=False)
+
+    def plan(self, savings: Savings | None = None, **changes: Any) -> Plan:
+        """Return the least savings that fit, or those that need least memory if none does.
+
+        Args:
+            savings: take these and look for no others.
+            changes: other values of some settings.
+        """
+        config = self.config.model_copy(update=changes)
+        train, *valid = self._longest_batches(config)
+        costs = [count_costs(self.shape, config, train)]
+        costs += [count_costs(self.shape, config, one, trains=False) for one in valid]
+        may_recompute = self.way not in KEEPS_STATE
+        options = [savings] if savings else iter_savings(config, costs[0], may_recompute)
+        found: list[Plan] = []
+        for option in options:
+            each = [cost.with_savings(option) for cost in costs]
+            largest = max(each, key=lambda one: one.total)
+            found.append(Plan(option, replace(largest, cache=self.beside)))
+            if found[-1].estimate.total <= self.limit:
+                return found[-1]
+        return min(found, key=lambda plan: plan.estimate.total)
+
+    def answer(self, **changes: Any) -> Estimate:
+        """Return the estimate, with other values of some settings."""
+        return self.plan(**changes).estimate
+
+    def fits(self, **changes: Any) -> bool:
+        """Tell whether the memory suffices, with other values of some settings."""
+        return self.answer(**changes).total <= self.limit
+
+    def _longest_batches(self, config: TrainConfig) -> list[BatchShape]:
+        """Return the longest forward pass of a step and, with validation pairs, of evaluations."""
+        key = (config.max_seq_length, config.batching, config.tokens_per_batch)
+        if key not in self._batches:
+            train = clipped(self.train, config.max_seq_length) if self.train else []
+            found = [longest_batch(train or _worst_pairs(config), config, self.way)]
+            for frame in self.frames:
+                found[0] |= frame
+            valid = clipped(self.valid, config.max_seq_length)
+            valid = valid[: config.eval_pairs] if config.eval_pairs else valid
+            if valid:
+                found.append(longest_batch(valid, config, self.way, members=len(valid)))
+            self._batches[key] = found
+        return self._batches[key]
+
+
+def lengths_of(pairs: Sequence[TokenPair]) -> list[Lengths]:
+    """Return the tokens of each pair."""
+    return [Lengths(*row) for row in pair_lengths(pairs).tolist()]
+
+
+def clipped(pairs: Sequence[Lengths], limit: int) -> list[Lengths]:
+    """Return the lengths of the pairs after prompts were cut and too long pairs dropped."""
+    answers = [max(pair.chosen, pair.rejected) for pair in pairs]
+    return [
+        pair._replace(prompt=min(pair.prompt, limit - answer))
+        for pair, answer in zip(pairs, answers, strict=True)
+        if answer < limit
+    ]
+
+
+def _worst_pairs(config: TrainConfig) -> list[Lengths]:
+    """Return a step of pairs as long as may be: all answer, which attention costs most."""
+    longest = config.max_seq_length - 1
+    return [Lengths(1, longest, longest)] * config.micro_batch_size * config.grad_accumulation_steps

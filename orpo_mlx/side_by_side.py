@@ -1,0 +1,219 @@
+"""One loaded model that answers and scores as the base and with the adapter, side by side."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import mlx.core as mx
+from mlx.utils import tree_unflatten
+
+from orpo_mlx.adapter import adapter_layers
+from orpo_mlx.data.pairs import TokenPair
+from orpo_mlx.losses import log_odds, token_logps
+from orpo_mlx.step import evaluating
+
+Side = Literal["base", "adapter"]
+SIDES: tuple[Side, Side] = ("base", "adapter")
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How answers are drawn; the same for both sides.
+
+    Attributes:
+        temperature: 0 = always the likeliest token.
+        top_p: only the likeliest tokens that make up this share; 1 = all.
+        max_tokens: longest answer.
+        seed: of the draws. The n-th token of an answer is drawn with a key of (seed, n), so an
+            answer does not depend on what else is being generated.
+    """
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    max_tokens: int = 256
+    seed: int = 0
+
+
+@dataclass
+class Answer:
+    """What came of one side.
+
+    Attributes:
+        text: without the end-of-turn token.
+        logps: log-prob of each token, in nats, before temperature and top-p; the end-of-turn token
+            included where there is one.
+        ended: whether it ended by itself; else the longest answer was reached or it was cancelled.
+    """
+
+    text: str
+    logps: list[float]
+    seconds: float
+    ended: bool
+
+
+@dataclass(frozen=True)
+class PairScore:
+    """A pair under one side: log-probs [tokens of the response] in nats, end of turn included."""
+
+    chosen: list[float]
+    rejected: list[float]
+
+    @property
+    def means(self) -> tuple[float, float]:
+        """Mean log-prob of the chosen and of the rejected response."""
+        return sum(self.chosen) / len(self.chosen), sum(self.rejected) / len(self.rejected)
+
+    @property
+    def log_odds_ratio(self) -> float:
+        """Above 0: the chosen response is preferred (equation 4 of the ORPO paper)."""
+        chosen, rejected = (log_odds(mx.array(mean)).item() for mean in self.means)
+        return float(chosen) - float(rejected)  # type: ignore[arg-type]
+
+
+class SideBySide:
+    """A model with an adapter attached, which can be switched off and on between two tokens.
+
+    Args:
+        model: mlx-lm model; without an adapter both sides are the base.
+        tokenizer: mlx-lm's wrapper.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        layers = adapter_layers(model)
+        # The adapted layers are replaced by the layers they wrap: a scale of 0 would not undo DoRA.
+        self._modules: dict[Side, Any] = {
+            "base": tree_unflatten([(name, layer.linear) for name, layer in layers]),
+            "adapter": tree_unflatten(list(layers)),
+        }
+        self.has_adapter = bool(layers)
+
+    @contextmanager
+    def as_side(self, side: Side) -> Iterator[None]:
+        """Be the base or the adapted model inside; afterwards the adapter is on."""
+        if not self.has_adapter:
+            yield
+            return
+        self.model.update_modules(self._modules[side])
+        try:
+            yield
+        finally:
+            self.model.update_modules(self._modules["adapter"])
+
+    def answer(
+        self,
+        prompt: list[int],
+        sampling: Sampling,
+        on_text: Callable[[Side, str], None],
+        goes_on: Callable[[], bool],
+        sides: tuple[Side, ...] = SIDES,
+    ) -> dict[Side, Answer]:
+        """Answer a prompt on each side, a token of one and then of the other.
+
+        Args:
+            prompt: token ids, at least one.
+            sampling: the same for both.
+            on_text: called with each new piece of an answer.
+            goes_on: asked before each token; False ends all answers where they are.
+            sides: which.
+        """
+        streams: dict[Side, _Stream] = {
+            side: _Stream(self, prompt, sampling, side) for side in sides
+        }
+        running: list[Side] = list(sides)
+        with evaluating(self.model):
+            while running and goes_on():
+                for side in list(running):
+                    piece = streams[side].next_piece()
+                    if piece:
+                        on_text(side, piece)
+                    if streams[side].finished:
+                        running.remove(side)
+        return {side: stream.answer() for side, stream in streams.items()}
+
+    def score(self, pair: TokenPair, side: Side) -> PairScore:
+        """Return the log-prob of each response token under one side."""
+        with self.as_side(side), evaluating(self.model):
+            return PairScore(
+                self._logps(list(pair.prompt), list(pair.chosen)),
+                self._logps(list(pair.prompt), list(pair.rejected)),
+            )
+
+    def _logps(self, prompt: list[int], response: list[int]) -> list[float]:
+        ids = mx.array([*prompt, *response])[None]
+        logits = self.model(ids[:, :-1])[:, len(prompt) - 1 :]
+        values: Any = token_logps(logits, ids[:, len(prompt) :])[0].tolist()
+        return values
+
+
+class _Stream:
+    """One answer while it is being made."""
+
+    def __init__(
+        self, owner: SideBySide, prompt: list[int], sampling: Sampling, side: Side
+    ) -> None:
+        from mlx_lm.generate import generate_step
+
+        self._owner = owner
+        self._side: Side = side
+        self._ends = set(owner.tokenizer.eos_token_ids)
+        self._detokenizer = owner.tokenizer.detokenizer  # a new one each time it is asked for
+        self._detokenizer.reset()
+        self._tokens = generate_step(
+            mx.array(prompt),
+            owner.model,
+            max_tokens=sampling.max_tokens,
+            sampler=build_sampler(sampling),
+        )
+        self._logps: list[float] = []
+        self._seconds = 0.0
+        self._shown = 0
+        self.finished = self.ended = False
+
+    def next_piece(self) -> str:
+        """Make one token; returns the text it adds, which may be none yet."""
+        started = time.perf_counter()
+        with self._owner.as_side(self._side):
+            token, logprobs = next(self._tokens, (None, None))
+        self._seconds += time.perf_counter() - started
+        if token is None or logprobs is None:
+            self.finished = True
+        else:
+            self._logps.append(float(logprobs[token].item()))  # type: ignore[arg-type]
+            self.finished = self.ended = token in self._ends
+            if not self.ended:
+                self._detokenizer.add_token(token)
+        if self.finished:
+            self._detokenizer.finalize()
+        return self._new_text()
+
+    def _new_text(self) -> str:
+        text = self._detokenizer.text
+        piece, self._shown = text[self._shown :], len(text)
+        return piece
+
+    def answer(self) -> Answer:
+        self._detokenizer.finalize()
+        return Answer(self._detokenizer.text, self._logps, self._seconds, self.ended)
+
+
+def build_sampler(sampling: Sampling) -> Callable[[mx.array], mx.array]:
+    """Return a function from log-probs [1, V] to a token [1], each draw with its own key."""
+    from mlx_lm.sample_utils import apply_top_p
+
+    drawn = iter(range(1 << 32))
+
+    def sample(logprobs: mx.array) -> mx.array:
+        number = next(drawn)
+        if sampling.temperature == 0:
+            return mx.argmax(logprobs, axis=-1)
+        kept = apply_top_p(logprobs, sampling.top_p) if 0 < sampling.top_p < 1 else logprobs
+        key = mx.random.key((sampling.seed << 32) | number)
+        return mx.random.categorical(kept / sampling.temperature, key=key)
+
+    return sample

@@ -1,0 +1,60 @@
+"""`orpo-mlx export --json` without an adapter: every format ends in its own way.
+
+mlx is written; peft fails its check; fused goes on until it is ended; lmstudio finds its place
+taken unless --force; hub ends without a word; all others are written and name their options.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+LIST = [
+    {"format": name, "what": f"{name} files", "who_reads_it": f"readers of {name}", "loss": "none"}
+    for name in ("mlx", "peft", "fused", "gguf", "lmstudio", "hub")
+]
+
+
+def say(event: str, **content: object) -> None:
+    sys.stdout.write(json.dumps({"event": event, **content}) + "\n")
+    sys.stdout.flush()
+
+
+def check(passed: bool) -> dict[str, object]:
+    text = "as it should be" if passed else "is another"
+    return {"name": "delta", "passed": passed, "value": 2.5e-7, "limit": 1e-6, "text": text}
+
+
+words = sys.argv[1:]
+if "broken" in words:
+    sys.exit("error: there is no export here.")
+if "--list" in words:
+    sys.stdout.write(json.dumps(LIST, indent=2) + "\n")
+    sys.exit(0)
+format = words[words.index("--to") + 1]
+out = Path(words[words.index("--out") + 1]) if "--out" in words else Path("its-place")
+say("started", format=format, out=str(out))
+say("progress", done=1, total=4, what="tensors")
+if format == "fused":
+    time.sleep(600)
+if format == "hub":
+    sys.exit("error: the line went dead.")
+if format == "lmstudio" and "--force" not in words:
+    say("failed", message="its-place: is there already.", what_to_do="Replace it with --force.")
+    sys.exit(1)
+if format == "peft":
+    say("verified", checks=[check(False)])
+    say("failed", message="delta: is another.", what_to_do="Write --dtype float32.")
+    sys.exit(1)
+say("progress", done=4, total=4, what="tensors")
+say("verified", checks=[check(True)])
+if format == "mlx":
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "adapters.safetensors").write_text("x" * 100)
+files = [{"name": "adapters.safetensors", "bytes": 38_000_000}]
+say(
+    "finished", format=format, path=str(out), files=files, seconds=0.4,
+    command=f"use-{format} {out}", notes=[" ".join(words[words.index("--json") :])],
+)  # fmt: skip

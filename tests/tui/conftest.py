@@ -1,0 +1,156 @@
+"""What the app's tests share: an app on an own folder, simulated runs, the screen as text."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from textual.app import App
+from textual.pilot import Pilot
+
+from orpo_mlx.runs import events
+from orpo_mlx.runs.directory import RunDirectory
+from orpo_mlx.simulation import Script, simulate
+from tui.app import OrpoApp
+from tui.run_state import RunState
+
+NOW = 1_700_000_000.0
+DEADLINE_SECONDS = 20.0
+
+
+@pytest.fixture(autouse=True)
+def calm_terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No blinking, no animation, one time zone, no colours of the machine's own."""
+    monkeypatch.setenv("TEXTUAL_ANIMATIONS", "none")
+    for name in ("NO_COLOR", "SSH_TTY", "SSH_CONNECTION", "COLORFGBG", "TERM_PROGRAM"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.fixture
+def runs_dir(tmp_path: Path) -> Path:
+    """The folder of all runs, empty."""
+    folder = tmp_path / "runs"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def make_run(runs_dir: Path) -> Callable[..., RunDirectory]:
+    """Return `make(name="run-a", **script) -> RunDirectory`: a simulated run played to its end."""
+
+    def make(name: str = "run-a", **script: Any) -> RunDirectory:
+        given = {"steps": 40, "speed": 0.0, **script}
+        return simulate(Script(**given), run_dir=str(runs_dir / name))[0]
+
+    return make
+
+
+OpenApp = Callable[..., AbstractAsyncContextManager["Pilot[None]"]]
+
+
+@pytest.fixture
+def open_app(runs_dir: Path) -> OpenApp:
+    """Return `open(size=(80, 24), **app)`, an async context that gives a pilot.
+
+    On leaving it waits for the app's workers, so that no task outlives its test.
+    """
+
+    @asynccontextmanager
+    async def open(size: tuple[int, int] = (80, 24), **given: Any) -> AsyncIterator[Pilot[None]]:
+        given = {"charset": "braille", "theme": "orpo-dark", "clock": lambda: NOW, **given}
+        app = OrpoApp(runs_dir, **given)
+        async with app.run_test(size=size) as pilot:
+            await pilot.pause()
+            yield pilot
+            # Children of workers are ended by them, which takes a moment.
+            workers = list(app.workers)
+            app.workers.cancel_all()
+            await asyncio.gather(*(w.wait() for w in workers), return_exceptions=True)
+
+    return open
+
+
+@pytest.fixture
+def wait_for() -> Callable[..., Any]:
+    """Return `await wait_for(pilot, condition)`: until it holds, or the test fails."""
+
+    async def wait(
+        pilot: Pilot[Any],
+        condition: Callable[[], Any],
+        what: str = "",
+        seconds: float = DEADLINE_SECONDS,
+    ) -> Any:
+        deadline = time.monotonic() + seconds
+        while True:
+            await pilot.pause()
+            # A widget asked for before it is there is a reason to wait, too.
+            with contextlib.suppress(LookupError):
+                if found := condition():
+                    return found
+            if time.monotonic() > deadline:
+                pytest.fail(f"never: {what or condition}\n{text_of(pilot.app)}")
+            await asyncio.sleep(0.01)
+
+    return wait
+
+
+def text_of(app: App[Any]) -> str:
+    """The screen as text, lines without trailing blanks."""
+    strips = app.screen._compositor.render_strips()
+    return "\n".join("".join(segment.text for segment in strip).rstrip() for strip in strips)
+
+
+@pytest.fixture
+def screen_text() -> Callable[[App[Any]], str]:
+    """Return `screen_text(app) -> str`."""
+    return text_of
+
+
+METRICS = {
+    "loss": 1.0, "nll_loss": 0.9, "odds_ratio_loss": 0.5, "log_odds_ratio": 0.2,
+    "chosen_logps": -1.0, "rejected_logps": -1.5, "preference_accuracy": 0.5, "logps_margin": 0.5,
+}  # fmt: skip
+
+
+@pytest.fixture
+def make_state() -> Callable[..., RunState]:
+    """Return `make(*events, start=..., **config) -> RunState`: the state after these events.
+
+    A `RunStarted` of 100 steps comes first; events come a second apart. An event may also be a
+    dictionary: it is a step with these values, every other metric being an ordinary number.
+    """
+
+    def make(*given: events.Event | dict[str, Any], total: int = 100, **config: Any) -> RunState:
+        started = events.RunStarted(
+            run_id="r", model="m", data="d", total_steps=total, pairs_train=80, pairs_valid=8,
+            trainable_parameters=1, total_parameters=10, config={"lam": 0.1, **config}, versions={},
+        )  # fmt: skip
+        state = RunState()
+        for second, event in enumerate([started, *given]):
+            if isinstance(event, dict):
+                event = events.StepCompleted(**{**METRICS, "step_seconds": 2.0, **event})
+            state.apply(events.Record(event, type(event).__name__, NOW + second, {}))
+        return state
+
+    return make
+
+
+@pytest.fixture
+def make_eval() -> Callable[..., events.EvalCompleted]:
+    """Return `make(step, **values) -> EvalCompleted`."""
+
+    def make(step: int, **values: Any) -> events.EvalCompleted:
+        return events.EvalCompleted(**{**METRICS, "pairs": 8, "seconds": 3.0, **values}, step=step)
+
+    return make

@@ -1,0 +1,34 @@
+"""The doctor screen lists what the doctor's process finds."""
+
+from __future__ import annotations
+
+from tui.screens.doctor import DoctorScreen
+from tui.widgets.line_view import LineView
+
+
+async def test_the_facts_of_this_machine_are_listed(open_app, wait_for, screen_text):
+    async with open_app(size=(100, 40)) as pilot:
+        await pilot.press("f8")
+        screen = await wait_for(
+            pilot, lambda: isinstance(pilot.app.screen, DoctorScreen) and pilot.app.screen
+        )
+        await wait_for(pilot, lambda: "Looking" not in screen.status, "the doctor has looked")
+        text = screen_text(pilot.app)
+        for part in ("Machine", "chip", "Versions", "mlx-lm", "free disk"):
+            assert part in text
+        assert "T trains the demo" in screen.status
+
+
+async def test_advice_is_broken_into_lines(open_app, wait_for):
+    fact = {"group": "power", "name": "source", "text": "battery", "level": "warning"}
+    async with open_app(size=(80, 24)) as pilot:
+        screen = DoctorScreen()
+        screen._look = lambda more: None  # type: ignore[method-assign,assignment]
+        pilot.app.push_screen(screen)
+        await wait_for(pilot, lambda: screen.query(LineView))
+        screen.facts = [{**fact, "what_to_do": "word " * 40}]
+        lines = ["".join(text for _, text in line) for line in screen._lines()]
+        assert lines[0] == "Power"
+        assert lines[1].startswith(" ! source")
+        assert len(lines) > 3
+        assert all(len(line) <= 80 for line in lines)

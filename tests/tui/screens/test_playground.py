@@ -1,0 +1,120 @@
+"""The test screen, with a playground that makes its answers up."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from textual.widgets import Input
+
+from tui.screens.ask import AskScreen
+from tui.screens.playground import PlaygroundScreen
+from tui.widgets.token_view import TokenView
+
+FAKE = str(Path(__file__).parents[2] / "fakes" / "fake_playground.py")
+
+
+@pytest.fixture
+def open_test(open_app, make_run, wait_for):
+    """Return `open(*words, size=)`: the screen of a run, its model loaded unless it cannot be."""
+
+    @asynccontextmanager
+    async def open(*words: str, size=(80, 24)):
+        run = make_run()
+        async with open_app(size) as pilot:
+            screen = PlaygroundScreen(run.path)
+            screen.words = [FAKE, *words]
+            pilot.app.push_screen(screen)
+            await wait_for(pilot, lambda: screen.state.ready or screen.state.failed, "it is loaded")
+            yield pilot, screen
+
+    return open
+
+
+async def test_both_sides_answer_what_is_typed(open_test, wait_for, screen_text):
+    async with open_test() as (pilot, screen):
+        await pilot.press(*"Hi", "enter")
+        await wait_for(pilot, lambda: screen.state.done, "an answer")
+        text = screen_text(pilot.app)
+        assert "base on Hi" in text
+        assert "adapter on Hi" in text
+        assert "2 tokens" in text
+
+
+async def test_an_answer_can_be_ended(open_test, wait_for):
+    async with open_test() as (pilot, screen):
+        await pilot.press(*"wait", "enter")
+        await wait_for(pilot, lambda: "base" in screen.state.answers)
+        assert screen.state.is_busy
+        await pilot.press("enter")  # a second question has to wait
+        await pilot.press("ctrl+g")
+        await wait_for(pilot, lambda: screen.state.answers.get("base") == "cut")
+
+
+async def test_a_held_out_pair_is_taken_asked_and_scored(open_test, wait_for, screen_text):
+    async with open_test(size=(120, 36)) as (pilot, screen):
+        await pilot.press("ctrl+n")
+        await wait_for(pilot, lambda: screen.query_one("#prompt", Input).value == "Why is it so?")
+        await pilot.press("enter")
+        await wait_for(pilot, lambda: screen.state.answers.get("base") == "base on pair 0")
+        await pilot.press("ctrl+r")
+        await wait_for(pilot, lambda: screen.state.scores, "scores")
+        text = screen_text(pilot.app)
+        assert "+0.900  chosen ✓ (+1.400)" in text
+        assert "-0.500  rejected ✗" in text
+
+
+async def test_the_prompt_of_a_changed_pair_is_sent_as_text(open_test, wait_for):
+    async with open_test() as (pilot, screen):
+        await pilot.press("ctrl+n")
+        await wait_for(pilot, lambda: screen.query_one("#prompt", Input).value)
+        await pilot.press("end", *" Now?", "enter")
+        await wait_for(pilot, lambda: "Now?" in screen.state.answers.get("base", ""))
+
+
+async def test_the_value_of_a_token_is_read_with_the_cursor(open_test, wait_for, screen_text):
+    async with open_test(size=(120, 36)) as (pilot, screen):
+        for name, text in (("prompt", "a"), ("chosen", "b"), ("rejected", "c")):
+            screen.query_one(f"#{name}", Input).value = text
+        await pilot.press("ctrl+r")
+        await wait_for(pilot, lambda: screen.query_one("#chosen-tokens", TokenView).tokens)
+        screen.query_one("#chosen-tokens").focus()
+        await pilot.press("right")
+        await wait_for(pilot, lambda: "' it' -2.000 nats" in screen_text(pilot.app))
+        await pilot.press("right", "right", "right")
+        await wait_for(pilot, lambda: "' is.' -9.000 nats" in screen_text(pilot.app))
+
+
+async def test_another_checkpoint_can_be_chosen(open_test, wait_for):
+    async with open_test() as (pilot, screen):
+        await pilot.press("ctrl+o")
+        await wait_for(pilot, lambda: isinstance(pilot.app.screen, AskScreen))
+        await pilot.press("right", "enter")
+        await wait_for(pilot, lambda: screen.state.checkpoint == "20")
+        assert "step 20" in screen.query_one("#title").left
+
+
+async def test_what_the_playground_refuses_is_said(open_test, wait_for, screen_text):
+    async with open_test() as (pilot, screen):
+        for name in ("prompt", "chosen", "rejected"):
+            screen.query_one(f"#{name}", Input).value = "same"
+        await pilot.press("ctrl+r")
+        await wait_for(pilot, lambda: "the texts are the same" in screen_text(pilot.app))
+        assert not screen.state.is_busy
+
+
+async def test_a_model_that_cannot_be_loaded_is_said(open_test, wait_for, screen_text):
+    async with open_test("broken") as (pilot, screen):
+        await wait_for(pilot, lambda: "there is no such model" in screen_text(pilot.app))
+        assert "there is no such model" in screen.sentence()
+
+
+async def test_an_empty_prompt_is_not_sent(open_test, screen_text):
+    async with open_test() as (pilot, _):
+        await pilot.press("enter")
+        await pilot.pause()
+        assert "Type a prompt first" in screen_text(pilot.app)
+        await pilot.press("ctrl+r")
+        await pilot.pause()
+        assert "A score needs" in screen_text(pilot.app)

@@ -1,0 +1,102 @@
+"""Several runs beside each other: lines, values, what differs."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from tui.comparing import (
+    METRICS_BY_ID,
+    ComparedRun,
+    compare_csv,
+    compare_svg,
+    compared_lines,
+    default_metric,
+    result_rows,
+    setting_rows,
+    value_row,
+    where_text,
+)
+from tui.picture import View
+
+
+@pytest.fixture
+def two_runs(make_state, make_eval):
+    """A run of 3 steps with evaluations, and one of 2 steps without, other settings."""
+    first = make_state(
+        {"step": 1, "loss": 3.0}, {"step": 2, "loss": 2.0}, make_eval(2, loss=1.5, is_best=True),
+        {"step": 3, "loss": 1.0}, make_eval(3, loss=1.75), lr=1e-5, rank=8, run_dir="a",
+    )  # fmt: skip
+    second = make_state({"step": 1, "loss": 2.5}, {"step": 2, "loss": 2.25}, lr=1e-4, rank=8,
+                        run_dir="b")  # fmt: skip
+    return [ComparedRun(Path("first"), "A", first), ComparedRun(Path("second"), "B", second)]
+
+
+def test_every_run_is_a_line_with_its_letter_and_colour(two_runs):
+    lines = compared_lines(two_runs, METRICS_BY_ID["loss"], "step")
+    assert [(line.name, line.marker, line.colour) for line in lines] == [
+        ("first", "A", 0), ("second", "B", 1),
+    ]  # fmt: skip
+    assert lines[1].ys.tolist() == [2.5, 2.25]
+    evaluated = compared_lines(two_runs, METRICS_BY_ID["valid_loss"], "step")
+    assert evaluated[0].xs.tolist() == [2, 3]
+    assert len(evaluated[1].xs) == 0
+
+
+def test_values_are_read_at_the_crosshair_and_the_best_is_known(two_runs):
+    loss = METRICS_BY_ID["loss"]
+    row = value_row(two_runs, loss, "step", View(cursor=2.2))
+    assert (row.texts, row.best) == (("2.000", "2.250"), 0)
+    row = value_row(two_runs, loss, "step", View(cursor=1.0))
+    assert (row.texts, row.best) == (("3.000", "2.500"), 1)
+    assert value_row(two_runs, loss, "step", View()).texts == ("1.000", "2.250")
+
+
+def test_a_run_that_had_ended_has_no_value_there(two_runs):
+    row = value_row(two_runs, METRICS_BY_ID["loss"], "step", View(cursor=30.0))
+    assert (row.texts, row.best) == (("-", "-"), None)
+
+
+def test_a_higher_log_odds_ratio_is_better_and_a_rejected_log_prob_is_neither(two_runs):
+    odds = value_row(two_runs, METRICS_BY_ID["log_odds"], "step", View())
+    assert odds.best is None  # the same in both
+    assert value_row(two_runs, METRICS_BY_ID["rejected"], "step", View()).best is None
+
+
+def test_where_values_are_read_is_said_in_the_units_of_the_axis():
+    assert where_text("step", View()) == "newest"
+    assert where_text("tokens", View(cursor=12000.4)) == "at tokens 12,000"
+    assert where_text("time", View(cursor=90.0)) == "after 1m30"
+
+
+def test_settings_that_only_name_places_are_left_out(two_runs):
+    rows = {row.name: row for row in setting_rows(two_runs)}
+    assert rows["lr"].texts == ("1e-05", "0.0001")
+    assert [name for name, row in rows.items() if row.differs] == ["lr"]
+    assert "run dir" not in rows
+
+
+def test_results_name_the_best_evaluation_with_its_step(two_runs):
+    rows = {row.name: row for row in result_rows(two_runs)}
+    assert rows["best validation"].texts == ("1.5000 @2", "-")
+    assert rows["steps"].texts == ("3/100", "2/100")
+
+
+def test_the_training_loss_comes_first_where_nothing_was_evaluated(two_runs):
+    assert default_metric(two_runs).id == "valid_loss"
+    assert default_metric(two_runs[1:]).id == "loss"
+
+
+def test_the_numbers_and_the_picture_can_be_kept(two_runs):
+    rows = list(csv.DictReader(io.StringIO(compare_csv(two_runs, METRICS_BY_ID["loss"]))))
+    assert [(row["run"], row["step"], row["loss"]) for row in rows][2:4] == [
+        ("first", "3.0", "1.0"), ("second", "1.0", "2.5"),
+    ]  # fmt: skip
+    svg = compare_svg(two_runs, METRICS_BY_ID["loss"], "step", 0.0)
+    root = ElementTree.fromstring(svg)
+    assert len(root.findall(".//{*}polyline")) == 2
+    assert "B second" in svg

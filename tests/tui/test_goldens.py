@@ -1,0 +1,153 @@
+"""Whole screens as text, at three sizes: what a change moves can be seen in its diff.
+
+    UPDATE_GOLDENS=1 python -m pytest tests/tui/test_goldens.py
+
+writes `tests/tui/goldens/` anew; read the diff before you keep it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from orpo_mlx.runs.directory import RunDirectory
+from orpo_mlx.runs.events import read_events
+from tui.machine import Machine
+from tui.screens import export as export_module
+from tui.screens import live as live_module
+from tui.screens.compare import CompareScreen
+from tui.screens.doctor import DoctorScreen
+from tui.screens.export import ExportScreen
+from tui.screens.live import LiveScreen
+from tui.screens.playground import PlaygroundScreen
+from tui.screens.runs import RunsScreen
+
+FOLDER = Path(__file__).parent / "goldens"
+FAKES = Path(__file__).parents[1] / "fakes"
+SIZES = ((80, 24), (100, 30), (160, 48))
+STARTED = 1_700_000_000.0 - 3600
+FACTS = [
+    {"group": "machine", "name": "chip", "text": "Apple M3 Pro", "level": "ok", "what_to_do": ""},
+    {"group": "machine", "name": "memory", "text": "18 GB", "level": "ok", "what_to_do": ""},
+    {"group": "power", "name": "source", "text": "battery", "level": "warning",
+     "what_to_do": "Plug it in: on battery the GPU is slower, and a long run empties it."},
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def same_machine(monkeypatch, tmp_path):
+    """The same memory, disk and folders wherever the tests run."""
+    machine = Machine(18_000_000_000, 9_000_000_000, 0, 12.0)
+    monkeypatch.setattr(live_module, "read_machine", lambda: machine)
+    monkeypatch.setattr(live_module, "memory_limit_bytes", lambda: 13_500_000_000)
+    monkeypatch.setattr(export_module, "_free_space", lambda folder: "112 GB free")
+    home = Path(os.environ["ORPO_MLX_HOME"])
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "app.toml").write_text('export_folder = "/models"\n')
+
+
+@pytest.fixture
+def old_run(make_run):
+    """Return `old_run(name, seed)`: a finished run whose clock is the tests' own."""
+
+    def make(name: str, seed: int = 0) -> RunDirectory:
+        run = make_run(name, seed=seed, steps=200)
+        lines = []
+        for count, record in enumerate(read_events(run.events_file)):
+            raw = {**record.raw, "time": STARTED + count * 1.5 + 100 * seed}
+            lines.append(json.dumps(raw) + "\n")
+        run.events_file.write_text("".join(lines))
+        return run
+
+    return make
+
+
+async def show_runs(pilot, old_run, wait_for):
+    screen = pilot.app.screen
+    await wait_for(pilot, lambda: isinstance(screen, RunsScreen) and screen.state.ended)
+
+
+async def show_live(pilot, old_run, wait_for):
+    screen = LiveScreen(old_run("run-c").path)
+    pilot.app.push_screen(screen)
+    await wait_for(pilot, lambda: screen.caught_up and screen.status == "completed")
+    await wait_for(pilot, lambda: screen.machine)
+    screen._draw()
+
+
+async def show_compare(pilot, old_run, wait_for):
+    screen = CompareScreen([old_run(f"run-{n}", seed=n).path for n in range(3)])
+    pilot.app.push_screen(screen)
+    await wait_for(pilot, lambda: {run.status for run in screen.runs} == {"completed"})
+    await wait_for(pilot, lambda: screen.caught_up)
+    screen._draw()
+
+
+async def show_export(pilot, old_run, wait_for):
+    run = old_run("run-c")
+    run.adapter_folder.mkdir()
+    screen = ExportScreen(run.path)
+    screen.words = [str(FAKES / "fake_export.py")]
+    pilot.app.push_screen(screen)
+    await wait_for(pilot, lambda: screen.formats and screen.form.free_text)
+    await pilot.press("down", "down", "down", "space")
+    await wait_for(pilot, lambda: "gguf" in screen.chosen)
+
+
+async def show_playground(pilot, old_run, wait_for):
+    screen = PlaygroundScreen(old_run("run-c").path)
+    screen.words = [str(FAKES / "fake_playground.py")]
+    pilot.app.push_screen(screen)
+    await wait_for(pilot, lambda: screen.state.ready)
+    await pilot.press("ctrl+n")
+    await wait_for(pilot, lambda: screen.state.pairs)
+    await pilot.press("enter")
+    await wait_for(pilot, lambda: screen.state.done)
+    await pilot.press("ctrl+r")
+    await wait_for(pilot, lambda: screen.state.scores)
+
+
+async def show_doctor(pilot, old_run, wait_for):
+    screen = DoctorScreen()
+    screen._look = lambda more: None  # type: ignore[method-assign,assignment]
+    pilot.app.push_screen(screen)
+    await wait_for(pilot, lambda: screen.is_mounted)
+    screen.facts, screen.status = FACTS, "0 errors, 1 warning: see the lines with ✗ and !."
+    screen._show()
+
+
+SCREENS = {
+    "runs": show_runs,
+    "live": show_live,
+    "compare": show_compare,
+    "export": show_export,
+    "playground": show_playground,
+    "doctor": show_doctor,
+}
+
+
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+@pytest.mark.parametrize("name", SCREENS)
+async def test_a_screen_looks_as_it_did(name, size, open_app, old_run, wait_for, screen_text):
+    if name == "runs":
+        old_run("run-a")
+        old_run("run-b", seed=1)
+    async with open_app(size) as pilot:
+        await SCREENS[name](pilot, old_run, wait_for)
+        await pilot.pause()
+        golden = FOLDER / f"{name}-{size[0]}x{size[1]}.txt"
+        if os.environ.get("UPDATE_GOLDENS"):
+            await pilot.pause(0.5)
+            FOLDER.mkdir(exist_ok=True)
+            golden.write_text(screen_text(pilot.app) + "\n", encoding="utf-8")
+        wanted = golden.read_text(encoding="utf-8").rstrip("\n")
+        text = ""
+        for _ in range(20):
+            text = screen_text(pilot.app).rstrip("\n")
+            if text == wanted:
+                break
+            await pilot.pause(0.1)  # a message still on its way may draw once more
+        assert text == wanted, golden.name

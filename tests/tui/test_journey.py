@@ -1,0 +1,154 @@
+"""The way of a newcomer, with the real trainer, playground and exports; nothing is simulated."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+from textual.widgets import Input
+
+from orpo_mlx import demo
+from orpo_mlx.config import build_config
+from tui import runner
+from tui.screens.export import ExportScreen
+from tui.screens.live import LiveScreen
+from tui.screens.new_run import NewRunScreen
+from tui.screens.playground import PlaygroundScreen
+from tui.screens.runs import RunsScreen
+
+PATIENCE_SECONDS = 300.0
+"""A busy machine is slow, not wrong."""
+
+
+@pytest.fixture
+def wait_long(wait_for):
+    """Return `await wait_long(pilot, condition, what)`: what a model has to be loaded for."""
+
+    async def wait(pilot, condition, what):
+        return await wait_for(pilot, condition, what, seconds=PATIENCE_SECONDS)
+
+    return wait
+
+
+@pytest.fixture
+def trainers(monkeypatch):
+    """The trainers the app starts; all have ended when the test has."""
+    started = []
+    begin = runner._start
+
+    def start(*given):
+        started.append(begin(*given))
+        return started[-1]
+
+    monkeypatch.setattr(runner, "_start", start)
+    yield started
+    for one in started:
+        one.cancel()
+        one.process.wait(PATIENCE_SECONDS)
+
+
+@pytest.fixture
+def short_demo(monkeypatch, trainers):
+    """The demo as it is, but of six steps."""
+    places = {
+        "model": demo.model_path(),
+        "data": demo.train_path(),
+        "valid_data": demo.valid_path(),
+    }
+    settings = {name: value for name, value in demo.SETTINGS.items() if name != "epochs"}
+    given = {**settings, **{name: str(path) for name, path in places.items()}, "steps": 6}
+    config = build_config(given, {})
+
+    def start(runs_dir, settings):
+        return runner.start_training(config, runs_dir, settings)
+
+    monkeypatch.setattr(runner, "start_demo", start)
+
+
+def digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+async def test_from_the_welcome_over_a_real_training_and_its_test_to_an_exported_adapter(
+    open_app, wait_for, wait_long, screen_text, short_demo, tmp_path
+):
+    async with open_app((100, 30)) as pilot:
+        app = pilot.app
+        await wait_for(pilot, lambda: "Try the demo" in screen_text(app))
+        await pilot.press("enter")
+        await wait_long(pilot, lambda: isinstance(app.screen, LiveScreen), "a run")
+        live = app.screen
+        await wait_long(pilot, lambda: live.status == "completed", "the end of the training")
+        assert live.state.step == 6
+        assert "t tests it against its base" in screen_text(app)
+        run = live.run_directory
+
+        await pilot.press("t")
+        test = await wait_for(
+            pilot, lambda: isinstance(app.screen, PlaygroundScreen) and app.screen
+        )
+        await wait_long(pilot, lambda: test.state.ready, "the model")
+        await pilot.press("ctrl+n")
+        await wait_long(pilot, lambda: test.query_one("#prompt", Input).value, "a held-out pair")
+        await pilot.press("enter")
+        await wait_long(pilot, lambda: len(test.state.done) == 2, "both answers")
+        assert all(side["tokens"] > 0 for side in test.state.done.values())
+        await pilot.press("ctrl+r")
+        await wait_long(pilot, lambda: len(test.state.scores) == 2, "both scores")
+        assert test.state.change() > 0  # six steps towards the chosen answers
+        await pilot.press("escape")
+
+        await wait_for(pilot, lambda: app.screen is live)
+        await pilot.press("e")
+        export = await wait_for(pilot, lambda: isinstance(app.screen, ExportScreen) and app.screen)
+        await wait_long(pilot, lambda: export.formats, "the formats")
+        export.form.folder = tmp_path / "out"
+        await pilot.press("ctrl+r")
+        await wait_long(
+            pilot,
+            lambda: export.jobs and export.jobs[0].state in ("written", "failed"),
+            "the exported adapter",
+        )
+        (job,) = export.jobs
+        assert (job.format, job.state) == ("mlx", "written"), job
+        assert all(check["passed"] for check in job.checks)
+        assert "mlx_lm" in job.command
+        name = "adapters.safetensors"
+        assert digest(job.path / name) == digest(run.path / "adapter" / name)
+
+
+@pytest.mark.slow
+async def test_a_training_planned_in_the_wizard_is_started_detached_and_shown_again(
+    open_app, wait_for, wait_long, screen_text, trainers
+):
+    async with open_app((100, 30)) as pilot:
+        app = pilot.app
+        await wait_for(pilot, lambda: "Train on my data" in screen_text(app))
+        await pilot.press("n")
+        wizard = await wait_for(pilot, lambda: isinstance(app.screen, NewRunScreen) and app.screen)
+        await wait_for(pilot, lambda: "built-in demo model" in screen_text(app))
+        await pilot.press("enter")
+        await wait_for(pilot, lambda: wizard.step == 1)
+        await pilot.press("enter")
+        await wait_long(pilot, lambda: "200 of 200 rows" in screen_text(app), "the pairs")
+        await pilot.press("ctrl+n", "ctrl+n")
+        await wait_long(
+            pilot, lambda: "200 pairs train, 40 validate" in screen_text(app), "the review"
+        )
+        await pilot.press("ctrl+r")
+        await wait_long(pilot, lambda: isinstance(app.screen, LiveScreen), "a run")
+        run = app.screen.run_directory
+        await wait_long(pilot, lambda: app.screen.state.step >= 2, "two steps")
+    assert run.is_locked()  # the app has gone, the training has not
+    async with open_app((80, 24)) as pilot:
+        app = pilot.app
+        await wait_for(pilot, lambda: isinstance(app.screen, RunsScreen) and app.screen.runs)
+        await pilot.press("enter")
+        await wait_for(pilot, lambda: isinstance(app.screen, LiveScreen) and app.screen.caught_up)
+        assert app.screen.is_alive
+        await pilot.press("s")
+        await wait_long(
+            pilot, lambda: app.screen.status in ("stopped", "completed"), "the end it was asked for"
+        )
+    assert not run.is_locked()

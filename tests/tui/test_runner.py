@@ -1,0 +1,91 @@
+"""Starting trainers: detached, with a log, and with what was refused told."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from orpo_mlx.config import TrainConfig
+from orpo_mlx.errors import RunError
+from orpo_mlx.runs.directory import RunDirectory
+from tui import runner
+from tui.children import ChildFailed, JsonLinesChild, ask_child
+from tui.settings import Settings
+
+
+async def test_a_refused_training_leaves_no_run_and_its_words(runs_dir: Path):
+    config = TrainConfig(model=str(runs_dir / "none"), data=str(runs_dir / "none.jsonl"))
+    start = runner.start_training(config, runs_dir, Settings())
+    assert os.getsid(start.process.pid) != os.getsid(0)
+    assert await asyncio.wait_for(start.wait(), 60) is False
+    assert "none" in start.read_log()
+    assert "error: " in start.read_log()
+    assert not start.run.path.exists()
+    assert runner.running_runs(runs_dir) == []
+
+
+async def test_a_started_run_owns_its_log(runs_dir: Path, monkeypatch):
+    """With the simulated trainer in place of the real one: what starts is the same."""
+    words = ["-m", "orpo_mlx", "simulate", "--steps", "3", "--speed", "0"]
+    popen = runner.subprocess.Popen
+
+    def simulated(argv, **given):
+        place = argv[argv.index("--run-dir") + 1]
+        return popen([sys.executable, *words, "--run-dir", place], **given)
+
+    monkeypatch.setattr(runner.subprocess, "Popen", simulated)
+    start = runner.start_demo(runs_dir, Settings())
+    assert await asyncio.wait_for(start.wait(), 60) is True
+    start.process.wait()
+    assert start.run.read_status() == "completed"
+    assert runner.log_of(start.run).parent in (start.run.path, runs_dir / ".starting")
+
+
+def test_a_run_under_training_is_not_resumed(make_run):
+    run = make_run()
+    with run.lock(), pytest.raises(RunError, match="is training this run"):
+        runner.resume_training(run, Settings())
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="cannot be written"):
+        runner.start_demo(tmp_path / "file", Settings())
+
+
+def test_the_watchdog_setting_can_be_switched_off():
+    name = "AGX_RELAX_CDM_CTXSTORE_TIMEOUT"
+    assert runner.trainer_environment(Settings())[name] == "1"
+    assert name not in runner.trainer_environment(Settings(relax_gpu_watchdog=False))
+
+
+def test_the_log_of_a_refused_resume_is_found_before_the_older_one(make_run, runs_dir):
+    run: RunDirectory = make_run()
+    run.log_file.write_text("old")
+    assert runner.log_of(run) == run.log_file
+    (runs_dir / ".starting").mkdir()
+    newer = runs_dir / ".starting" / f"{run.id}.log"
+    newer.write_text("new")
+    os.utime(run.log_file, (1, 1))
+    assert runner.log_of(run) == newer
+
+
+async def test_a_child_answers_in_json_lines_and_strays_are_kept():
+    script = "import sys, json\nprint('hello')\nfor line in sys.stdin: print(line, end='')"
+    async with JsonLinesChild(["-u", "-c", script]) as child:
+        await child.send({"a": 1})
+        async for message in child:
+            assert message == {"a": 1}
+            break
+        assert list(child.stray) == ["hello"]
+    assert child.exit_code is not None
+
+
+async def test_a_child_that_fails_gives_its_complaint():
+    with pytest.raises(ChildFailed, match="no such thing"):
+        await ask_child(["-c", "import sys; sys.exit('no such thing')"])
+    assert await ask_child(["-c", "print('{\"a\": [1]}')"]) == {"a": [1]}

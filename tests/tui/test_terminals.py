@@ -1,0 +1,137 @@
+"""The app in a real terminal (tmux): leave it, kill it, kill the terminal; the training goes on."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from orpo_mlx.runs.directory import RunDirectory
+
+pytestmark = [
+    pytest.mark.skipif(shutil.which("tmux") is None, reason="needs tmux"),
+    pytest.mark.slow,
+]
+
+
+class Terminal:
+    """One tmux server of its own with one window."""
+
+    def __init__(self, socket: Path) -> None:
+        self.socket = str(socket)
+
+    def tmux(self, *words: str) -> str:
+        command = ["tmux", "-S", self.socket, "-f", "/dev/null", *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    def open(self, command: str, size: tuple[int, int] = (80, 24)) -> None:
+        width, height = map(str, size)
+        self.tmux("new-session", "-d", "-x", width, "-y", height, f"{command}; exec cat")
+
+    def keys(self, *keys: str) -> None:
+        for key in keys:
+            self.tmux("send-keys", key)
+
+    def text(self) -> str:
+        return self.tmux("capture-pane", "-p")
+
+    def wait(self, condition: Callable[[str], object], seconds: float = 60) -> str:
+        deadline = time.monotonic() + seconds
+        while not condition(text := self.text()):
+            assert time.monotonic() < deadline, text
+            time.sleep(0.1)
+        return text
+
+    def close(self) -> None:
+        subprocess.run(["tmux", "-S", self.socket, "kill-server"], capture_output=True, check=False)
+
+
+@pytest.fixture
+def terminal(tmp_path: Path) -> Iterator[Terminal]:
+    terminal = Terminal(tmp_path / "tmux")
+    yield terminal
+    terminal.close()
+
+
+@pytest.fixture
+def trainer(runs_dir: Path) -> Iterator[RunDirectory]:
+    path = runs_dir / "run-a"
+    words = ["simulate", "--speed", "10", "--steps", "5000", "--run-dir", str(path)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "orpo_mlx", *words], start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    yield RunDirectory(path)
+    process.kill()
+    process.wait()
+
+
+def app(runs_dir: Path) -> str:
+    root = Path(__file__).parents[2]
+    # A size in the environment, as some shells and programs leave it, must not stick.
+    begin = f"cd {root} && export COLUMNS=80 LINES=24"
+    return f"{begin} && {sys.executable} -m tui --runs-dir {runs_dir} --calm"
+
+
+def pid_of_app(terminal: Terminal) -> int:
+    """The process of the app itself, not of the shell around it."""
+    pane = int(terminal.tmux("display-message", "-p", "#{pane_pid}"))
+    found = [pane_process := psutil.Process(pane), *pane_process.children(recursive=True)]
+    (app,) = [one.pid for one in found if one.cmdline()[1:3] == ["-m", "tui"]]
+    return app
+
+
+def test_a_window_made_too_small_says_so_and_recovers(
+    terminal: Terminal, trainer: RunDirectory, runs_dir: Path
+):
+    terminal.open(app(runs_dir))
+    terminal.wait(lambda text: "run-a running" in text)
+    terminal.keys("Enter")
+    terminal.wait(lambda text: "RUNNING" in text and "Log-odds" in text)
+    terminal.tmux("resize-window", "-x", "40", "-y", "10")
+    terminal.wait(lambda text: "needs at least 60x16" in " ".join(text.split()))
+    terminal.tmux("resize-window", "-x", "100", "-y", "30")
+    terminal.wait(lambda text: "RUNNING" in text and "Log-probs" in text)
+    assert trainer.is_locked()
+
+
+def test_detach_reattach_kill_the_app_and_the_terminal(
+    terminal: Terminal, trainer: RunDirectory, runs_dir: Path, tmp_path: Path
+):
+    terminal.open(app(runs_dir))
+    terminal.wait(lambda text: "run-a running" in text)
+    terminal.keys("Enter")
+    terminal.wait(lambda text: "RUNNING" in text and "Log-odds" in text)
+    terminal.keys("q")
+    terminal.wait(lambda text: "Detach and quit" in text)
+    terminal.keys("Enter")
+    terminal.wait(lambda text: "Detach" not in text and "RUNNING" not in text)
+    assert trainer.is_locked()
+    terminal.close()
+
+    again = Terminal(tmp_path / "again")
+    try:
+        again.open(app(runs_dir))
+        again.wait(lambda text: "run-a running" in text)
+        victim = pid_of_app(again)
+        os.kill(victim, signal.SIGKILL)
+        again.wait(lambda text: "Killed" in text)
+        assert not psutil.pid_exists(victim)
+        assert trainer.is_locked()
+    finally:
+        again.close()
+    assert trainer.is_locked()
+    before = trainer.events_file.stat().st_size
+    deadline = time.monotonic() + 30
+    while trainer.events_file.stat().st_size == before:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert os.path.exists(trainer.config_file)

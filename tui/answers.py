@@ -1,0 +1,103 @@
+"""Answers of commands that print one JSON value: asked one at a time, kept by their question.
+
+Changing a field asks again; only the last question of a burst is asked, and a question that is no
+longer of interest ends with its child process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tui.children import ChildFailed
+
+_MOST_KEPT = 200
+_PATIENCE_SECONDS = 3.0
+
+
+class Answers:
+    """Asks one command.
+
+    Args:
+        program: words behind `python` that name the command.
+        delay_seconds: how long a question must stand before it is asked.
+
+    Attributes:
+        kept: answers by question; a `ChildFailed` is an answer, too.
+    """
+
+    def __init__(self, program: Sequence[str], delay_seconds: float = 0.4) -> None:
+        self.program = list(program)
+        self.delay_seconds = delay_seconds
+        self.kept: dict[tuple[str, ...], Mapping[str, Any] | ChildFailed] = {}
+        self._turn = asyncio.Lock()
+
+    def known(self, words: Sequence[str]) -> Mapping[str, Any] | None:
+        """Return the answer if there is one already."""
+        found = self.kept.get(tuple(words))
+        return None if isinstance(found, ChildFailed) else found
+
+    async def ask(self, words: Sequence[str]) -> Mapping[str, Any]:
+        """Return the answer; cancelling this ends the child.
+
+        Raises:
+            ChildFailed: the command had none; the text says why.
+        """
+        key = tuple(words)
+        if key not in self.kept:
+            await asyncio.sleep(self.delay_seconds)
+            async with self._turn:
+                found = await ask_json([*self.program, *words])
+            if len(self.kept) >= _MOST_KEPT:
+                self.kept.clear()
+            self.kept[key] = found
+        found = self.kept[key]
+        if isinstance(found, ChildFailed):
+            raise found
+        return found
+
+    def forget(self, words: Sequence[str]) -> None:
+        """Ask this question again the next time."""
+        self.kept.pop(tuple(words), None)
+
+
+async def ask_json(words: Sequence[str]) -> Mapping[str, Any] | ChildFailed:
+    """Run `python words...` and return the JSON object it prints, or why there is none."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *words,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        printed, complaint = await process.communicate()
+    finally:
+        await _end(process)
+    try:
+        found = json.loads(printed)
+    except ValueError:
+        text = complaint.decode("utf-8", errors="replace").strip()
+        return ChildFailed(_reason(text) or f"The command ended with code {process.returncode}.")
+    return found if isinstance(found, dict) else ChildFailed("The command gave no object.")
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    for end in (process.terminate, process.kill):
+        if process.returncode is not None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            end()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(process.wait(), _PATIENCE_SECONDS)
+
+
+def _reason(text: str) -> str:
+    """Return what a command wrote to stderr from its `error:` on, without that word."""
+    _, found, rest = text.rpartition("error: ")
+    return rest if found else "\n".join(text.split("\n")[-3:])

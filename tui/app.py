@@ -1,0 +1,276 @@
+"""The app: theme, keys, and the ways between screens; no business logic."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from textual import work
+from textual.app import App, SystemCommand
+from textual.screen import Screen
+
+from orpo_mlx.config import TrainConfig
+from orpo_mlx.errors import OrpoError
+from orpo_mlx.runs.control import send_request
+from orpo_mlx.runs.directory import RunDirectory
+from tui import doors, runner
+from tui.cells import CHARSET_NAMES, CharsetName
+from tui.commands import bindings, keymap_from
+from tui.messages import RunOpened, RunResumed
+from tui.palette import palette_entries
+from tui.screens.ask import Answer, AskScreen
+from tui.screens.help import HelpScreen
+from tui.screens.runs import RunsScreen
+from tui.settings import Settings, config_folder, load_keys, load_settings, save_settings
+from tui.terminal import choose_charset, choose_theme, copy_locally, desktop_note, is_remote
+from tui.themes import THEMES, chart_variables
+
+_WIDTHS = [(0, "-tiny"), (60, "-narrow"), (96, "-wide")]
+_HEIGHTS = [(0, "-flat"), (16, "-short"), (28, "-tall")]
+"""(columns or rows from which on a screen has the class, class)."""
+
+
+class OrpoApp(App[None]):
+    """The terminal app.
+
+    Args:
+        runs_dir: folder of all runs; None: the default one.
+        theme, charset: win over the settings for this session; "" for the settings.
+        background: what the terminal said its background is.
+        clock: Unix seconds; tests give their own.
+        is_calm: no animations, no blinking.
+    """
+
+    CSS_PATH = "app.tcss"
+    TITLE = "orpo-mlx"
+    BINDINGS = bindings("app")
+    HORIZONTAL_BREAKPOINTS = _WIDTHS
+    VERTICAL_BREAKPOINTS = _HEIGHTS
+
+    def __init__(
+        self,
+        runs_dir: Path | None = None,
+        *,
+        theme: str = "",
+        charset: str = "",
+        background: str | None = None,
+        clock: Callable[[], float] = time.time,
+        is_calm: bool = False,
+    ) -> None:
+        super().__init__()
+        self.runs_dir = runs_dir
+        self.clock = clock
+        self.settings, self.problems = load_settings(config_folder())
+        self._given = theme, charset
+        self._background = background
+        keys, more = load_keys(config_folder())
+        self.keymap, wrong = keymap_from(keys)
+        self.problems += more + wrong
+        if is_calm or self.settings.calm or self.no_color:
+            self.animation_level = "none"
+
+    # Set-up
+
+    def on_mount(self) -> None:
+        for theme in THEMES:
+            self.register_theme(theme)
+        self._apply_theme()
+        self.set_keymap(self.keymap)
+        self.push_screen(RunsScreen())
+        for problem in self.problems:
+            self.notify(problem, title="Settings", severity="warning", timeout=10)
+
+    def get_theme_variable_defaults(self) -> dict[str, str]:
+        """Give every theme, Textual's too, the colours of charts."""
+        return chart_variables(self.current_theme.dark)
+
+    def _apply_theme(self) -> None:
+        name = self._given[0] or self.settings.theme
+        if name == "auto" or name not in self.available_themes:
+            name = choose_theme(os.environ, self._background)
+        self.theme = name
+
+    @property
+    def charset(self) -> CharsetName:
+        """The characters charts are drawn with."""
+        name = self._given[1] or self.settings.charset
+        if name in CHARSET_NAMES:
+            return name
+        return choose_charset(os.environ, getattr(sys.__stdout__, "encoding", None))
+
+    @property
+    def redraw_seconds(self) -> float:
+        """Time between two drawings of growing data."""
+        return 0.25 if self.app_focus and not is_remote(os.environ) else 1.0
+
+    def change_settings(self, settings: Settings) -> None:
+        """Use and keep other settings."""
+        if (settings.theme, settings.charset) != (self.settings.theme, self.settings.charset):
+            self._given = "", ""  # chosen now, which wins over the command line
+        self.settings = settings
+        self._apply_theme()
+        for screen in self.screen_stack:
+            if (hook := getattr(screen, "settings_changed", None)) is not None:
+                hook()
+        try:
+            save_settings(settings, config_folder())
+        except OSError as error:
+            text = f"{config_folder()}: cannot be written ({error.strerror}); kept until you quit"
+            self.notify(text, title="Settings", severity="warning")
+
+    def get_system_commands(self, screen: Screen) -> Iterable[SystemCommand]:
+        yield from palette_entries(self, screen)
+        yield SystemCommand("App: theme", "Choose one of all themes", self.action_change_theme)
+
+    # Ways between screens
+
+    def on_run_opened(self, message: RunOpened) -> None:
+        self.open_run(message.run)
+
+    def on_run_resumed(self, message: RunResumed) -> None:
+        self.resume(RunDirectory(message.run))
+
+    def open_run(self, path: Path) -> None:
+        """Show a run live."""
+        self.push_screen(doors.live(path))
+
+    def start(self, config: TrainConfig) -> None:
+        """Start a training with these settings and show it."""
+        self._begin(lambda: runner.start_training(config, self.runs_dir, self.settings))
+
+    def start_demo(self) -> None:
+        """Start the built-in demo and show it."""
+        self._begin(lambda: runner.start_demo(self.runs_dir, self.settings))
+
+    def resume(self, run: RunDirectory) -> None:
+        """Go on with a run and show it."""
+        self._begin(lambda: runner.resume_training(run, self.settings))
+
+    @work(exclusive=True, group="begin")
+    async def _begin(self, start: Callable[[], runner.Start]) -> None:
+        running = runner.running_runs(self.runs_dir)
+        if running and not await self._confirm_second(running[0]):
+            return
+        try:
+            begun = start()
+        except OrpoError as error:
+            self.show_error(error)
+            return
+        await self.push_screen(doors.starting(begun))
+
+    async def _confirm_second(self, run: RunDirectory) -> bool:
+        answer = await self.push_screen_wait(
+            AskScreen(
+                f"{run.id} is being trained",
+                "Two trainings at a time are slower than one after the other, and may not fit "
+                "into memory together.",
+                [Answer("cancel", "Cancel"), Answer("anyway", "Start anyway")],
+            )
+        )
+        return answer == "anyway"
+
+    def show_error(self, error: OrpoError) -> None:
+        """Show an error with what to do about it."""
+        self.notify(
+            f"{error.message}\n{error.what_to_do}", severity="error", timeout=12, markup=False
+        )
+
+    # Actions
+
+    def action_help(self) -> None:
+        """Show help for the present screen."""
+        self.push_screen(HelpScreen(self.screen, self.keymap))
+
+    def action_settings(self) -> None:
+        """Show the settings of the app."""
+        self.push_screen(doors.settings())
+
+    def action_doctor(self) -> None:
+        """Check this machine."""
+        self.push_screen(doors.doctor())
+
+    def action_next_theme(self) -> None:
+        """Switch between dark and light, for this session."""
+        self.theme = "orpo-dark" if self.theme == "orpo-light" else "orpo-light"
+
+    def reading(self) -> str:
+        """Return the present screen as one sentence."""
+        say = getattr(self.screen, "sentence", None)
+        return say() if say else "A dialog is open."
+
+    def action_read(self) -> None:
+        """Say in a sentence what the screen shows."""
+        self.clear_notifications()  # not one sentence below the other
+        self.notify(self.reading(), title="This screen", timeout=15, markup=False)
+
+    def action_copy_reading(self) -> None:
+        """Copy that sentence."""
+        self.copy(self.reading())
+
+    def copy(self, text: str) -> None:
+        """Copy a text, by the system's own tool where the terminal cannot."""
+        if not copy_locally(text):
+            self.copy_to_clipboard(text)
+        self.notify(text, title="Copied", timeout=4, markup=False)
+
+    def announce(self, text: str, *, is_bad: bool = False) -> None:
+        """Say that something happened to a run: a toast, the bell, a note where terminals can."""
+        self.notify(text, severity="error" if is_bad else "information", timeout=8, markup=False)
+        if self.settings.bell and self._driver is not None:
+            self.bell()
+            self._driver.write(desktop_note(os.environ, f"orpo-mlx: {text}"))
+
+    async def action_quit(self) -> None:
+        """Leave, as q does."""
+        self.action_leave()
+
+    @work(exclusive=True, group="leave")
+    async def action_leave(self) -> None:
+        """Leave the app; ask first while a training runs. Nothing is lost either way."""
+        if isinstance(self.screen, AskScreen):
+            return
+        if not await self._may_end_unfinished():
+            return
+        running = runner.running_runs(self.runs_dir)
+        if not running:
+            self.exit()
+            return
+        names = ", ".join(run.id for run in running)
+        answer = await self.push_screen_wait(
+            AskScreen(
+                f"{names} goes on without this window",
+                "The training is a process of its own. `orpo-mlx` shows it again, also later and "
+                "from another terminal.",
+                [
+                    Answer("detach", "Detach and quit"),
+                    Answer("stop", "Stop, save and quit"),
+                    Answer("cancel", "Cancel"),
+                ],
+            )
+        )
+        if answer == "stop":
+            self._stop_all(running)
+        if answer in ("detach", "stop"):
+            self.exit()
+
+    async def _may_end_unfinished(self) -> bool:
+        """Ask about work that lives only as long as its screen."""
+        for screen in reversed(self.screen_stack):
+            if work := getattr(screen, "unfinished", ""):
+                question = AskScreen(
+                    f"End the {work}?",
+                    "It is not complete and ends with this window.",
+                    [Answer("no", "Stay"), Answer("yes", "End it", is_dangerous=True)],
+                )
+                return await self.push_screen_wait(question) == "yes"
+        return True
+
+    def _stop_all(self, running: list[RunDirectory]) -> None:
+        for run in running:
+            try:
+                send_request(run, "stop")
+            except OrpoError:
+                continue  # it has ended meanwhile: that is what was asked for

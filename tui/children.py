@@ -1,0 +1,152 @@
+"""Child processes that answer in JSON lines: playground, export, doctor, fit, data check.
+
+    async with JsonLinesChild(["-m", "orpo_mlx", "export", ...]) as child:
+        async for message in child:
+            ...
+    if child.exit_code: child.complaint
+
+Their input is a pipe, so a child that reads commands ends when the app does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from types import TracebackType
+from typing import Any
+
+MAX_LINE_BYTES = 1 << 24
+"""A data check names every finding in one line."""
+
+_PATIENCE_SECONDS = 3.0
+
+
+class JsonLinesChild:
+    """A `python ...` process and the JSON objects it prints, one a line.
+
+    Attributes:
+        exit_code: None while it runs.
+        stray: printed lines that were no JSON, the newest last.
+    """
+
+    def __init__(self, words: Sequence[str], env: dict[str, str] | None = None) -> None:
+        self.words = list(words)
+        self.stray: deque[str] = deque(maxlen=50)
+        self._env = env
+        self._errors: deque[str] = deque(maxlen=50)
+        self._process: asyncio.subprocess.Process | None = None
+        self._reader: asyncio.Task[None] | None = None
+
+    @property
+    def exit_code(self) -> int | None:
+        """The exit code, None while the child runs."""
+        return self._process.returncode if self._process else None
+
+    @property
+    def complaint(self) -> str:
+        """What the child wrote to stderr, the end of it: an `error: ...` is there."""
+        return "\n".join(self._errors)
+
+    async def __aenter__(self) -> JsonLinesChild:
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *self.words,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **(self._env or {})},
+            limit=MAX_LINE_BYTES,
+            start_new_session=True,
+        )
+        self._reader = asyncio.create_task(self._read_errors())
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        """Yield what the child prints until it has ended."""
+        async for text in self.lines():
+            try:
+                yield json.loads(text)
+            except ValueError:
+                if text:
+                    self.stray.append(text)
+
+    async def lines(self) -> AsyncIterator[str]:
+        """Yield the lines of its output as they are, until it has ended."""
+        assert self._process
+        assert self._process.stdout
+        while line := await self._process.stdout.readline():
+            yield line.decode("utf-8", errors="replace").strip()
+        await self._process.wait()
+        if self._reader:
+            await self._reader
+
+    async def send(self, message: Any) -> None:
+        """Write one JSON line to the child.
+
+        Raises:
+            BrokenPipeError, ConnectionResetError: it has ended.
+        """
+        assert self._process
+        assert self._process.stdin
+        self._process.stdin.write((json.dumps(message) + "\n").encode())
+        await self._process.stdin.drain()
+
+    async def close(self) -> None:
+        """End the child: close its input, then ask, then insist."""
+        process = self._process
+        if process is None:
+            return
+        if process.stdin:
+            process.stdin.close()
+        # An interrupt first: what it was writing aside is then removed by the child itself.
+        for end in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+            if process.returncode is not None:
+                break
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(end)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(process.wait(), _PATIENCE_SECONDS)
+        if self._reader:
+            self._reader.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._reader
+
+    async def _read_errors(self) -> None:
+        assert self._process
+        assert self._process.stderr
+        while line := await self._process.stderr.readline():
+            self._errors.append(line.decode("utf-8", errors="replace").rstrip())
+
+
+async def ask_child(words: Sequence[str], env: dict[str, str] | None = None) -> Any:
+    """Run a command that prints one JSON value, on one line or several, and return it.
+
+    Raises:
+        ChildFailed: it printed none, or ended with a code of 2 or more.
+    """
+    async with JsonLinesChild(words, env) as child:
+        lines = [line async for line in child.lines()]
+    if (child.exit_code or 0) in (0, 1):
+        # All of it, or else its last line that is JSON: a library may have printed something.
+        for text in ["\n".join(lines), *reversed(lines)]:
+            with contextlib.suppress(ValueError):
+                return json.loads(text)
+    raise ChildFailed(child.complaint or f"ended with code {child.exit_code}")
+
+
+class ChildFailed(Exception):
+    """A child process ended without the answer; its text is what it wrote to stderr."""

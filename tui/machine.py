@@ -1,0 +1,88 @@
+"""How the machine is: memory, pressure, processor, power; read by psutil and macOS' own tools.
+
+Everything here may take a moment: call it from a thread.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+
+import psutil
+
+from orpo_mlx.formatting import format_bytes
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A moment of the machine; what cannot be told is None."""
+
+    memory_bytes: int
+    used_bytes: int
+    swap_bytes: int
+    cpu_percent: float
+    gpu_percent: float | None = None
+    on_battery: bool | None = None
+    pressure: str | None = None
+    """Memory pressure as macOS says it: normal, warning or critical."""
+
+    def lines(self) -> list[str]:
+        """Return a few short lines."""
+        lines = [
+            f"memory {format_bytes(self.used_bytes)} of {format_bytes(self.memory_bytes)}",
+            f"swap {format_bytes(self.swap_bytes)}"
+            + (f"  pressure {self.pressure}" if self.pressure else ""),
+        ]
+        gpu = "" if self.gpu_percent is None else f"  GPU {self.gpu_percent:.0f} %"
+        lines.append(f"CPU {self.cpu_percent:.0f} %{gpu}")
+        if self.on_battery is not None:
+            lines.append("on battery: slower" if self.on_battery else "AC power")
+        return lines
+
+
+def read_machine() -> Machine:
+    """Look at the machine now."""
+    memory, swap = psutil.virtual_memory(), psutil.swap_memory()
+    battery = psutil.sensors_battery() if hasattr(psutil, "sensors_battery") else None
+    return Machine(
+        memory_bytes=memory.total,
+        used_bytes=memory.total - memory.available,
+        swap_bytes=swap.used,
+        cpu_percent=psutil.cpu_percent(),
+        gpu_percent=_gpu_percent(),
+        on_battery=None if battery is None else not battery.power_plugged,
+        pressure=_pressure(),
+    )
+
+
+def memory_limit_bytes() -> int:
+    """Return the memory of the machine; the GPU may use about three quarters of it on a Mac."""
+    return psutil.virtual_memory().total
+
+
+def _gpu_percent() -> float | None:
+    text = _output(["ioreg", "-r", "-d", "1", "-w", "0", "-c", "IOAccelerator"])
+    return gpu_percent_in(text)
+
+
+def gpu_percent_in(text: str) -> float | None:
+    """Return the utilisation in what ioreg prints of the accelerator."""
+    found = re.search(r'"Device Utilization %"\s*=\s*(\d+)', text)
+    return float(found[1]) if found else None
+
+
+def _pressure() -> str | None:
+    text = _output(["sysctl", "-n", "kern.memorystatus_vm_pressure_level"]).strip()
+    return {"1": "normal", "2": "warning", "4": "critical"}.get(text)
+
+
+def _output(command: list[str]) -> str:
+    if sys.platform != "darwin":
+        return ""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=2, check=False)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout

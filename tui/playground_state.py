@@ -1,0 +1,104 @@
+"""What the test screen knows: answers as they come, scores, the model behind them; pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Side = Literal["base", "adapter"]
+SIDES: tuple[Side, Side] = ("base", "adapter")
+
+
+@dataclass
+class PlaygroundState:
+    """Built from the messages of `orpo_mlx.playground`; see its docstring for them.
+
+    Attributes:
+        ready: the model is loaded.
+        failed: what went wrong last, "" if nothing did.
+        answers: text so far by side.
+        done: figures of each finished answer by side.
+        tokens, scores: of the pair scored last.
+        pairs: held-out pairs of the run.
+    """
+
+    ready: bool = False
+    failed: str = ""
+    model: str = ""
+    checkpoints: list[str] = field(default_factory=list)
+    checkpoint: str = ""
+    memory_bytes: int = 0
+    is_busy: bool = True
+    answers: dict[str, str] = field(default_factory=dict)
+    done: dict[str, dict[str, Any]] = field(default_factory=dict)
+    tokens: dict[str, list[str]] = field(default_factory=dict)
+    scores: dict[str, dict[str, Any]] = field(default_factory=dict)
+    pairs: list[dict[str, str]] = field(default_factory=list)
+
+    def apply(self, message: dict[str, Any]) -> None:
+        """Take one message in."""
+        event = message.get("event")
+        if event != "text":
+            self.is_busy = False
+        if event == "failed":
+            self.failed = f"{message['message']} {message['what_to_do']}"
+            return
+        self.failed = ""
+        if event == "ready":
+            self.ready = True
+            self.model, self.checkpoints = message["model"], message["checkpoints"]
+            self.checkpoint = message["checkpoint"] or ""
+            self.memory_bytes = message["memory_bytes"]
+        elif event == "text":
+            side = message["side"]
+            self.answers[side] = self.answers.get(side, "") + message["text"]
+        elif event == "answered":
+            self.done = message["sides"]
+            self.answers = {side: value["text"] for side, value in self.done.items()}
+        elif event == "scored":
+            self.tokens, self.scores = message["tokens"], message["sides"]
+        elif event == "pairs":
+            self.pairs = message["pairs"]
+        elif event == "loaded":
+            self.checkpoint = message["checkpoint"]
+            self.tokens, self.scores = {}, {}  # another adapter's
+
+    def asked(self) -> None:
+        """Note that something was asked; old answers go."""
+        self.is_busy, self.failed = True, ""
+        self.answers, self.done = {}, {}
+
+    def figures(self, side: Side) -> str:
+        """Return the line under an answer."""
+        found = self.done.get(side)
+        if not found:
+            return ""
+        mean = found["mean_logp"]
+        logp = "" if mean is None else f"  log-prob/token {mean:+.2f}"
+        end = "" if found["ended"] else "  cut at the limit"
+        return f"{found['tokens']} tokens  {found['tokens_per_second']:.0f} tok/s{logp}{end}"
+
+    def score_rows(self) -> list[tuple[str, str, str, str, str]]:
+        """Return (side, chosen, rejected, log-odds ratio, what it prefers) per side."""
+        rows = []
+        for side in SIDES:
+            if side in self.scores:
+                score = self.scores[side]
+                ratio = score["log_odds_ratio"]
+                word = "chosen ✓" if ratio > 0 else "rejected ✗"
+                rows.append(
+                    (
+                        side,
+                        f"{score['chosen_logps']:+.3f}",
+                        f"{score['rejected_logps']:+.3f}",
+                        f"{ratio:+.3f}",
+                        word,
+                    )
+                )
+        return rows
+
+    def change(self) -> float | None:
+        """Return how much the adapter moved the log-odds ratio, None without both sides."""
+        if len(self.scores) < 2:
+            return None
+        return self.scores["adapter"]["log_odds_ratio"] - self.scores["base"]["log_odds_ratio"]

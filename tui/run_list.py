@@ -1,0 +1,130 @@
+"""All runs, read again only where something changed; no Textual."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from orpo_mlx.errors import RunError
+from orpo_mlx.runs.directory import RunDirectory, runs_folder
+from orpo_mlx.runs.listing import RunSummary, iter_runs, summarise
+from tui.names import short_name
+
+TRASH = ".trash"
+
+_Stamp = tuple[object, ...]
+
+
+class RunList:
+    """Summaries of all runs of a folder, the newest first.
+
+    Reading a run costs milliseconds; with hundreds of them only those whose files changed, or that
+    a trainer owns, are read again.
+    """
+
+    def __init__(self, runs_dir: Path | None) -> None:
+        self.runs_dir = runs_dir
+        self._known: dict[Path, tuple[_Stamp, RunSummary]] = {}
+
+    def read(self) -> list[RunSummary]:
+        """Return all runs as they are now."""
+        runs = iter_runs(self.runs_dir)
+        found = [self._summary(run) for run in runs]
+        paths = {run.path for run in runs}
+        self._known = {path: entry for path, entry in self._known.items() if path in paths}
+        return sorted(found, key=lambda run: (run.started or 0.0, run.id), reverse=True)
+
+    def _summary(self, run: RunDirectory) -> RunSummary:
+        stamp = (run.is_locked(), *map(_stamp, (run.events_file, run.state_file, run.config_file)))
+        known = self._known.get(run.path)
+        if known is None or known[0] != stamp or stamp[0]:
+            known = self._known[run.path] = stamp, summarise(run)
+        return known[1]
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    try:
+        found = path.stat()
+    except OSError:
+        return 0, 0
+    return found.st_mtime_ns, found.st_size
+
+
+def move_to_trash(run: RunDirectory) -> Path:
+    """Move a run into the trash beside the runs; return its new place.
+
+    Raises:
+        RunError: a trainer is at it, or it cannot be moved; it is where it was.
+    """
+    if run.is_locked():
+        raise RunError(f"{run.id} is being trained; nothing was moved", "Stop it first.")
+    trash = run.path.parent / TRASH
+    target = trash / run.id
+    number = 1
+    while target.exists():
+        number += 1
+        target = trash / f"{run.id}-{number}"
+    try:
+        trash.mkdir(exist_ok=True)
+        os.rename(run.path, target)
+    except OSError as error:
+        raise RunError(
+            f"{run.path}: cannot be moved ({error.strerror}); nothing was changed",
+            "See who owns the folder, and whether the disk can be written.",
+        ) from None
+    return target
+
+
+def trash_folder(runs_dir: Path | None) -> Path:
+    """Return where deleted runs are."""
+    return runs_folder(runs_dir) / TRASH
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """A run as a line of the table; all text."""
+
+    path: Path
+    id: str
+    model: str
+    data: str
+    step: str
+    loss: str
+    accuracy: str
+    when: str
+
+    def matches(self, words: str) -> bool:
+        """Tell whether every word occurs somewhere, upper or lower case."""
+        text = " ".join((self.id, self.model, self.data)).lower()
+        return all(word in text for word in words.lower().split())
+
+
+def row_of(run: RunSummary, now: float) -> RunRow:
+    """Return a run's line."""
+    return RunRow(
+        path=run.path,
+        id=run.id,
+        model=short_name(run.model or ""),
+        data=short_name(run.data or ""),
+        step=f"{run.step}/{run.total_steps}" if run.total_steps else str(run.step),
+        loss="" if run.loss is None else f"{run.loss:.3f}",
+        accuracy="" if run.preference_accuracy is None else f"{run.preference_accuracy:.0%}",
+        when="" if run.started is None else when_text(run.started, now),
+    )
+
+
+def when_text(then: float, now: float) -> str:
+    """Return a time near to now as people say it: 14:05, Tue 14:05, 3 Nov, Nov 2025.
+
+    The local time zone counts.
+    """
+    a, b = time.localtime(then), time.localtime(now)
+    if (a.tm_year, a.tm_yday) == (b.tm_year, b.tm_yday):
+        return time.strftime("%H:%M", a)
+    if 0 <= now - then < 6 * 86400:
+        return time.strftime("%a %H:%M", a)
+    if a.tm_year == b.tm_year:
+        return f"{a.tm_mday} {time.strftime('%b', a)}"
+    return time.strftime("%b %Y", a)

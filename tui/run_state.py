@@ -1,0 +1,249 @@
+"""What a viewer knows of a run, built from its events alone; pure: no files, no clock, no Textual.
+
+`RunState.apply(record)` takes one event in and changes the state in place: a run has 100,000 of
+them. `version` grows with each, so that a view can tell whether anything is new.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from operator import attrgetter
+from typing import Literal
+
+import numpy as np
+
+from orpo_mlx.formatting import format_bytes, format_duration
+from orpo_mlx.report_text import plain_lines
+from orpo_mlx.runs.events import (
+    METRIC_NAMES,
+    CheckpointSaved,
+    DataPrepared,
+    EvalCompleted,
+    NoteLogged,
+    Paused,
+    Record,
+    Resumed,
+    RunFailed,
+    RunFinished,
+    RunStarted,
+    SampleGenerated,
+    StepCompleted,
+)
+from tui.names import place_text
+from tui.table import Table
+
+STEP_NAMES = (
+    "step", "seconds", *METRIC_NAMES, "learning_rate", "grad_norm", "tokens",
+    "tokens_per_second", "step_seconds", "active_memory_bytes", "peak_memory_bytes",
+    "preference_term",
+)  # fmt: skip
+"""Columns of `RunState.steps`; `seconds` since the start, pauses excluded; `preference_term` is
+lam times the odds-ratio loss, what it adds to the loss."""
+
+EVAL_NAMES = ("step", "seconds", *METRIC_NAMES, "tokens", "preference_term")
+
+_step_values = attrgetter(*STEP_NAMES[2:-1])
+
+MarkKind = Literal["checkpoint", "pause", "resume", "nan"]
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Something that happened at a step, shown on the x axis."""
+
+    step: int
+    kind: MarkKind
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """One line of the events tab."""
+
+    time: float
+    """Unix seconds."""
+    kind: str
+    """valid, saved, note, warning, sample, state or error."""
+    text: str
+
+
+@dataclass
+class RunState:
+    """See the module's docstring.
+
+    Attributes:
+        paused: the trainer waits.
+        ended: how the run ended, None while it has not.
+        best: the best evaluation so far.
+        lines: what the events tab shows, oldest first.
+    """
+
+    started: RunStarted | None = None
+    started_at: float = 0.0
+    data: DataPrepared | None = None
+    step: int = 0
+    epoch: float = 0.0
+    steps: Table = field(default_factory=lambda: Table(STEP_NAMES))
+    evals: Table = field(default_factory=lambda: Table(EVAL_NAMES))
+    eval_seconds: list[float] = field(default_factory=list)
+    checkpoints: list[CheckpointSaved] = field(default_factory=list)
+    samples: list[SampleGenerated] = field(default_factory=list)
+    marks: list[Mark] = field(default_factory=list)
+    lines: list[LogLine] = field(default_factory=list)
+    best: EvalCompleted | None = None
+    paused: bool = False
+    ended: RunFinished | RunFailed | None = None
+    last_time: float = 0.0
+    version: int = 0
+    _seconds: float = 0.0
+    _clock: float = 0.0
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the whole run, 0 while unknown."""
+        return self.started.total_steps if self.started else 0
+
+    @property
+    def lam(self) -> float:
+        """Weight of the preference term."""
+        return float(self.setting("lam", 0.1))
+
+    def setting(self, name: str, default: object = None) -> float:
+        """Return a numeric setting of the run as it was started."""
+        config = self.started.config if self.started else {}
+        value = config.get(name)
+        return value if value is not None else default  # type: ignore[return-value]
+
+    @property
+    def elapsed_seconds(self) -> float:
+        """Time spent, pauses and the time between two processes excluded."""
+        return self._seconds
+
+    def apply(self, record: Record) -> RunState:
+        """Take one event in; unknown ones change nothing. Returns itself."""
+        self.version += 1
+        event = record.event
+        if event is None:
+            return self
+        self._count_time(record)
+        match event:
+            case StepCompleted():
+                self._take_step(event)
+            case EvalCompleted():
+                self._take_eval(event)
+            case RunStarted():
+                self._start(event, record.time)
+            case DataPrepared():
+                self.data = event
+            case SampleGenerated():
+                self.samples.append(event)
+            case CheckpointSaved():
+                self.checkpoints.append(event)
+                self.marks.append(Mark(event.step, "checkpoint"))
+            case Paused():
+                self.paused = True
+                self.marks.append(Mark(event.step, "pause"))
+            case Resumed():
+                self._resume(event)
+            case RunFinished():
+                self.ended, self.step = event, max(self.step, event.step)
+            case RunFailed():
+                self.ended = event
+                if "not finite" in event.message:
+                    self.marks.append(Mark(event.step + 1, "nan"))
+            case NoteLogged():
+                pass
+        self._write_line(record)
+        return self
+
+    def _count_time(self, record: Record) -> None:
+        gap = record.time - self._clock
+        counts = self._clock and not self.paused and not isinstance(record.event, RunStarted)
+        if counts and gap > 0:
+            self._seconds += gap
+        self._clock = self.last_time = record.time
+
+    def _start(self, event: RunStarted, time: float) -> None:
+        self.started_at = self.started_at or time
+        self.started = event
+        self.ended, self.paused = None, False
+        self._forget_after(event.resumed_from_step)
+        self.step = event.resumed_from_step
+
+    def _take_step(self, event: StepCompleted) -> None:
+        self.step, self.epoch = event.step, event.epoch
+        lam = self.lam * event.odds_ratio_loss
+        self.steps.append((event.step, self._seconds, *_step_values(event), lam))
+
+    def _take_eval(self, event: EvalCompleted) -> None:
+        tokens = self.steps.last("tokens")
+        self.evals.append(
+            (
+                event.step, self._seconds, *(getattr(event, name) for name in METRIC_NAMES),
+                0.0 if math.isnan(tokens) else tokens, self.lam * event.odds_ratio_loss,
+            )
+        )  # fmt: skip
+        self.eval_seconds.append(event.seconds)
+        if event.is_best:
+            self.best = event
+
+    def _resume(self, event: Resumed) -> None:
+        self.paused = False
+        self.marks.append(Mark(event.step, "resume"))
+        if event.new_process:
+            self.ended = None
+            self._forget_after(event.step)
+            self.step = event.step
+
+    def _forget_after(self, step: int) -> None:
+        """Drop what a resumed process computes again."""
+        for table in (self.steps, self.evals):
+            table.keep(int(np.searchsorted(table.column("step"), step, side="right")))
+        self.samples = [sample for sample in self.samples if sample.step <= step]
+        self.marks = [mark for mark in self.marks if mark.step <= step]
+        if self.best and self.best.step > step:
+            self.best = None
+
+    def _write_line(self, record: Record) -> None:
+        event = record.event
+        if isinstance(event, StepCompleted) or event is None:
+            return
+        kind = _KINDS.get(type(event), "state")
+        if isinstance(event, NoteLogged):
+            kind = "note" if event.level == "info" else "warning"
+        self.lines.append(LogLine(record.time, kind, _text(record)))
+
+
+def _text(record: Record) -> str:
+    """Return an event as one line; the kind stands before it, a step comes first."""
+    event = record.event
+    match event:
+        case SampleGenerated():
+            return f"step {event.step}  {event.index + 1}: {event.response[:200]}"
+        case EvalCompleted():
+            best = " (best)" if event.is_best and event.step else ""
+            return (
+                f"step {event.step}  loss {event.loss:.4f}{best}  "
+                f"log-odds {event.log_odds_ratio:+.2f}  acc {event.preference_accuracy:.0%}"
+            )
+        case CheckpointSaved():
+            size, took = format_bytes(event.bytes), format_duration(event.seconds)
+            return f"step {event.step}  {size} in {took}"
+        case NoteLogged():
+            return event.text
+        case None:
+            return record.name
+        case RunStarted():
+            again = f", from step {event.resumed_from_step}" if event.resumed_from_step else ""
+            what = f"{place_text(event.model)} on {place_text(event.data)}"
+            return f"{what}, {event.total_steps} steps{again}"
+        case _:
+            return "; ".join(line.strip() for line in plain_lines(event)[:3])
+
+
+_KINDS: dict[type, str] = {
+    EvalCompleted: "valid",
+    CheckpointSaved: "saved",
+    SampleGenerated: "sample",
+    RunFailed: "error",
+}

@@ -1,0 +1,66 @@
+"""Charts as files: the numbers as CSV, the picture as SVG."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from orpo_mlx.chart_svg import HEIGHT, Series, chart_svg, svg_page
+from orpo_mlx.durable import write_atomically
+from tui.charts import ChartKind, chart_lines
+from tui.picture import Line
+from tui.plotting import smooth
+from tui.run_state import RunState
+from tui.table import Table
+
+
+def save_charts(
+    folder: Path, kinds: Sequence[ChartKind], state: RunState, smoothing: float = 0.9
+) -> list[Path]:
+    """Write all numbers and the given charts; return the files.
+
+    Raises:
+        OSError: one could not be written.
+    """
+    folder.mkdir(exist_ok=True)
+    files = {
+        "steps.csv": csv_text(state.steps),
+        "validation.csv": csv_text(state.evals),
+        "charts.svg": charts_svg(kinds, state, smoothing),
+    }
+    for name, text in files.items():
+        write_atomically(folder / name, text.encode())
+    return [folder / name for name in files]
+
+
+def csv_text(table: Table) -> str:
+    """Return a table as CSV, numbers in full."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(table.names)
+    columns = [table.column(name).tolist() for name in table.names]
+    writer.writerows(zip(*columns, strict=True))
+    return out.getvalue()
+
+
+def charts_svg(kinds: Sequence[ChartKind], state: RunState, smoothing: float) -> str:
+    """Return charts below each other as one SVG."""
+    charts = [
+        chart_svg(
+            kind.title,
+            "step",
+            [_series(line, smoothing) for line in chart_lines(kind, state)],
+            top=index * HEIGHT,
+        )
+        for index, kind in enumerate(kinds)
+    ]
+    return svg_page(charts)
+
+
+def _series(line: Line, smoothing: float) -> Series:
+    if line.points or not line.may_smooth or not smoothing:
+        return Series(line.name, line.xs.tolist(), line.ys.tolist(), points=line.points)
+    smoothed = smooth(line.ys, smoothing)
+    return Series(line.name, line.xs.tolist(), smoothed.tolist(), faint=line.ys.tolist())

@@ -1,0 +1,1 @@
+"""One file per screen: it wires widgets to state and asks others to do things."""

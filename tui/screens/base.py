@@ -1,0 +1,69 @@
+"""What all screens share: a title, a footer, a sentence that says what is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, ClassVar, cast
+
+from textual.app import ComposeResult
+from textual.screen import Screen
+from textual.widget import Widget
+from textual.widgets import Footer
+
+from tui.widgets.title_bar import TitleBar
+from tui.widgets.too_small import TooSmall
+
+if TYPE_CHECKING:
+    from tui.app import OrpoApp
+
+
+class AppScreen(Screen[None]):
+    """A full screen of the app.
+
+    A subclass sets `AREA` (of `tui.commands`), `HELP`, `BINDINGS = bindings(AREA, "screen")`,
+    and gives `compose_body` and `sentence`.
+    """
+
+    AREA: ClassVar[str] = "screen"
+    """Area of its commands."""
+
+    HELP: ClassVar[str | None] = None
+    """What the screen is for, a few sentences; shown by ? above its keys."""
+
+    TITLE = "orpo-mlx"
+
+    @property
+    def orpo(self) -> OrpoApp:
+        """The app, with its own type."""
+        return cast("OrpoApp", self.app)
+
+    def compose(self) -> ComposeResult:
+        yield TitleBar(self.TITLE or "", id="title")
+        yield from self.compose_body()
+        yield TooSmall()
+        yield Footer()
+
+    def compose_body(self) -> Iterable[Widget]:
+        """Yield what stands between title and footer."""
+        raise NotImplementedError
+
+    def sentence(self) -> str:
+        """Return what the screen shows, in one sentence of plain text."""
+        raise NotImplementedError
+
+    @property
+    def unfinished(self) -> str:
+        """What leaving would end, "" for nothing; the app asks before it quits."""
+        return ""
+
+    def on_resize(self) -> None:
+        self._show_small()
+
+    def _show_small(self) -> None:
+        """Keep what a window that is too small shows up to date."""
+        self.query_one(TooSmall).sentence = self.sentence()
+
+    def action_back(self) -> None:
+        """Leave the screen; the first one stays."""
+        if len(self.app.screen_stack) > 2:
+            self.app.pop_screen()

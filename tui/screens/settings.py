@@ -1,0 +1,74 @@
+"""The settings of the app itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from textual.containers import VerticalScroll
+from textual.widget import Widget
+from textual.widgets import Checkbox, Label, Select, Static
+
+from tui.commands import bindings
+from tui.screens.base import AppScreen
+from tui.settings import CHOICES, Settings, config_folder
+from tui.widgets.choices import Tick
+from tui.widgets.line_chart import SMOOTHING_STEPS
+
+_SWITCHES = (
+    ("calm", "No animations"),
+    ("bell", "Ring when a run ends"),
+    ("relax_gpu_watchdog", "Ask macOS to allow long GPU work (AGX_RELAX_CDM_CTXSTORE_TIMEOUT=1)"),
+)
+
+
+class SettingsScreen(AppScreen):
+    """Every change is used and kept at once."""
+
+    AREA = "screen"
+    HELP = "Settings of the app, not of a training. Every change is used and kept at once."
+    TITLE = "orpo-mlx · Settings"
+    BINDINGS = bindings("screen")
+
+    def compose_body(self) -> Iterable[Widget]:
+        settings = self.orpo.settings
+        with VerticalScroll(id="form"):
+            for name, values in CHOICES.items():
+                yield Label(name.capitalize())
+                chosen = getattr(settings, name)
+                options = values if chosen in values else (*values, chosen)
+                yield Select(
+                    [(value, value) for value in options],
+                    value=chosen, allow_blank=False, compact=True, id=name,
+                )  # fmt: skip
+            yield Label("Smoothing of charts at the start")
+            nearest = min(SMOOTHING_STEPS, key=lambda step: abs(step - settings.smoothing))
+            yield Select(
+                [(f"{step:g}", step) for step in SMOOTHING_STEPS],
+                value=nearest, allow_blank=False, compact=True, id="smoothing",
+            )  # fmt: skip
+            for name, text in _SWITCHES:
+                yield Tick(text, getattr(settings, name), id=name, compact=True)
+            yield Static(
+                f"Kept in {config_folder() / 'app.toml'}. Keys are changed in keys.toml beside it: "
+                'a line such as  "live.stop" = "S"  per command; ? shows the ids.',
+                markup=False,
+            )
+
+    def on_mount(self) -> None:
+        self.query_one("#theme").focus()
+
+    def on_select_changed(self, event: Select.Changed) -> None:
+        self._change(event.select.id or "", event.value)
+
+    def on_checkbox_changed(self, event: Checkbox.Changed) -> None:
+        self._change(event.checkbox.id or "", event.value)
+
+    def _change(self, name: str, value: object) -> None:
+        settings: Settings = self.orpo.settings
+        if getattr(settings, name) != value:
+            self.orpo.change_settings(replace(settings, **{name: value}))  # type: ignore[arg-type]
+
+    def sentence(self) -> str:
+        settings = self.orpo.settings
+        return f"Settings: theme {settings.theme}, charset {settings.charset}."

@@ -1,0 +1,60 @@
+"""Colours that stay apart for every kind of sight.
+
+Four series colours per theme; any two differ by at least 35 (CIE76) in normal, protan, deutan and
+tritan vision, and each has a contrast of at least 4.4 to its background. Chosen is always the
+first, rejected the second. Nothing is said by colour alone: lines also have letters, states words.
+"""
+
+from __future__ import annotations
+
+from textual.color import Color
+from textual.theme import Theme
+
+DARK_SERIES = ("#56B4E9", "#E69F00", "#E1E1C1", "#A851FF")
+LIGHT_SERIES = ("#0060A8", "#9A5200", "#303030", "#7F13EB")
+
+
+def chart_variables(dark: bool) -> dict[str, str]:
+    """Return the style variables of charts: $series-1 to -4, and dimmer $band-1 to -4."""
+    series = DARK_SERIES if dark else LIGHT_SERIES
+    ground = Color.parse("#121212" if dark else "#E0E0E0")
+    variables = {}
+    for number, colour in enumerate(series, start=1):
+        variables[f"series-{number}"] = colour
+        variables[f"band-{number}"] = Color.parse(colour).blend(ground, 0.35).hex
+    return variables
+
+
+ORPO_DARK = Theme(
+    name="orpo-dark",
+    primary="#56B4E9",
+    secondary="#A851FF",
+    accent="#E69F00",
+    warning="#E69F00",
+    error="#FF6E67",
+    success="#56B4E9",
+    foreground="#E0E0E0",
+    background="#121212",
+    surface="#1A1A1A",
+    panel="#242B31",
+    dark=True,
+    variables={"footer-key-foreground": "#E69F00", **chart_variables(True)},
+)
+
+ORPO_LIGHT = Theme(
+    name="orpo-light",
+    primary="#0060A8",
+    secondary="#7F13EB",
+    accent="#9A5200",
+    warning="#8A4A00",
+    error="#A01010",
+    success="#0060A8",
+    foreground="#1A1A1A",
+    background="#E0E0E0",
+    surface="#D8D8D8",
+    panel="#CBD0D4",
+    dark=False,
+    variables={"footer-key-foreground": "#0060A8", **chart_variables(False)},
+)
+
+THEMES = (ORPO_DARK, ORPO_LIGHT)

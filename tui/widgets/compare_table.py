@@ -1,0 +1,59 @@
+"""Runs beside each other in columns: results first, then settings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.cells import cell_len, set_cell_size
+
+from tui.cells import CharsetName
+from tui.comparing import CompareRow
+from tui.widgets.line_view import LineView, Piece, TextLine
+
+_NAME = 26
+_GAP = 2
+DIFFERS = ("≠", "#")
+"""The sign of a setting that differs; the second without Unicode."""
+
+
+class CompareTable(LineView):
+    """A line per row; the best value has a star, in the list of all what differs has a sign."""
+
+    HELP = "What differs between the runs. Arrow keys, page up and down move."
+
+    def __init__(self, *, id: str) -> None:
+        super().__init__(id=id)
+        self.following = False
+
+    def show_rows(
+        self,
+        names: Sequence[str],
+        rows: Sequence[CompareRow],
+        marks_differing: bool,
+        charset: CharsetName,
+    ) -> None:
+        """Show one column per name."""
+        name_width = min(_NAME, max(16, self.size.width // 4))
+        width = max(6, (self.size.width - 1 - name_width) // max(1, len(names)) - _GAP)
+        lines: list[TextLine] = [(("kind", " " * name_width), *_cells(names, width, "kind"))]
+        for row in rows:
+            sign = "  "
+            if marks_differing and row.is_setting and row.differs:
+                sign = DIFFERS[charset == "ascii"] + " "
+            star = " *" if charset == "ascii" else " ★"
+            texts = [t + star if i == row.best else t for i, t in enumerate(row.texts)]
+            label: Piece = ("quiet", set_cell_size(sign + row.name, name_width))
+            lines.append((label, *_cells(texts, width, "text")))
+        self.show(lines)
+
+
+def _cells(texts: Sequence[str], width: int, kind: str) -> list[Piece]:
+    return [(kind, " " * _GAP + set_cell_size(shortened(text, width), width)) for text in texts]
+
+
+def shortened(text: str, width: int) -> str:
+    """Return a text of at most `width` cells; the middle gives way: ends tell names apart."""
+    if cell_len(text) <= width:
+        return text
+    head = (width - 2) // 2
+    return text[:head] + ".." + text[head + 2 - width :]

@@ -1,0 +1,38 @@
+"""A field for a path, which one may begin to type from beside it."""
+
+from __future__ import annotations
+
+from textual import events
+from textual.widgets import Input
+
+_BEGINNINGS = ("/", "~", ".")
+
+
+class PathField(Input):
+    """Takes the focus when a path is begun while a list has it: letters there are keys."""
+
+    def begin(self, event: events.Key) -> None:
+        """Go on with a path whose first character was typed elsewhere; other keys pass."""
+        if self.screen.focused is self:
+            # Typed fast: it was on its way to the list when the focus changed.
+            late = event.character if event.is_printable else None
+            if late and not self.has_focus:
+                self._take(event, self.value + late)
+        elif event.character in _BEGINNINGS:
+            self._take(event, event.character)
+
+    def begin_with(self, event: events.Paste) -> None:
+        """Take what is pasted while a list has the focus."""
+        if self.screen.focused is not self and event.text.strip():
+            self._take(event, event.text.strip().splitlines()[0])
+
+    def _take(self, event: events.Event, text: str) -> None:
+        event.stop()
+        event.prevent_default()
+        self.select_on_focus = False  # the next character must not replace these
+        self.value = text
+        self.cursor_position = len(text)
+        self.screen.set_focus(self)
+
+    def on_blur(self) -> None:
+        self.select_on_focus = True

@@ -1,0 +1,99 @@
+"""What is known of one run, in a few lines: how it goes, its course, its settings."""
+
+from __future__ import annotations
+
+import math
+
+from textual.widgets import Static
+
+from orpo_mlx.axes import format_value
+from orpo_mlx.formatting import format_bytes, format_duration
+from orpo_mlx.runs.events import RunFailed
+from orpo_mlx.runs.listing import RunSummary
+from tui.cells import CharsetName
+from tui.names import place_text
+from tui.run_state import RunState
+from tui.status import ALIVE, status_text
+from tui.table import Floats
+from tui.time_left import time_left
+from tui.trend import trend
+
+_TREND_WIDTH = 24
+
+
+class RunSummaryPanel(Static):
+    """The selected run."""
+
+    DEFAULT_CSS = """
+    RunSummaryPanel {
+        height: auto;
+        max-height: 9;
+        border-top: solid $foreground 40%;
+        padding: 0 1;
+    }
+    """
+
+    def __init__(self) -> None:
+        super().__init__(markup=False)
+
+    def show(self, run: RunSummary, state: RunState, charset: CharsetName) -> None:
+        """Show a run."""
+        status = status_text(run.status, charset)
+        self.border_title = f"{run.id} · {status.sign} {status.word}"
+        self.update("\n".join(summary_lines(run, state, charset)))
+
+
+def summary_lines(run: RunSummary, state: RunState, charset: CharsetName) -> list[str]:
+    """Return the lines of the panel."""
+    lines = [_how(run, state)]
+    lines += [
+        _course(name, state.steps.column(column), charset)
+        for name, column in (("loss", "loss"), ("log-odds", "log_odds_ratio"))
+        if len(state.steps)
+    ]
+    if settings := _settings(state):
+        lines.append(settings)
+    if state.checkpoints:
+        last = state.checkpoints[-1]
+        best = (
+            f" · best validation {state.best.loss:.4f} at {state.best.step}" if state.best else ""
+        )
+        lines.append(f"last checkpoint at step {last.step} ({format_bytes(last.bytes)}){best}")
+    if isinstance(state.ended, RunFailed) and run.status == "failed":
+        lines.append(f"{state.ended.message}. {state.ended.what_to_do}")
+    elif run.status == "crashed":
+        lines.append("its process ended without a word; R goes on from the last checkpoint")
+    return lines
+
+
+def _how(run: RunSummary, state: RunState) -> str:
+    parts = [f"step {run.step} of {run.total_steps}" if run.total_steps else f"step {run.step}"]
+    if state.elapsed_seconds:
+        word = "running for" if run.status in ALIVE else "took"
+        parts.append(f"{word} {format_duration(state.elapsed_seconds)}")
+    if run.status == "running" and (left := time_left(state)):
+        parts.append(f"left {left}")
+    if run.model:
+        parts.append(place_text(run.model))
+    return " · ".join(parts)
+
+
+def _course(name: str, values: Floats, charset: CharsetName) -> str:
+    course = trend(values, _TREND_WIDTH, charset)
+    ends = f"{format_value(values[0])} -> {format_value(values[-1])}"
+    return f"{name:<9} {course:<{_TREND_WIDTH}}  {ends}"
+
+
+def _settings(state: RunState) -> str:
+    if state.started is None:
+        return ""
+    batch = f"{_number(state, 'micro_batch_size')} x {_number(state, 'grad_accumulation_steps')}"
+    return (
+        f"rank {_number(state, 'rank')} · lambda {_number(state, 'lam')} · "
+        f"lr {_number(state, 'learning_rate')} · batch {batch}"
+    )
+
+
+def _number(state: RunState, name: str) -> str:
+    value = float(state.setting(name, math.nan))
+    return "?" if math.isnan(value) else f"{value:g}"

@@ -1,0 +1,75 @@
+"""The lower part of the live screen: events, samples, config and log of a run."""
+
+from __future__ import annotations
+
+from textual.app import ComposeResult
+from textual.containers import Vertical
+
+from orpo_mlx.runs.directory import RunDirectory
+from tui import live_text
+from tui.run_state import RunState
+from tui.runner import log_of, read_tail
+from tui.widgets.line_view import LineView, TextLine
+from tui.widgets.tab_strip import TabStrip
+
+NAMES = ("Events", "Samples", "Config", "Log")
+EVENTS, SAMPLES, CONFIG, LOG = range(4)
+
+
+class RunTabs(Vertical):
+    """Shows one of four texts; which one is a property of the widget, not of the run."""
+
+    DEFAULT_CSS = """
+    RunTabs { height: 1fr; min-height: 3; max-height: 12; }
+    """
+
+    def __init__(self, run: RunDirectory, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self.run = run
+        self.tab = EVENTS
+        self._state = RunState()
+
+    def compose(self) -> ComposeResult:
+        yield TabStrip(NAMES)
+        yield LineView()
+
+    @property
+    def lines(self) -> LineView:
+        """The view of the present text."""
+        return self.query_one(LineView)
+
+    def show(self, state: RunState) -> None:
+        """Show the present tab of a run as it is now."""
+        self._state = state
+        view = self.lines
+        view.show(self._text(view.size.width))
+        strip = self.query_one(TabStrip)
+        strip.active = self.tab
+        strip.hint = "" if view.following else "f follows"
+
+    def choose(self, tab: int) -> None:
+        """Show another tab. Events and log begin at their end, samples and config at the top."""
+        self.tab = tab
+        self.lines.following = tab in (EVENTS, LOG)
+        self.show(self._state)
+        if not self.lines.following:
+            self.lines.scroll_home(animate=False)
+
+    def toggle_following(self) -> None:
+        """Follow the newest line, or stay."""
+        self.lines.following = not self.lines.following
+        self.show(self._state)
+
+    def _text(self, width: int) -> list[TextLine]:
+        if self.tab == EVENTS:
+            return live_text.event_lines(self._state)
+        if self.tab == SAMPLES:
+            return live_text.sample_lines(self._state, width)
+        if self.tab == CONFIG:
+            return live_text.text_lines(read_tail(self.run.config_file), width)
+        text = read_tail(log_of(self.run)) or "The trainer has printed nothing."
+        return live_text.text_lines(text, width)
+
+    def on_tab_strip_picked(self, message: TabStrip.Picked) -> None:
+        message.stop()
+        self.choose(message.index)
