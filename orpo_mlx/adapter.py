@@ -8,7 +8,7 @@ was. Dropout takes its mask from a key that is handed in; see dropout.py.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -167,21 +167,36 @@ def count_parameters(model: nn.Module) -> tuple[int, int]:
     return trainable, total
 
 
-@contextmanager
-def adapter_switched_off(model: nn.Module) -> Iterator[None]:
-    """Answer as the base model inside, exactly; the adapter is back afterwards.
+class AdapterSwitch:
+    """Switches a model's adapter off for a while; its layers are looked up once.
 
-    The adapted layers are replaced by the layers they wrap: a scale of 0 would not undo DoRA.
+    Attributes:
+        has_adapter: whether there is anything to switch.
     """
-    layers = adapter_layers(model)
-    base = [(name, layer.linear) for name, layer in layers]
-    model.update_modules(_tree(base))
-    try:
-        yield
-    finally:
-        model.update_modules(_tree(layers))
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        layers = adapter_layers(model)
+        self.has_adapter = bool(layers)
+        self._on = _tree(layers)
+        # The adapted layers are replaced by the layers they wrap: a scale of 0 would not undo DoRA.
+        self._off = _tree([(name, layer.linear) for name, layer in layers])
+
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        """Answer as the base model inside, exactly; the adapter is back afterwards."""
+        self._model.update_modules(self._off)
+        try:
+            yield
+        finally:
+            self._model.update_modules(self._on)
+
+
+def adapter_switched_off(model: nn.Module) -> AbstractContextManager[None]:
+    """Answer as the base model inside, exactly; the adapter is back afterwards."""
+    return AdapterSwitch(model).off()
 
 
 def _tree(modules: list[tuple[str, Any]]) -> dict[str, Any]:
-    tree: Any = tree_unflatten(modules)
+    tree: Any = tree_unflatten(modules) if modules else {}
     return tree

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import mlx.core as mx
-from mlx.utils import tree_unflatten
 
-from orpo_mlx.adapter import adapter_layers
+from orpo_mlx.adapter import AdapterSwitch
 from orpo_mlx.data.pairs import TokenPair
 from orpo_mlx.losses import log_odds, token_logps
 from orpo_mlx.step import evaluating
@@ -85,25 +84,16 @@ class SideBySide:
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self.model = model
         self.tokenizer = tokenizer
-        layers = adapter_layers(model)
-        # The adapted layers are replaced by the layers they wrap: a scale of 0 would not undo DoRA.
-        self._modules: dict[Side, Any] = {
-            "base": tree_unflatten([(name, layer.linear) for name, layer in layers]),
-            "adapter": tree_unflatten(list(layers)),
-        }
-        self.has_adapter = bool(layers)
+        self._switch = AdapterSwitch(model)
 
-    @contextmanager
-    def as_side(self, side: Side) -> Iterator[None]:
+    @property
+    def has_adapter(self) -> bool:
+        """Whether the two sides differ."""
+        return self._switch.has_adapter
+
+    def as_side(self, side: Side) -> AbstractContextManager[None]:
         """Be the base or the adapted model inside; afterwards the adapter is on."""
-        if not self.has_adapter:
-            yield
-            return
-        self.model.update_modules(self._modules[side])
-        try:
-            yield
-        finally:
-            self.model.update_modules(self._modules["adapter"])
+        return self._switch.off() if side == "base" else nullcontext()
 
     def answer(
         self,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orpo_mlx.errors import RunError
-from orpo_mlx.runs.directory import RunDirectory, runs_folder
+from orpo_mlx.runs.directory import RunDirectory
 from orpo_mlx.runs.listing import RunSummary, iter_runs, summarise
 from tui.names import short_name
 
@@ -75,11 +75,6 @@ def move_to_trash(run: RunDirectory) -> Path:
             "See who owns the folder, and whether the disk can be written.",
         ) from None
     return target
-
-
-def trash_folder(runs_dir: Path | None) -> Path:
-    """Return where deleted runs are."""
-    return runs_folder(runs_dir) / TRASH
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,6 @@ class RunState:
     best: EvalCompleted | None = None
     paused: bool = False
     ended: RunFinished | RunFailed | None = None
-    last_time: float = 0.0
     version: int = 0
     _seconds: float = 0.0
     _clock: float = 0.0
@@ -161,7 +160,7 @@ class RunState:
         counts = self._clock and not self.paused and not isinstance(record.event, RunStarted)
         if counts and gap > 0:
             self._seconds += gap
-        self._clock = self.last_time = record.time
+        self._clock = record.time
 
     def _start(self, event: RunStarted, time: float) -> None:
         self.started_at = self.started_at or time

@@ -53,6 +53,19 @@ class Task:
         return [self.pairs[(first + i) % len(self.pairs)] for i in range(self.pairs_per_step)]
 
 
+def as_text(pair: dict[str, list[int]]) -> dict[str, str]:
+    """Return a pair as words; it adds the end-of-turn token itself."""
+
+    def words(ids: list[int]) -> str:
+        return " ".join(f"w{i}" for i in ids)
+
+    return {
+        "prompt": words(pair["prompt_ids"]),
+        "chosen": " " + words(pair["chosen_ids"][:-1]),
+        "rejected": " " + words(pair["rejected_ids"][:-1]),
+    }
+
+
 def read_task() -> Task:
     """Return the task in the JSON file that the first argument names."""
     return Task(**json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))

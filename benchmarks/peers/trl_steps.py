@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from meter import Meter, Task, read_task
+from meter import Meter, Task, as_text, read_task
 from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from trl.experimental.orpo import ORPOConfig, ORPOTrainer
@@ -73,19 +73,6 @@ def settings(task: Task) -> ORPOConfig:
         disable_tqdm=True,
         dataloader_pin_memory=False,
     )
-
-
-def as_text(pair: dict[str, list[int]]) -> dict[str, str]:
-    """Return a pair as words; it adds the end-of-turn token itself."""
-
-    def words(ids: list[int]) -> str:
-        return " ".join(f"w{i}" for i in ids)
-
-    return {
-        "prompt": words(pair["prompt_ids"]),
-        "chosen": " " + words(pair["chosen_ids"][:-1]),
-        "rejected": " " + words(pair["rejected_ids"][:-1]),
-    }
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from unittest.mock import patch
 import mlx.core as mx
 import torch  # noqa: F401  (before the claim below, which would send it looking for a Mac's library)
 import transformers  # noqa: F401
-from meter import Meter, Task, read_task
+from meter import Meter, Task, as_text, read_task
 
 with ExitStack() as claims:
     if platform.system() != "Darwin":
@@ -70,19 +70,6 @@ def settings(task: Task) -> Any:
         gradient_checkpointing=False,
         preserve_dataset_order=True,
     )
-
-
-def as_text(pair: dict[str, list[int]]) -> dict[str, str]:
-    """Return a pair as words; it adds the end-of-turn token itself."""
-
-    def words(ids: list[int]) -> str:
-        return " ".join(f"w{i}" for i in ids)
-
-    return {
-        "prompt": words(pair["prompt_ids"]),
-        "chosen": " " + words(pair["chosen_ids"][:-1]),
-        "rejected": " " + words(pair["rejected_ids"][:-1]),
-    }
 
 
 if __name__ == "__main__":
