@@ -6,17 +6,14 @@ traceback, and nothing written.
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
+from support.damage import DAMAGES, SETTINGS, edit_json
 
 from orpo_mlx.__main__ import main
 
@@ -82,58 +79,6 @@ def refused(
     return check
 
 
-def edit_settings(folder: Path, **changes: Any) -> None:
-    path = folder / "adapter_config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
-
-
-def other_rank(folder: Path) -> None:
-    """Say another rank than the tensors have."""
-    settings = json.loads((folder / "adapter_config.json").read_text())
-    edit_settings(folder, lora_parameters={**settings["lora_parameters"], "rank": 4})
-
-
-def edit_tensors(folder: Path, edit: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-    file = folder / "adapters.safetensors"
-    save_file(edit(load_file(file)), file)
-
-
-def with_nan(folder: Path) -> None:
-    """Break three numbers of one tensor."""
-
-    def edit(tensors: dict[str, Any]) -> dict[str, Any]:
-        first = next(name for name in sorted(tensors) if name.endswith("q_proj.lora_a"))
-        tensors[first].flat[:3] = np.nan
-        return tensors
-
-    edit_tensors(folder, edit)
-
-
-def half_gone(folder: Path) -> None:
-    """Keep one half of the tensors."""
-    edit_tensors(folder, lambda tensors: {n: t for n, t in tensors.items() if "lora_a" in n})
-
-
-def all_gone(folder: Path) -> None:
-    """Keep no tensor."""
-    edit_tensors(folder, lambda _: {})
-
-
-def cut(folder: Path) -> None:
-    """Keep the first half of the bytes."""
-    file = folder / "adapters.safetensors"
-    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-
-
-DAMAGES = [
-    row(other_rank, ("lora_a has shape (64, 2)", "(64, 4) is needed"), id="row 41: another rank"),
-    row(with_nan, ("q_proj.lora_a", "holds 3 values that are NaN"), id="row 43: NaN"),
-    row(half_gone, ("14 found of 28 expected tensors", "first missing: "), id="row 44: half"),
-    row(all_gone, ("0 found of 28 expected tensors", "first missing: "), id="row 44: none"),
-    row(cut, ("not a sound safetensors file",), id="row 44: half of the bytes"),
-]
-
-
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize(("damage", "says"), DAMAGES)
 def test_a_bad_adapter_is_named_with_the_tensor(
@@ -177,7 +122,7 @@ def test_row_45_a_base_that_changed_in_its_place_is_noticed(
     adapter: Path,
     tmp_path: Path,
 ) -> None:
-    edit_settings(adapter, base_model=str(make_model_folder(tmp_path / "other", seed=1)))
+    edit_json(adapter / SETTINGS, base_model=str(make_model_folder(tmp_path / "other", seed=1)))
     refused("export", adapter, "--to", "peft", says=("was trained on",))
 
 
@@ -189,7 +134,7 @@ def test_row_46_an_unknown_architecture_is_refused_with_the_list(
 ) -> None:
     base = make_model_folder(tmp_path / "base", model_type="helium", attention_bias=False,
                              mlp_bias=False, head_dim=16)  # fmt: skip
-    edit_settings(adapter, base_model=str(base), base_fingerprint=None)
+    edit_json(adapter / SETTINGS, base_model=str(base), base_fingerprint=None)
     says = ("'helium'", "llama", "qwen3_moe", "gemma3_text", "othing was written", "--to peft")
     refused("export", adapter, "--to", "gguf-lora", says=says)
     assert main(["export", str(adapter), "--to", "peft", "--out", str(tmp_path / "peft")]) == 0

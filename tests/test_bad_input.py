@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
+from support.damage import DAMAGES, edit_json
 
 from orpo_mlx.__main__ import main as program
 from orpo_mlx.runs.directory import RunDirectory
@@ -156,13 +157,6 @@ def stopped(finished: Path, tmp_path: Path) -> Path:
     saved = [n for n, line in enumerate(lines) if '"CheckpointSaved"' in line]
     (run / "events.jsonl").write_text("".join(lines[: saved[2] + 1]), encoding="utf-8")
     return run
-
-
-def edit_json(path: Path, drop: tuple[str, ...] = (), **changes: object) -> None:
-    """Change keys of a JSON file."""
-    content = {**json.loads(path.read_text(encoding="utf-8")), **changes}
-    kept = {key: value for key, value in content.items() if key not in drop}
-    path.write_text(json.dumps(kept), encoding="utf-8")
 
 
 # The command line
@@ -838,53 +832,7 @@ def adapter(finished: Path, copy_folder: Callable[..., Path]) -> Path:
     return copy_folder(finished / "adapter", "adapter")
 
 
-def edit_tensors(folder: Path, edit: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-    """Change the tensors of an adapter."""
-    file = folder / "adapters.safetensors"
-    save_file(edit(load_file(file)), file)
-
-
-def other_rank(folder: Path) -> None:
-    """Say another rank than the tensors have."""
-    edit_json(
-        folder / "adapter_config.json",
-        lora_parameters={
-            **json.loads((folder / "adapter_config.json").read_text())["lora_parameters"],
-            "rank": 4,
-        },
-    )
-
-
-def with_nan(folder: Path) -> None:
-    """Break three numbers of one tensor."""
-
-    def edit(tensors: dict[str, Any]) -> dict[str, Any]:
-        first = next(name for name in sorted(tensors) if name.endswith("q_proj.lora_a"))
-        tensors[first].flat[:3] = np.nan
-        return tensors
-
-    edit_tensors(folder, edit)
-
-
-def half_gone(folder: Path) -> None:
-    """Keep one half of the tensors."""
-    edit_tensors(folder, lambda tensors: {n: t for n, t in tensors.items() if "lora_a" in n})
-
-
-def all_gone(folder: Path) -> None:
-    """Keep no tensor."""
-    edit_tensors(folder, lambda _: {})
-
-
-ADAPTERS = [
-    row(other_rank, ("lora_a has shape (64, 2)", "(64, 4) is needed"), id="row 41: another rank"),
-    row(with_nan, ("q_proj.lora_a", "holds 3 values that are NaN"), id="row 43: NaN"),
-    row(half_gone, ("14 found of 28 expected tensors", "first missing: "), id="row 44: half"),
-    row(all_gone, ("0 found of 28 expected tensors", "first missing: "), id="row 44: none"),
-]
-
-
-@pytest.mark.parametrize(("damage", "says"), ADAPTERS)
+@pytest.mark.parametrize(("damage", "says"), DAMAGES)
 def test_a_bad_adapter_is_named_with_the_tensor(
     refused: Callable[..., Answer],
     needed: list[object],

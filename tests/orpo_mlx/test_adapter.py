@@ -4,38 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-import mlx_lm.utils
 import numpy as np
 import pytest
-from mlx.utils import tree_map
+from support.tiny_adapter import load, logits, shake
 
 from orpo_mlx import adapter
 from orpo_mlx.adapter import AdapterSpec, attach_adapter
 from orpo_mlx.config import TrainConfig
 from orpo_mlx.errors import ConfigError
 
-TOKENS = mx.array([[5, 9, 200, 31, 7, 42], [8, 8, 120, 3, 250, 1]])
 ATTENTION = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"]
 MLP = ["mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"]
-
-
-def load(folder: Path) -> Any:
-    return mlx_lm.utils.load_model(folder)[0]
-
-
-def logits(model: Any) -> np.ndarray:
-    return np.array(model(TOKENS).astype(mx.float32))
-
-
-def shake(model: Any, seed: int = 7) -> None:
-    """Give the adapter values as after training, so that it changes answers."""
-    mx.random.seed(seed)
-    trained = tree_map(lambda a: a + 0.1 * mx.random.normal(a.shape), model.trainable_parameters())
-    model.update(trained)
 
 
 # Which layers

@@ -12,13 +12,12 @@ import mlx.core as mx
 import mlx_lm.utils
 import numpy as np
 import pytest
-from mlx.utils import tree_map
+from support.tiny_adapter import load, logits, shake
 
 from orpo_mlx.adapter import AdapterSpec, adapter_layers, adapter_parameters, attach_adapter
 from orpo_mlx.adapter_files import load_adapter_into, read_adapter_spec, save_adapter
 from orpo_mlx.errors import AdapterError, ConfigError
 
-TOKENS = mx.array([[5, 9, 200, 31, 7, 42], [8, 8, 120, 3, 250, 1]])
 FIRST = "model.layers.0.self_attn.q_proj"
 LAYERS = [
     "mlp.down_proj",
@@ -29,21 +28,6 @@ LAYERS = [
     "self_attn.q_proj",
     "self_attn.v_proj",
 ]
-
-
-def load(folder: Path) -> Any:
-    return mlx_lm.utils.load_model(folder)[0]
-
-
-def logits(model: Any) -> np.ndarray:
-    return np.array(model(TOKENS).astype(mx.float32))
-
-
-def shake(model: Any, seed: int = 7) -> None:
-    """Give the adapter values as after training, so that it changes answers."""
-    mx.random.seed(seed)
-    trained = tree_map(lambda a: a + 0.1 * mx.random.normal(a.shape), model.trainable_parameters())
-    model.update(trained)
 
 
 @pytest.mark.parametrize(

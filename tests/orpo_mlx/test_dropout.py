@@ -7,30 +7,13 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-import mlx_lm.utils
 import numpy as np
 import pytest
-from mlx.utils import tree_flatten, tree_map
+from mlx.utils import tree_flatten
+from support.tiny_adapter import TOKENS, load, logits, shake
 
 from orpo_mlx.adapter import AdapterSpec, adapter_layers, adapter_parameters, attach_adapter
 from orpo_mlx.dropout import KeyedDropout, set_dropout_key
-
-TOKENS = mx.array([[5, 9, 200, 31, 7, 42], [8, 8, 120, 3, 250, 1]])
-
-
-def load(folder: Path) -> Any:
-    return mlx_lm.utils.load_model(folder)[0]
-
-
-def logits(model: Any) -> np.ndarray:
-    return np.array(model(TOKENS).astype(mx.float32))
-
-
-def shake(model: Any, seed: int = 7) -> None:
-    """Give the adapter values as after training, so that it changes answers."""
-    mx.random.seed(seed)
-    trained = tree_map(lambda a: a + 0.1 * mx.random.normal(a.shape), model.trainable_parameters())
-    model.update(trained)
 
 
 def dropout_loss(model: Any, key: mx.array) -> mx.array:
