@@ -25,12 +25,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 from support.damage import DAMAGES, edit_json
+from support.hub import TOKEN, client_environment
 
 from orpo_mlx.__main__ import main as program
 from orpo_mlx.runs.directory import RunDirectory
 from orpo_mlx.train import main
 
-TOKEN = "hf_canary0123456789abcdefghijklmnopqrs"
 REPO = "tiny-org/tiny-model"
 SMALL = ("--rank", "2", "--num-layers", "-1", "--micro-batch-size", "2", "--sample-tokens", "2")
 SECONDS = 10.0
@@ -799,13 +799,7 @@ def test_each_no_of_the_hub_has_its_sentence_and_the_token_stays_secret(
     says: tuple[str, ...],
 ) -> None:
     hub_server.add_model(REPO, model_folder)
-    settings = {
-        "HF_ENDPOINT": hub_server.url,
-        "HF_HOME": str(tmp_path / "home"),
-        "HF_TOKEN": TOKEN,
-        "HF_HUB_OFFLINE": "0",
-    }
-    for name, value in settings.items():
+    for name, value in client_environment(hub_server, tmp_path / "home").items():
         monkeypatch.setenv(name, value)
     if fault == "offline":
         assert command(*needed, "--model", REPO, "--dry-run", process=True).code == 0

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.hub import point_client
 
 from orpo_mlx import __main__ as command
 from orpo_mlx import fit, preparation, step_plan
@@ -300,13 +301,7 @@ def test_what_does_not_fit_is_not_probed(
 
 @pytest.fixture
 def hub(hub_server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    from huggingface_hub import constants
-
-    template = hub_server.url + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr(constants, "ENDPOINT", hub_server.url)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    point_client(hub_server, tmp_path / "cache", monkeypatch)
     return hub_server
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -14,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from huggingface_hub import constants
+from support.hub import REFUSALS, TOKEN, client_environment, go_offline, point_client
 
 from orpo_mlx import hub
 from orpo_mlx.errors import ConfigError, ModelError
 from orpo_mlx.models import resolve_model
 
-TOKEN = "hf_canary0123456789abcdefghijklmnopqrs"
 REPO = "tiny-org/tiny-model"
 
 
@@ -29,12 +27,7 @@ def server(
     hub_server: Any, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Any:
     """The stand-in with one model; the client is pointed at it with an empty cache."""
-    monkeypatch.setattr(constants, "ENDPOINT", hub_server.url)
-    template = hub_server.url + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    point_client(hub_server, tmp_path / "cache", monkeypatch)
     hub_server.add_model(REPO, model_folder)
     return hub_server
 
@@ -88,22 +81,15 @@ def test_python_files_and_pickles_stay_on_the_hub(server: Any, model_folder: Pat
 
 @pytest.mark.parametrize(
     ("fault", "said", "advised"),
-    [
-        ("gated", "this model is gated", "Visit {url}/tiny-org/tiny-model"),
-        ("bad_token", "refused the access token (401)", "hf auth login"),
-        ("forbidden", "may not read this model (403)", "read access"),
-        ("rate_limited", "too many requests (429)", "Wait a few minutes"),
-        ("broken", "a fault of its own (500)", "Try again later"),
-        ("unavailable", "a fault of its own (503)", "Try again later"),
-    ],
+    REFUSALS,
 )
 def test_each_answer_of_the_hub_has_its_own_sentence(
     server: Any, fault: str, said: str, advised: str
 ) -> None:
     server.fault = fault
     error = refused(server)
-    assert said in error.message
-    assert advised.format(url=server.url) in error.what_to_do
+    assert said.format(kind="model") in error.message
+    assert advised.format(url=f"{server.url}/{REPO}") in error.what_to_do
 
 
 def test_an_unknown_model_could_also_be_a_folder(server: Any) -> None:
@@ -147,22 +133,13 @@ def test_a_disk_too_small_is_known_before_the_download(
     assert not [path for _, path in server.requests if "safetensors" in path]
 
 
-def closed_port() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{probe.getsockname()[1]}"
-
-
 @pytest.mark.parametrize("how", ["no answer", "offline switch"])
 def test_offline_names_the_models_that_are_here(
     server: Any, model_folder: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     server.add_model("tiny-org/cached", model_folder)
     here = hub.download_model("tiny-org/cached")
-    if how == "no answer":
-        monkeypatch.setattr(constants, "ENDPOINT", closed_port())
-    else:
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    go_offline(monkeypatch, how)
     error = refused(server)
     assert "not in the cache" in error.message
     assert "In the cache: tiny-org/cached." in error.message
@@ -181,7 +158,7 @@ def test_a_broken_hub_does_not_matter_when_the_model_is_cached(server: Any) -> N
 
 def test_half_a_cached_model_is_not_used(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     (hub.download_model(REPO).path / "model.safetensors").unlink()
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    go_offline(monkeypatch)
     assert "not in the cache" in refused(server).message
 
 
@@ -245,15 +222,9 @@ def test_the_token_is_in_no_output_and_no_file(
 ) -> None:
     hub_server.add_model(REPO, model_folder)
     hub_server.fault = fault
-    settings = {
-        "HF_ENDPOINT": hub_server.url,
-        "HF_HOME": str(tmp_path / "home"),
-        "HF_TOKEN": TOKEN,
-        "HF_HUB_OFFLINE": "0",
-    }
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, REPO],
-        env={**os.environ, **settings},
+        env={**os.environ, **client_environment(hub_server, tmp_path / "home")},
         capture_output=True,
         text=True,
     )

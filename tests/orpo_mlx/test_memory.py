@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.hub import point_client
 
 from benchmarks import fit_grid
 from orpo_mlx import __main__ as command
@@ -213,13 +214,7 @@ def test_shape_of_experts(moe_folder: Path):
 def test_shape_of_a_model_on_the_hub(
     hub_server: Any, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    from huggingface_hub import constants
-
-    template = hub_server.url + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr(constants, "ENDPOINT", hub_server.url)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    point_client(hub_server, tmp_path / "cache", monkeypatch)
     hub_server.add_model("who/tiny", model_folder)
     assert read_shape("who/tiny") == folder_shape(model_folder)
     kept = [path.name for path in (tmp_path / "cache").rglob("*") if path.is_file()]

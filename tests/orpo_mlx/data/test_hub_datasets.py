@@ -6,7 +6,6 @@ import io
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -15,15 +14,14 @@ from typing import Any
 
 import pyarrow
 import pytest
-from huggingface_hub import constants
 from pyarrow import parquet
+from support.hub import REFUSALS, TOKEN, client_environment, go_offline, point_client
 
 from orpo_mlx.config import TrainConfig
 from orpo_mlx.data.hub_datasets import CONVERTED, list_dataset
 from orpo_mlx.data.sources import Choice, Source, find_data, find_sources, read_members, read_rows
 from orpo_mlx.errors import ConfigError, DataError
 
-TOKEN = "hf_canary0123456789abcdefghijklmnopqrs"
 REPO = "tiny-org/tiny-pairs"
 
 
@@ -56,12 +54,7 @@ PREFS = {
 @pytest.fixture
 def server(hub_server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The stand-in with one dataset; the client is pointed at it with an empty cache."""
-    monkeypatch.setattr(constants, "ENDPOINT", hub_server.url)
-    template = hub_server.url + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    point_client(hub_server, tmp_path / "cache", monkeypatch)
     hub_server.add_dataset(REPO, dict(PREFS))
     return hub_server
 
@@ -79,16 +72,6 @@ def refused(name: str = REPO, **choice: str) -> DataError:
     assert TOKEN not in str(error.value)
     assert error.value.what_to_do
     return error.value
-
-
-def go_offline(monkeypatch: pytest.MonkeyPatch, how: str = "offline switch") -> None:
-    if how == "offline switch":
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-        return
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{port}")
 
 
 # What is chosen -----------------------------------------------------------------------------------
@@ -216,22 +199,16 @@ def test_its_own_files_are_preferred_to_the_copy(server: Any) -> None:
 
 @pytest.mark.parametrize(
     ("fault", "said", "advised"),
-    [
-        ("gated", "this dataset is gated", "Visit {url}/datasets/tiny-org/tiny-pairs"),
-        ("bad_token", "refused the access token (401)", "hf auth login"),
-        ("forbidden", "may not read this dataset (403)", "read access"),
-        ("rate_limited", "too many requests (429)", "Wait a few minutes"),
-        ("broken", "a fault of its own (500)", "Try again later"),
-        ("unavailable", "a fault of its own (503)", "Try again later"),
-    ],
+    REFUSALS,
 )
 def test_each_answer_of_the_hub_has_its_own_sentence(
     server: Any, fault: str, said: str, advised: str
 ) -> None:
     server.fault = fault
     error = refused()
-    assert said in error.message
-    assert advised.format(url=server.url) in error.what_to_do
+    page = f"{server.url}/datasets/{REPO}"
+    assert said.format(kind="dataset") in error.message
+    assert advised.format(url=page) in error.what_to_do
 
 
 def test_an_unknown_dataset_could_also_be_a_file(server: Any) -> None:
@@ -359,16 +336,13 @@ sys.exit(main(["data", "convert", sys.argv[1], sys.argv[2], "--debug"]))
 def test_the_token_is_in_no_output_and_no_file(hub_server: Any, tmp_path: Path, fault: str) -> None:
     hub_server.add_dataset(REPO, dict(PREFS))
     hub_server.fault = fault
-    settings = {
-        "HF_ENDPOINT": hub_server.url,
-        "HF_HOME": str(tmp_path / "home"),
-        "HF_TOKEN": TOKEN,
-        "HF_HUB_OFFLINE": "0",
-    }
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, REPO, str(tmp_path / "out.jsonl")],
-        env={**os.environ, **settings}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        env={**os.environ, **client_environment(hub_server, tmp_path / "home")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == (2 if fault else 0), done.stderr
     assert f"Bearer {TOKEN}" in hub_server.tokens
     assert TOKEN not in done.stdout + done.stderr

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 from huggingface_hub import constants
+from support.hub import point_client
 
 from orpo_mlx.command_line import build_train_parser
 from orpo_mlx.data.curated import CURATED, find_curated
@@ -16,9 +18,8 @@ from orpo_mlx.data_search import main
 
 
 @pytest.fixture
-def server(hub_server: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(constants, "ENDPOINT", hub_server.url)
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+def server(hub_server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    point_client(hub_server, tmp_path / "cache", monkeypatch)
     tags = ["license:mit", "size_categories:1K<n<10K", "dpo"]
     for name, about in {
         "org/some-dpo": {"downloads": 7, "likes": 3, "tags": tags, "gated": "auto"},

@@ -10,6 +10,7 @@ from typing import Any
 import gguf
 import mlx.core as mx
 import pytest
+from support.hub import TOKEN, point_client
 
 from orpo_mlx import __main__ as program
 from orpo_mlx.adapter import AdapterSpec, adapter_layers, attach_adapter
@@ -167,17 +168,10 @@ def test_without_lm_studio_a_place_must_be_named(adapter: Path, capsys: Any):
 # The Hub
 
 
-TOKEN = "hf_canary0123456789abcdefghijklmnopqrs"
-
-
 @pytest.fixture
-def server(hub_server: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+def server(hub_server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The stand-in, to which the real client uploads as the user ann."""
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "ENDPOINT", hub_server.url)
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    point_client(hub_server, tmp_path / "cache", monkeypatch)
     return hub_server
 
 
