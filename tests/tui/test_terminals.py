@@ -14,12 +14,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from orpo_mlx import demo
 from orpo_mlx.runs.directory import RunDirectory
 
-pytestmark = [
-    pytest.mark.skipif(shutil.which("tmux") is None, reason="needs tmux"),
-    pytest.mark.slow,
-]
+pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="needs tmux")
 
 
 class Terminal:
@@ -39,6 +37,9 @@ class Terminal:
     def keys(self, *keys: str) -> None:
         for key in keys:
             self.tmux("send-keys", key)
+
+    def type(self, text: str) -> None:
+        self.tmux("send-keys", "-l", text)
 
     def text(self) -> str:
         return self.tmux("capture-pane", "-p")
@@ -135,3 +136,85 @@ def test_detach_reattach_kill_the_app_and_the_terminal(
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert os.path.exists(trainer.config_file)
+
+
+def test_half_a_line_waits_for_its_other_half(
+    terminal: Terminal, make_run: Callable[..., RunDirectory], runs_dir: Path
+):
+    run = make_run(steps=40)
+    lines = run.events_file.read_bytes().splitlines(keepends=True)
+    last = max(n for n, line in enumerate(lines) if b'"StepCompleted"' in line)
+    half = len(lines[last]) // 2
+    run.events_file.write_bytes(b"".join(lines[:last]) + lines[last][:half])
+    terminal.open(app(runs_dir))
+    terminal.wait(lambda text: "run-a crashed" in text)
+    terminal.keys("Enter")
+    terminal.wait(lambda text: "39/40" in text and "Log-odds" in text)
+    with run.events_file.open("ab") as file:
+        file.write(lines[last][half:])
+    terminal.wait(lambda text: "40/40" in text)
+
+
+def test_wrong_files_are_named_and_the_right_one_goes_on(
+    terminal: Terminal, runs_dir: Path, tmp_path: Path
+):
+    wrong = {
+        "none.jsonl": (None, "no such file"),
+        "binary.jsonl": (bytes(range(128, 256)) * 40, "not UTF-8"),
+        "cut.jsonl": (b'{"prompt": "a", "chosen": "b"', "cut.jsonl:1"),
+        "empty.jsonl": (b"", "empty"),
+    }
+    for name, (content, _) in wrong.items():
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
+    shutil.copy(demo.train_path(), tmp_path / "right.jsonl")
+    terminal.open(app(runs_dir), (100, 30))
+    terminal.wait(lambda text: "Try the demo" in text)
+    terminal.keys("n")
+    terminal.wait(lambda text: "built-in demo model" in text)
+    terminal.keys("Enter")
+    terminal.wait(lambda text: "[2 Data]" in text)
+    typed = ""
+    for name, says in [
+        *((name, says) for name, (_, says) in wrong.items()),
+        ("right.jsonl", "200"),
+    ]:
+        terminal.keys(*["BSpace"] * len(typed))
+        typed = str(tmp_path / name)
+        terminal.type(typed)
+        terminal.keys("Enter")
+        text = terminal.wait(lambda text, says=says: says in text.split("[2 Data]")[-1])
+        assert "Traceback" not in text
+    terminal.keys("C-n")
+    terminal.wait(lambda text: "[3 Settings]" in text)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [(80, 24), (160, 48)], ids=lambda size: f"{size[0]}x{size[1]}")
+def test_a_newcomer_gets_from_the_welcome_to_an_exported_adapter_by_keys_alone(
+    terminal: Terminal,
+    runs_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    size: tuple[int, int],
+):
+    monkeypatch.setenv("HOME", str(tmp_path))  # exports go there unless another folder is chosen
+    terminal.open(app(runs_dir), size)
+    terminal.wait(lambda text: "Try the demo" in text)
+    terminal.keys("Enter")
+    terminal.wait(lambda text: "COMPLETED" in text and "25/25" in text, 300)
+    terminal.keys("t")
+    terminal.wait(lambda text: "Enter asks both" in text, 120)
+    terminal.keys("C-n")
+    terminal.wait(lambda text: "Prompt: type" not in text)
+    terminal.keys("Enter")
+    terminal.wait(lambda text: text.count("tok/s") == 2, 120)
+    terminal.keys("Escape")
+    terminal.wait(lambda text: "COMPLETED" in text)
+    terminal.keys("e")
+    terminal.wait(lambda text: "[x] mlx" in text)
+    terminal.keys("C-r")
+    terminal.wait(lambda text: "mlx_lm" in text, 120)
+    (exported,) = (tmp_path / "orpo-mlx").rglob("adapters.safetensors")
+    (trained,) = runs_dir.glob("*/adapter/adapters.safetensors")
+    assert exported.read_bytes() == trained.read_bytes()
