@@ -53,6 +53,7 @@ async def play() -> None:
     runs = STAGE / "home" / "runs"
     words = ["-m", "orpo_mlx", "train", "--demo", "--lam", "0.1", "--quiet"]
     subprocess.run([sys.executable, *words, "--run-dir", str(runs / "demo-lambda-0.1")], check=True)
+    await welcome()
     app: Any = OrpoApp(theme="orpo-dark", charset="braille", is_calm=True)
     async with app.run_test(size=SIZE) as pilot:
         stage = Stage(app, pilot)
@@ -79,6 +80,18 @@ async def play() -> None:
         stage.take("doctor")
         await stage.press("escape")
         await stage.new_run()
+        await stage.asides()
+
+
+async def welcome() -> None:
+    """Take a picture of the first start: no run yet."""
+    from tui.app import OrpoApp
+
+    app: Any = OrpoApp(STAGE / "none", theme="orpo-dark", charset="braille", is_calm=True)
+    async with app.run_test(size=SIZE) as pilot:
+        stage = Stage(app, pilot)
+        await stage.until(lambda: "Try the demo" in stage.text())
+        stage.take("welcome")
 
 
 class Stage:
@@ -177,6 +190,14 @@ class Stage:
         await self.press("ctrl+n", "f4")
         await self.until(lambda: "measured peak" in self.text())
         self.take("new-run-4-review")
+
+    async def asides(self) -> None:
+        """Help, the palette and the app's own settings, over the step that is shown."""
+        for key, name in (("f1", "help"), ("ctrl+p", "palette"), ("comma", "settings")):
+            await self.press(key)
+            await self.wait(1.0)
+            self.take(name)
+            await self.press("escape")
 
 
 def animated(frames: list[str]) -> str:
