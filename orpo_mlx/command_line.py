@@ -387,7 +387,8 @@ def build_fit_parser(prog: str = "orpo-mlx fit") -> Parser:
         prog,
         "Estimate the memory a training needs, without loading or downloading the model, and show\n"
         "settings that fit. Exit code 0: it fits, 1: it does not. With --probe the model is\n"
-        "loaded, and three steps are timed; nothing of them is kept.",
+        "loaded, and three steps are timed; nothing of them is kept. The lengths of the pairs are\n"
+        "kept in the cache (at most 64 MB), so that asking again tokenizes only what changed.",
         usage=f"{prog} --model MODEL [--data FILE] [--memory 16GB] [--probe] [options of train]",
     )
     group = parser.add_argument_group("What to do")
