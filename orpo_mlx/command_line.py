@@ -16,10 +16,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NoReturn
 
 from orpo_mlx import __version__
-from orpo_mlx.config import GROUPS, Setting, TrainConfig, build_config, iter_settings
+from orpo_mlx.config import TrainConfig, build_config, iter_settings
 from orpo_mlx.errors import ConfigError, OrpoError
 from orpo_mlx.runs.directory import RunDirectory
 from orpo_mlx.runs.listing import find_run
+from orpo_mlx.settings.declaration import GROUPS, Setting
 from orpo_mlx.settings_file import (
     expanded,
     overruled_settings,
@@ -303,6 +304,8 @@ def setting_help(setting: Setting) -> str:
     text = setting.help
     if setting.effect:
         text += f" {setting.effect[0].upper()}{setting.effect[1:]}."
+    if setting.usual:
+        text += f" Usual: {setting.usual}."
     if len(setting.choices) >= 4:
         text += f" One of {', '.join(setting.choices)}."
     return f"{text} [{default_text(setting)}]"

@@ -142,9 +142,13 @@ def _save(entry: Path, table: np.ndarray) -> list[str]:
     """Keep the lengths; return why that could not be, if it could not."""
     body = np.ascontiguousarray(table, np.int32).tobytes()
     content = hashlib.sha256(body).digest() + body
+
+    def write(aside: Path) -> None:
+        aside.write_bytes(content)
+
     try:
         folder().mkdir(parents=True, exist_ok=True)
-        replace_file(entry, lambda aside: aside.write_bytes(content), is_synced=False)
+        replace_file(entry, write, is_synced=False)
         forget_old(folder(), _SUFFIX, MAX_BYTES, keep=entry)
     except OSError as error:
         return [f"the lengths could not be kept for the next question ({error.strerror})"]

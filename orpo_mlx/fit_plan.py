@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from orpo_mlx.config import KEEPS_STATE, TrainConfig
+from orpo_mlx.config import TrainConfig
 from orpo_mlx.data.pairs import TokenPair
 from orpo_mlx.data.token_store import pair_lengths
 from orpo_mlx.memory import (
@@ -20,6 +20,7 @@ from orpo_mlx.memory import (
     longest_batch,
 )
 from orpo_mlx.model_shape import ModelShape
+from orpo_mlx.settings.optimisation import KEEPS_STATE
 
 LONGEST = 1 << 17
 """Longest pair that is looked at, in tokens."""

@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from orpo_mlx import demo
-from orpo_mlx.config import Setting, TrainConfig, build_config, conflicts, iter_settings
+from orpo_mlx.config import TrainConfig, build_config, conflicts, iter_settings
 from orpo_mlx.durable import write_atomically
+from orpo_mlx.settings.declaration import Setting
 from tui.presets import PRESETS
 
 SETTINGS: dict[str, Setting] = {setting.name: setting for setting in iter_settings()}

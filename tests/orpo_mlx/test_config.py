@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orpo_mlx.command_line import setting_help
 from orpo_mlx.config import TrainConfig, adapter_scale, build_config, iter_settings
 from orpo_mlx.errors import ConfigError
 from orpo_mlx.settings_file import (
@@ -196,6 +197,20 @@ def test_every_setting_is_declared_in_full(name: str) -> None:
     setting = SETTINGS[name]
     assert setting.help.endswith(".")
     assert setting.allowed
+    assert setting.effects, "what does it do to memory, speed, quality or disk?"
+    assert all(0 < len(text) <= 90 for text in setting.effects.values())
+    assert not any(text.endswith(".") for text in (*setting.effects.values(), setting.usual))
+
+
+def test_effects_stand_in_the_help_in_one_order() -> None:
+    rank = SETTINGS["rank"]
+    assert list(rank.effects) == ["memory", "speed", "quality", "disk"]
+    assert rank.effect.startswith("memory: higher needs a little more")
+    assert "; quality: higher can learn more" in rank.effect
+    assert "disk" not in SETTINGS["lam"].effects
+    said = setting_help(SETTINGS["lam"])
+    assert " Quality: higher parts chosen and rejected faster and can hurt fluency." in said
+    assert " Usual: 0.1 to 0.25 as in the paper" in said
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass
 
 from textual import events, on, work
@@ -12,9 +13,12 @@ from textual.message import Message
 from textual.widget import Widget
 from textual.widgets import Button, Input, Label, Select, Static
 
-from orpo_mlx.config import GROUPS, Setting
+from orpo_mlx.settings.declaration import GROUPS, Setting
 from tui.draft import SETTINGS, Draft, value_text
 from tui.presets import BASIC, ELSEWHERE, PRESETS
+
+
+EXPLANATION_ROWS = 6
 
 
 class SettingRow(Vertical):
@@ -112,7 +116,7 @@ class SettingsStep(Vertical):
     SettingsStep #advanced { height: auto; }
     SettingsStep .group { text-style: bold; margin: 1 0 0 0; }
     SettingsStep #explanation {
-        height: 5; padding: 0 1; border-top: solid $foreground 25%; color: $primary;
+        height: 7; padding: 0 1; border-top: solid $foreground 25%; color: $primary;
     }
     SettingsStep #same-as { height: auto; max-height: 3; padding: 0 1; color: $foreground 70%; }
     """
@@ -200,9 +204,13 @@ class SettingsStep(Vertical):
         self.focused_name = rows[0].setting.name if rows else ""
         self._explain()
 
+    def on_resize(self) -> None:
+        self._explain()
+
     def _explain(self) -> None:
         if self.focused_name:
-            text = explanation(SETTINGS[self.focused_name], self.draft)
+            width = self.size.width - 2 or 78
+            text = explanation(SETTINGS[self.focused_name], self.draft, width)
         else:
             preset = PRESETS[self.draft.preset]
             text = f"{preset.title}: {preset.why}"
@@ -227,15 +235,27 @@ class SettingsStep(Vertical):
         return f"Preset {PRESETS[self.draft.preset].title}, {said}{wrong}."
 
 
-def explanation(setting: Setting, draft: Draft) -> str:
-    """Return what a setting means, what more of it does, and where its present value is from."""
-    lines = [setting.help]
-    if setting.effect:
-        lines.append(f"Effect: {setting.effect}.")
+def explanation(setting: Setting, draft: Draft, width: int = 78) -> str:
+    """Return what a setting means and does, what may be given, and where its value is from.
+
+    Args:
+        setting: to be explained.
+        draft: in which it has a value.
+        width: columns there are; effects have a line each if all fits into `EXPLANATION_ROWS`.
+    """
+    effects = [f"{what.capitalize()}: {text}." for what, text in setting.effects.items()]
+    told = [setting.help, *effects, _facts(setting, draft)]
+    if sum(len(textwrap.wrap(line, width)) for line in told) > EXPLANATION_ROWS:
+        told[1:-1] = [" ".join(effects)]
+    return "\n".join(told)
+
+
+def _facts(setting: Setting, draft: Draft) -> str:
     name = setting.name
     from_preset = name in PRESETS[draft.preset].values and name not in draft.own
     origin = "yours" if name in draft.own else "from the preset" if from_preset else "the default"
+    unit = f" ({setting.unit})" if setting.unit else ""
+    usual = f"Usual: {setting.usual}. " if setting.usual else ""
     default = value_text(setting.default) or "not set"
-    lines.append(f"{setting.allowed.capitalize()}; default {default}; now {origin}. "
-                 f"{setting.flag}")  # fmt: skip
-    return "\n".join(lines)
+    allowed = f"{setting.allowed[0].upper()}{setting.allowed[1:]}{unit}"
+    return f"{usual}{allowed}; default {default}; now {origin}. {setting.flag}"
