@@ -15,7 +15,7 @@ KEEPS_STATE = ("shared", "fork")
 backward pass would write into a cache its first computation already changed, and gradients would go
 wrong."""
 
-_LARGE_STEPS = "more pairs a step make it steadier, and steps fewer"
+_LARGE_STEPS = "larger steps are steadier, and fewer"
 
 
 class OptimisationSettings(SettingsGroup):

@@ -245,7 +245,10 @@ def explanation(setting: Setting, draft: Draft, width: int = 78) -> str:
     """
     effects = [f"{what.capitalize()}: {text}." for what, text in setting.effects.items()]
     told = [setting.help, *effects, _facts(setting, draft)]
-    if sum(len(textwrap.wrap(line, width)) for line in told) > EXPLANATION_ROWS:
+    if (
+        sum(len(textwrap.wrap(line, width, break_on_hyphens=False)) for line in told)
+        > EXPLANATION_ROWS
+    ):
         told[1:-1] = [" ".join(effects)]
     return "\n".join(told)
 
@@ -257,5 +260,8 @@ def _facts(setting: Setting, draft: Draft) -> str:
     unit = f" ({setting.unit})" if setting.unit else ""
     usual = f"Usual: {setting.usual}. " if setting.usual else ""
     default = value_text(setting.default) or "not set"
-    allowed = f"{setting.allowed[0].upper()}{setting.allowed[1:]}{unit}"
-    return f"{usual}{allowed}; default {default}; now {origin}. {setting.flag}"
+    allowed = f"{setting.allowed[0].upper()}{setting.allowed[1:]}{unit}; "
+    # The choices stand in the field itself.
+    allowed = "" if setting.choices or setting.kind == "bool" else allowed
+    said = f"{allowed}default {default}; now {origin}."
+    return f"{usual}{said[0].upper()}{said[1:]} {setting.flag}"
