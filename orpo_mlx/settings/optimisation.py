@@ -112,7 +112,7 @@ class OptimisationSettings(SettingsGroup):
         "of pairs in a step.",
         unit="pairs",
         memory="higher needs more, at most tokens_per_batch with batching tokens",
-        speed="higher takes longer for a step, rather less for an epoch",
+        speed="higher takes rather less time for an epoch",
         quality=_LARGE_STEPS,
         usual="8 to 64 pairs in a step",
         ge=1,
