@@ -89,7 +89,7 @@ def _describe(problem: Any, origins: dict[str, str]) -> str:
     where = origins.get(name, name)
     if name not in known:
         return f"{where}: there is no such setting{did_you_mean(name, known)}"
-    return f"{where}: found {problem['input']!r}, needs {known[name].allowed}"
+    return f"{where}: {known[name].refusal(problem['input'])}"
 
 
 def _refused(problems: list[str]) -> ConfigError:
@@ -121,6 +121,8 @@ def conflicts(config: TrainConfig, given: set[str]) -> Iterator[str]:
         yield "--trunk-cache-size: needs --trunk-cache memory or disk"
     if config.trunk_cache_dir is not None and config.trunk_cache != "disk":
         yield "--trunk-cache-dir: needs --trunk-cache disk"
+    if config.trunk_cache != "off":
+        yield from _against_trunk_cache(config)
     if config.rslora and config.alpha is None:
         yield "--rslora: needs --alpha (scale = alpha / sqrt(rank))"
     if config.preference == "none" and config.nll_weight == 0:
@@ -141,6 +143,15 @@ def conflicts(config: TrainConfig, given: set[str]) -> Iterator[str]:
         yield f"--scoring {config.scoring}: not with --grad-checkpoint on; take packed or plain"
     if config.grad_checkpoint_every > 1 and config.grad_checkpoint != "on":
         yield f"--grad-checkpoint-every {config.grad_checkpoint_every}: needs --grad-checkpoint on"
+
+
+def _against_trunk_cache(config: TrainConfig) -> Iterator[str]:
+    said = f"--trunk-cache {config.trunk_cache}"
+    if config.scoring == "fork":
+        yield f"{said}: not with --scoring fork, which runs prompts through the model's own cache"
+    # Of an adapter to start from the layers are not known here.
+    if config.num_layers == -1 and "all" in config.target_modules and not config.init_adapter:
+        yield f"{said}: not with --num-layers -1, which leaves no block below the adapter"
 
 
 def adapter_scale(config: TrainConfig) -> float:

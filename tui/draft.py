@@ -221,7 +221,7 @@ def _problem(found: Any) -> Problem:
     name = str(found["loc"][0])
     if name not in SETTINGS:
         return Problem((name,), f"{name}: there is no such setting")
-    return Problem((name,), f"found {found['input']!r}, needs {SETTINGS[name].allowed}")
+    return Problem((name,), SETTINGS[name].refusal(found["input"]))
 
 
 def _named(sentence: str) -> tuple[str, ...]:

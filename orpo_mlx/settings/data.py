@@ -100,6 +100,7 @@ class DataSettings(SettingsGroup):
         quality="higher cuts and drops less",
         usual="512 to 2048; the paper took 2048",
         ge=8,
+        le=1 << 20,
     )
     seed: int = setting(
         0,

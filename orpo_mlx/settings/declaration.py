@@ -6,6 +6,7 @@ A declaration gives type, range, default, unit, help and effects; from it come t
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin
 
@@ -81,6 +82,16 @@ class Setting:
     def flag(self) -> str:
         """The command-line option."""
         return "--" + self.name.replace("_", "-")
+
+    def refusal(self, value: Any) -> str:
+        """Return what is said of a value that cannot be used; how it is written right, if known."""
+        said = f"found {value!r}, needs {self.allowed}"
+        text = str(value).strip()
+        if self.kind == "float" and re.fullmatch(r"[+-]?\d*,\d+(e[+-]?\d+)?", text, re.IGNORECASE):
+            return f"{said}; write {text.replace(',', '.')}"
+        if self.kind == "float" and re.fullmatch(r"\d+(\.\d+)?\s*%", text):
+            return f"{said}; write {float(text.rstrip(' %')) / 100:g}"
+        return said
 
     @property
     def effect(self) -> str:

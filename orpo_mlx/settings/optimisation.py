@@ -89,6 +89,7 @@ class OptimisationSettings(SettingsGroup):
         speed="twice as many take twice as long",
         quality="higher learns more, in the end by heart; evaluate to see when",
         ge=1,
+        le=1_000_000_000,
     )
     batching: Literal["tokens", "fixed"] = setting(
         "tokens",
@@ -105,17 +106,19 @@ class OptimisationSettings(SettingsGroup):
         memory="higher needs more",
         speed="higher is faster, until the GPU is busy",
         ge=1,
+        le=1 << 17,
     )
     micro_batch_size: int = setting(
         4,
         "Pairs per forward pass (batching fixed); times grad_accumulation_steps it is the number "
         "of pairs in a step.",
         unit="pairs",
-        memory="higher needs more, at most tokens_per_batch with batching tokens",
+        memory="higher needs more, up to tokens_per_batch with batching tokens",
         speed="higher takes rather less time for an epoch",
         quality=_LARGE_STEPS,
         usual="8 to 64 pairs in a step",
         ge=1,
+        le=1024,
     )
     grad_accumulation_steps: int = setting(
         1,
@@ -124,6 +127,7 @@ class OptimisationSettings(SettingsGroup):
         quality=_LARGE_STEPS,
         usual="8 to 64 pairs in a step",
         ge=1,
+        le=1 << 14,
     )
     scoring: Literal["auto", "packed", "shared", "fork", "plain"] = setting(
         "auto",

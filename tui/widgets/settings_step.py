@@ -17,7 +17,6 @@ from orpo_mlx.settings.declaration import GROUPS, Setting
 from tui.draft import SETTINGS, Draft, value_text
 from tui.presets import BASIC, ELSEWHERE, PRESETS
 
-
 EXPLANATION_ROWS = 6
 
 
