@@ -110,10 +110,9 @@ class OptimisationSettings(SettingsGroup):
     )
     micro_batch_size: int = setting(
         4,
-        "Pairs per forward pass (batching fixed); times grad_accumulation_steps it is the number "
-        "of pairs in a step.",
+        "Pairs per forward pass (batching fixed); times grad_accumulation_steps: pairs in a step.",
         unit="pairs",
-        memory="higher needs more, up to tokens_per_batch with batching tokens",
+        memory="higher needs more, most so with batching fixed",
         speed="higher takes rather less time for an epoch",
         quality=_LARGE_STEPS,
         usual="8 to 64 pairs in a step",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from textual import events, on, work
@@ -14,7 +15,8 @@ from textual.widget import Widget
 from textual.widgets import Button, Input, Label, Select, Static
 
 from orpo_mlx.settings.declaration import GROUPS, Setting
-from tui.draft import SETTINGS, Draft, value_text
+from tui.advice import warnings
+from tui.draft import SETTINGS, Draft, Problem, value_text
 from tui.presets import BASIC, ELSEWHERE, PRESETS
 
 EXPLANATION_ROWS = 6
@@ -31,6 +33,7 @@ class SettingRow(Vertical):
     SettingRow Input, SettingRow Select { width: 1fr; max-width: 40; }
     SettingRow Input { border: none; background: $surface; }
     SettingRow .problem { height: auto; color: $error; padding: 0 0 0 2; }
+    SettingRow .problem.-warning { color: $warning; }
     """
 
     @dataclass
@@ -71,8 +74,8 @@ class SettingRow(Vertical):
     def on_mount(self) -> None:
         self.is_ready = True
 
-    def show(self, draft: Draft, problem: str) -> None:
-        """Show the present value, and what is wrong with it; nothing while it is being made."""
+    def show(self, draft: Draft, problem: str, warning: str = "") -> None:
+        """Show the present value, what is wrong with it or doubtful; not while it is being made."""
         if not self.is_ready:
             return
         name, field = self.setting.name, self.field
@@ -84,8 +87,9 @@ class SettingRow(Vertical):
         label.update(Content(f"{'* ' if name in draft.own else '  '}{name}"))
         label.set_class(name in draft.own, "-changed")
         said = self.query_one(".problem", Static)
-        said.set_class(not problem, "-empty")
-        said.update(f"! {problem}")
+        said.set_class(not (problem or warning), "-empty")
+        said.set_class(not problem, "-warning")
+        said.update(f"! {problem}" if problem else f"warning: {warning}")
 
     def write(self, text: str) -> None:
         """Write a value into the field."""
@@ -179,12 +183,10 @@ class SettingsStep(Vertical):
     def show(self, draft: Draft) -> None:
         """Show the settings of a draft."""
         self.draft = draft
-        problems: dict[str, list[str]] = {}
-        for problem in draft.problems():
-            for name in problem.names:
-                problems.setdefault(name, []).append(problem.text)
+        problems, doubts = _by_setting(draft.problems()), _by_setting(warnings(draft))
         for row in self.query(SettingRow):
-            row.show(draft, "; ".join(problems.get(row.setting.name, [])))
+            name = row.setting.name
+            row.show(draft, problems.get(name, ""), doubts.get(name, ""))
         if any(name not in (*BASIC, *ELSEWHERE) for name in problems):
             self.open_advanced(True)
         preset = self.query_one("#preset", Select)
@@ -231,7 +233,18 @@ class SettingsStep(Vertical):
         said = f"own settings: {', '.join(own)}" if own else "no settings of your own"
         problems = [problem.text for problem in self.draft.problems()]
         wrong = f". Not usable: {'; '.join(problems)}" if problems else ""
+        doubts = [doubt.text for doubt in warnings(self.draft)]
+        wrong += f". Doubtful: {'; '.join(doubts)}" if doubts else ""
         return f"Preset {PRESETS[self.draft.preset].title}, {said}{wrong}."
+
+
+def _by_setting(found: Iterable[Problem]) -> dict[str, str]:
+    """Return what is said of each setting."""
+    said: dict[str, list[str]] = {}
+    for one in found:
+        for name in one.names:
+            said.setdefault(name, []).append(one.text)
+    return {name: "; ".join(texts) for name, texts in said.items()}
 
 
 def explanation(setting: Setting, draft: Draft, width: int = 78) -> str:
