@@ -227,7 +227,11 @@ def _option(setting: Setting, value: Any) -> list[str]:
         on = value_text(value) == "true"
         return [] if on == setting.default else [setting.flag if on else f"--no-{setting.flag[2:]}"]
     text = value_text(value)
-    return [] if text == value_text(setting.default) else [setting.flag, text]
+    if text == value_text(setting.default):
+        return []
+    if setting.kind == "str" and text.startswith("-"):
+        return [f"{setting.flag}={text}"]  # it would be taken for an option
+    return [setting.flag, text]
 
 
 def _problem(found: Any) -> Problem:

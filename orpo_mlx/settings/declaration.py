@@ -23,6 +23,9 @@ GROUPS = {
     "run": "Run directory and reports",
 }
 
+_LONGEST_SHOWN = 60
+"""Characters of a refused value that are repeated."""
+
 EFFECTS = ("memory", "speed", "quality", "disk")
 """What a setting may have an effect on, in the order in which it is told."""
 
@@ -85,7 +88,9 @@ class Setting:
 
     def refusal(self, value: Any) -> str:
         """Return what is said of a value that cannot be used; how it is written right, if known."""
-        said = f"found {value!r}, needs {self.allowed}"
+        shown = repr(value)
+        shown = shown if len(shown) <= _LONGEST_SHOWN else f"{shown[:_LONGEST_SHOWN]}..."
+        said = f"found {shown}, needs {self.allowed}"
         text = str(value).strip()
         if self.kind == "float" and re.fullmatch(r"[+-]?\d*,\d+(e[+-]?\d+)?", text, re.IGNORECASE):
             return f"{said}; write {text.replace(',', '.')}"

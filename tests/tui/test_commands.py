@@ -55,9 +55,15 @@ def test_keys_reach_an_app_in_every_terminal():
 @pytest.mark.parametrize("area", [area for area in AREAS if area not in ("app", "screen")])
 def test_the_footer_fits_eighty_columns(area):
     labels = [c for c in (*AREAS[area], *AREAS["app"]) if c.footer]
-    # A run is alive or has ended: never both are offered.
-    alive, ended = ({"pause", "stop", "checkpoint"}, {"resume", "export", "test"})
-    for absent in (alive, ended) if area == "live" else (set(),):
+    # A run is alive or has ended, and planning is at one of its steps: never all are offered.
+    planning = {"next", "browse", "map", "reset", "preset", "start", "copy_command"}
+    steps = ({"next", "browse", "map"}, {"next", "copy_command", "reset", "preset"},
+             {"start", "copy_command", "preset"})  # fmt: skip
+    never = {
+        "live": [{"pause", "stop", "checkpoint"}, {"resume", "export", "test"}],
+        "new": [planning - step for step in steps],
+    }
+    for absent in never.get(area, [set()]):
         shown = [c for c in labels if c.action not in absent]
         width = sum(len(key_text(c.key)) + len(c.footer) + 3 for c in shown)
         assert width + len("^p palette") + 2 <= 80, width
