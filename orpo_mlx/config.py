@@ -115,6 +115,8 @@ def conflicts(config: TrainConfig, given: set[str]) -> Iterator[str]:
         yield f"--scale {config.scale:g} and --alpha {config.alpha:g}: give only one of both"
     if not config.target_modules:
         yield "--target-modules: names no layer; needs all, or names such as q_proj,v_proj"
+    if config.num_layers == 0 and not config.init_adapter:
+        yield "--num-layers 0: adapts no block; needs 1 or more, or -1 for all"
     # A run's config.toml names every setting, so that a default must not conflict.
     default = TrainConfig.model_fields["trunk_cache_size"].default
     if config.trunk_cache_size != default and config.trunk_cache == "off":

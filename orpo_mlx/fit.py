@@ -107,9 +107,11 @@ def answer(config: TrainConfig, limit: int, probe: bool = False) -> Answer:
 
     Raises:
         ModelError: there is no such model, or its sizes cannot be told.
+        ConfigError: more blocks are to be adapted than it has.
         DataError: the data cannot be read.
     """
     shape = read_shape(config.model or "", config.revision)
+    _require_blocks(config, len(shape.blocks))
     pairs = read_lengths(config)
     train, valid = pairs.train, pairs.valid
     way = "packed" if config.scoring == "auto" else config.scoring
@@ -134,6 +136,16 @@ def answer(config: TrainConfig, limit: int, probe: bool = False) -> Answer:
         untimed=untimed,
         notes=pairs.notes,
     )
+
+
+def _require_blocks(config: TrainConfig, count: int) -> None:
+    """Refuse what a training refuses: more blocks than there are, unless nobody asked for them."""
+    default = TrainConfig.model_fields["num_layers"].default
+    if config.num_layers > count and config.num_layers != default and not config.init_adapter:
+        raise ConfigError(
+            f"--num-layers {config.num_layers}: this model has {count} blocks.",
+            f"Give a number from 1 to {count}, or -1 for all.",
+        )
 
 
 def _trunk_cache_bytes(config: TrainConfig, pairs: Sequence[Lengths], shape: ModelShape) -> int:
