@@ -6,7 +6,7 @@ The id never changes once released: `keys.toml` names it. The last part of the i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from textual.binding import Binding, BindingType
@@ -245,20 +245,6 @@ def palette_commands(areas: Iterable[str]) -> list[Command]:
     return [command for area in areas for command in AREAS[area] if command.palette]
 
 
-def keymap_from(keys: Mapping[str, object]) -> tuple[dict[str, str], list[str]]:
-    """Split a user's keys into a usable keymap and sentences about what is not usable."""
-    known = {command.id for command in all_commands()}
-    keymap, problems = {}, []
-    for name, key in keys.items():
-        if name not in known:
-            problems.append(f"keys.toml: there is no command {name!r}")
-        elif not isinstance(key, str) or not key.strip():
-            problems.append(f'keys.toml: {name} needs a key such as "p" or "ctrl+k"')
-        else:
-            keymap[name] = key.strip()
-    return keymap, problems
-
-
 def key_text(key: str) -> str:
     """Return how a key is written for people.
 
@@ -268,10 +254,10 @@ def key_text(key: str) -> str:
     first = key.split(",")[0]
     if first.startswith("ctrl+"):
         return "^" + first[5:]
-    return _KEY_TEXTS.get(first, first)
+    return KEY_TEXTS.get(first, first)
 
 
-_KEY_TEXTS = {
+KEY_TEXTS = {
     "question_mark": "?", "comma": ",", "slash": "/", "escape": "esc", "plus": "+", "minus": "-",
     "left_square_bracket": "[", "right_square_bracket": "]", "left": "←", "right": "→",
     "up": "↑", "down": "↓", "enter": "⏎", "equals_sign": "=", "f1": "F1", "f8": "F8",
