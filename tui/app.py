@@ -81,8 +81,8 @@ class OrpoApp(App[None]):
         self._apply_theme()
         self.set_keymap(self.keymap)
         self.push_screen(RunsScreen())
-        for problem in self.problems:
-            self.notify(problem, title="Settings", severity="warning", timeout=10, markup=False)
+        if said := "\n".join(self.problems):  # one note, not a column of them
+            self.notify(said, title="Settings", severity="warning", timeout=10, markup=False)
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
         """Give every theme, Textual's too, the colours of charts."""

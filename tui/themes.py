@@ -69,6 +69,8 @@ THEME_NAMES = (
 """Themes that can be chosen: two of our own, and Textual's."""
 
 _TEXT_COLOURS = ("primary", "secondary", "accent", "warning", "error", "success")
+_OTHER_PLACES = {"footer-key-foreground": "footer-background"}
+"""Colours that stand on another ground than the background."""
 _LEAST_CONTRAST = 4.4
 
 
@@ -77,17 +79,23 @@ def readable(variables: Mapping[str, str]) -> dict[str, str]:
 
     Textual's themes mean them for buttons, too; as text some, light ones above all, would vanish.
     """
-    ground = Color.parse(variables["background"])
-    if ground.ansi is not None:
+    if Color.parse(variables["background"]).ansi is not None:
         return dict(variables)
-    end = BLACK if ground.brightness > 0.5 else WHITE
-    changed = dict(variables)
-    for name in _TEXT_COLOURS:
-        colour, step = Color.parse(variables[name]), 0.0
-        while contrast(colour.blend(end, step), ground) < _LEAST_CONTRAST and step < 1:
-            step += 0.05
-        changed[name] = colour.blend(end, step).hex if step else variables[name]
-    return changed
+    places = {**dict.fromkeys(_TEXT_COLOURS, "background"), **_OTHER_PLACES}
+    clear = {
+        name: _clear(variables[name], Color.parse(variables[ground]))
+        for name, ground in places.items()
+    }
+    return {**variables, **clear}
+
+
+def _clear(text: str, ground: Color) -> str:
+    """Return a colour, moved towards black or white as far as it must be to be read."""
+    colour, step = Color.parse(text), 0.0
+    end = BLACK if contrast(BLACK, ground) > contrast(WHITE, ground) else WHITE
+    while contrast(colour.blend(end, step), ground) < _LEAST_CONTRAST and step < 1:
+        step += 0.05
+    return colour.blend(end, step).hex if step else text
 
 
 def contrast(one: Color, other: Color) -> float:
