@@ -162,14 +162,20 @@ class SettingsStep(Vertical):
 
     def open_advanced(self, is_open: bool) -> None:
         """Show the settings few runs need, or hide them; they are made when first shown."""
-        count = len(SETTINGS) - len(BASIC) - len(set(ELSEWHERE) & set(SETTINGS))
-        label = f"{'-' if is_open else '+'} Advanced ({count} more)"
-        self.query_one("#advanced-switch", Button).label = label
         box = self.query_one("#advanced")
         box.set_class(not is_open, "-empty")
+        self._label_advanced()
         if is_open and not self._has_advanced:
             self._has_advanced = True
             self._make_advanced()
+
+    def _label_advanced(self) -> None:
+        """Say how many there are, and how many of them differ, which is not seen while closed."""
+        names = set(SETTINGS) - {*BASIC, *ELSEWHERE}
+        own = len(names & set(self.draft.own))
+        sign = "+" if self.query_one("#advanced").has_class("-empty") else "-"
+        label = f"{sign} Advanced ({len(names)} more{f', {own} changed' if own else ''})"
+        self.query_one("#advanced-switch", Button).label = label
 
     @work
     async def _make_advanced(self) -> None:
@@ -189,6 +195,7 @@ class SettingsStep(Vertical):
             row.show(draft, problems.get(name, ""), doubts.get(name, ""))
         if any(name not in (*BASIC, *ELSEWHERE) for name in problems):
             self.open_advanced(True)
+        self._label_advanced()
         preset = self.query_one("#preset", Select)
         with preset.prevent(Select.Changed):
             preset.value = draft.preset

@@ -253,6 +253,15 @@ async def test_a_doubt_stands_at_its_fields_and_stops_nothing(open_new, wait_for
         assert not screen.query_one("#start").disabled
 
 
+async def test_changed_settings_behind_advanced_are_counted(open_new, wait_for, screen_text):
+    async with open_new((100, 30)) as (pilot, screen):
+        screen.change(Draft({"model": "m", "data": "d", "dropout": "0.1", "rank": "4"}))
+        screen.go_to(2)
+        await wait_for(pilot, lambda: "more, 1 changed)" in screen_text(pilot.app))
+        screen.query_one("#advanced-switch").press()
+        await wait_for(pilot, lambda: "- Advanced (" in screen_text(pilot.app))
+
+
 async def test_a_batch_larger_than_the_data_stops_the_start(open_new, wait_for, screen_text):
     async with open_new((100, 60)) as (pilot, screen):
         screen.change(Draft({"model": "m", "data": "d"}, pairs=3))
