@@ -16,10 +16,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NoReturn
 
 from orpo_mlx import __version__
-from orpo_mlx.config import GROUPS, Setting, TrainConfig, build_config, iter_settings
+from orpo_mlx.config import TrainConfig, build_config, iter_settings
 from orpo_mlx.errors import ConfigError, OrpoError
 from orpo_mlx.runs.directory import RunDirectory
 from orpo_mlx.runs.listing import find_run
+from orpo_mlx.settings.declaration import GROUPS, Setting
 from orpo_mlx.settings_file import (
     expanded,
     overruled_settings,
@@ -303,6 +304,8 @@ def setting_help(setting: Setting) -> str:
     text = setting.help
     if setting.effect:
         text += f" {setting.effect[0].upper()}{setting.effect[1:]}."
+    if setting.usual:
+        text += f" Usual: {setting.usual}."
     if len(setting.choices) >= 4:
         text += f" One of {', '.join(setting.choices)}."
     return f"{text} [{default_text(setting)}]"
@@ -387,7 +390,8 @@ def build_fit_parser(prog: str = "orpo-mlx fit") -> Parser:
         prog,
         "Estimate the memory a training needs, without loading or downloading the model, and show\n"
         "settings that fit. Exit code 0: it fits, 1: it does not. With --probe the model is\n"
-        "loaded, and three steps are timed; nothing of them is kept.",
+        "loaded, and three steps are timed; nothing of them is kept. The lengths of the pairs are\n"
+        "kept in the cache (at most 64 MB), so that asking again tokenizes only what changed.",
         usage=f"{prog} --model MODEL [--data FILE] [--memory 16GB] [--probe] [options of train]",
     )
     group = parser.add_argument_group("What to do")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from orpo_mlx.config import TrainConfig
 from orpo_mlx.errors import ConfigError
-from orpo_mlx.fit_plan import LONGEST, Plan, Question, clipped, lengths_of
+from orpo_mlx.fit_lengths import read_lengths
+from orpo_mlx.fit_plan import Plan, Question, clipped
 from orpo_mlx.fit_search import Suggestion, first_fit, suggest
 from orpo_mlx.formatting import format_bytes
 from orpo_mlx.memory import (
@@ -72,6 +72,7 @@ class Answer:
         grid: the same of a grid of small models.
         time: what three steps took, if they were asked for.
         untimed: why they were not taken, though asked for.
+        notes: what else the user should know.
     """
 
     plan: Plan
@@ -83,6 +84,7 @@ class Answer:
     grid: Grid = MEASURED
     time: MeasuredTime | None = None
     untimed: str = ""
+    notes: Sequence[str] = ()
 
     @property
     def estimate(self) -> Estimate:
@@ -105,11 +107,13 @@ def answer(config: TrainConfig, limit: int, probe: bool = False) -> Answer:
 
     Raises:
         ModelError: there is no such model, or its sizes cannot be told.
+        ConfigError: more blocks are to be adapted than it has.
         DataError: the data cannot be read.
     """
     shape = read_shape(config.model or "", config.revision)
-    train = _read_lengths(config, config.data)
-    valid = _read_lengths(config, config.valid_data)
+    _require_blocks(config, len(shape.blocks))
+    pairs = read_lengths(config)
+    train, valid = pairs.train, pairs.valid
     way = "packed" if config.scoring == "auto" else config.scoring
     beside = _trunk_cache_bytes(config, [*train, *valid], shape)
     question = Question(shape, config, train, valid, way, limit, beside)
@@ -130,7 +134,18 @@ def answer(config: TrainConfig, limit: int, probe: bool = False) -> Answer:
         past=memory_shares(config.runs_dir),
         time=time,
         untimed=untimed,
+        notes=pairs.notes,
     )
+
+
+def _require_blocks(config: TrainConfig, count: int) -> None:
+    """Refuse what a training refuses: more blocks than there are, unless nobody asked for them."""
+    default = TrainConfig.model_fields["num_layers"].default
+    if config.num_layers > count and config.num_layers != default and not config.init_adapter:
+        raise ConfigError(
+            f"--num-layers {config.num_layers}: this model has {count} blocks.",
+            f"Give a number from 1 to {count}, or -1 for all.",
+        )
 
 
 def _trunk_cache_bytes(config: TrainConfig, pairs: Sequence[Lengths], shape: ModelShape) -> int:
@@ -149,22 +164,6 @@ def _as_planned(config: TrainConfig, plan: Plan) -> TrainConfig:
     every = plan.savings.recompute_every
     own = {"grad_checkpoint": "on" if every else "off", "grad_checkpoint_every": every or 1}
     return config.model_copy(update=own)
-
-
-def _read_lengths(config: TrainConfig, data: str | None) -> list[Lengths]:
-    """Tokenize the pairs of a file, uncut."""
-    if not data:
-        return []
-    from orpo_mlx import models
-    from orpo_mlx.data import fates, sources
-    from orpo_mlx.hub import download_settings
-
-    rows = sources.read_rows(data)
-    path = Path(config.model or "").expanduser()
-    folder = path if path.exists() else download_settings(str(config.model), config.revision)
-    tokenizer = models.load_tokenizer(folder, config.chat_template)
-    rules = replace(fates.rules_of(config), max_seq_length=LONGEST)
-    return lengths_of(fates.prepare_rows(rows, fates.encoder_for(config, tokenizer), rules).pairs)
 
 
 def main(argv: Sequence[str]) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from orpo_mlx.config import KEEPS_STATE, TrainConfig
+from orpo_mlx.config import TrainConfig
 from orpo_mlx.data.pairs import TokenPair
 from orpo_mlx.data.token_store import pair_lengths
 from orpo_mlx.memory import (
@@ -20,6 +20,7 @@ from orpo_mlx.memory import (
     longest_batch,
 )
 from orpo_mlx.model_shape import ModelShape
+from orpo_mlx.settings.optimisation import KEEPS_STATE
 
 LONGEST = 1 << 17
 """Longest pair that is looked at, in tokens."""
@@ -120,6 +121,11 @@ def clipped(pairs: Sequence[Lengths], limit: int) -> list[Lengths]:
 
 
 def _worst_pairs(config: TrainConfig) -> list[Lengths]:
-    """Return a step of pairs as long as may be: all answer, which attention costs most."""
+    """Return a forward pass of pairs as long as may be: all answer, which attention costs most."""
     longest = config.max_seq_length - 1
-    return [Lengths(1, longest, longest)] * config.micro_batch_size * config.grad_accumulation_steps
+    pair, count = Lengths(1, longest, longest), config.micro_batch_size
+    if config.batching == "tokens":
+        # More than fill it need not be looked at, however large a step is.
+        fill = config.tokens_per_batch // sum(pair) + 1
+        count = min(count * config.grad_accumulation_steps, fill)
+    return [pair] * count

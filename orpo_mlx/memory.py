@@ -157,7 +157,7 @@ def longest_batch(
     tried = [_fill(ordered[start:], config, way, members) for start in starts]
     tried += [_fill(sorted(pairs, key=key, reverse=True), config, way, members) for key in _WORST]
     worst = BatchShape()
-    for batch in tried:
+    for batch in dict.fromkeys(map(tuple, tried)):  # many are the same, where lengths are alike
         worst |= batch_shape(batch, way, config.nll_scope)
     return worst if way != "packed" else _filled_up(worst, pairs, config, members)
 

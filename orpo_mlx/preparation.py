@@ -18,7 +18,7 @@ import mlx.core as mx
 
 from orpo_mlx import adapter, adapter_files, batch_plan, fit, fit_plan, models
 from orpo_mlx.checkpoint import FoundCheckpoint, require_same
-from orpo_mlx.config import KEEPS_STATE, TrainConfig, iter_settings
+from orpo_mlx.config import TrainConfig, iter_settings
 from orpo_mlx.data import split
 from orpo_mlx.data.pairs import TokenPair
 from orpo_mlx.dropout import dropout_off
@@ -33,6 +33,7 @@ from orpo_mlx.model_check import CONFIG
 from orpo_mlx.model_shape import ModelShape, folder_shape
 from orpo_mlx.probe import choose_scoring
 from orpo_mlx.scoring import MicroBatch, Scoring
+from orpo_mlx.settings.optimisation import KEEPS_STATE
 from orpo_mlx.step import checkpoint_layers, recomputing
 from orpo_mlx.step_plan import StepPlan, cache_bytes, plan_steps
 from orpo_mlx.training_data import (

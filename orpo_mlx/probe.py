@@ -9,11 +9,11 @@ from typing import Any
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
-from orpo_mlx.config import KEEPS_STATE
 from orpo_mlx.data.pairs import TokenPair
 from orpo_mlx.errors import describe
 from orpo_mlx.losses import Objective, StepTotals, orpo_loss
 from orpo_mlx.scoring import Scoring
+from orpo_mlx.settings.optimisation import KEEPS_STATE
 from orpo_mlx.step import Feed, own_arrays
 from orpo_mlx.trunk_cache import MemoryStore, TrunkCache
 

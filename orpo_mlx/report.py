@@ -374,6 +374,7 @@ def print_fit(found: Answer, as_json: bool = False) -> int:
         "grid": asdict(found.grid),
         "grad_checkpoint_every": savings.recompute_every,
         "head_chunk": savings.head_chunk,
+        "notes": list(found.notes),
     }
     if found.time is not None:
         content["time"] = asdict(found.time)

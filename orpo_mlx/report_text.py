@@ -276,7 +276,7 @@ def fit_lines(found: Answer) -> list[str]:
         ]
     elif not found.fits:
         lines.append("no settings that fit were found; take a smaller or more quantized model")
-    return lines
+    return [*lines, *(f"note: {visible(note)}" for note in found.notes)]
 
 
 def _recomputed(every: int) -> str:

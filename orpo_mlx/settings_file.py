@@ -9,16 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from orpo_mlx.config import (
-    GROUPS,
-    WERE_SWITCHES,
-    Setting,
-    TrainConfig,
-    build_config,
-    iter_settings,
-)
+from orpo_mlx.config import TrainConfig, build_config, iter_settings
 from orpo_mlx.data.mixture import parse_mixture, write_mixture
 from orpo_mlx.errors import ConfigError, reason_of
+from orpo_mlx.settings.declaration import GROUPS, Setting
+from orpo_mlx.settings.values import WERE_SWITCHES
 from orpo_mlx.suggestions import nearest_name
 
 PATH_SETTINGS = ("model", "chat_template", "data", "valid_data", "init_adapter")

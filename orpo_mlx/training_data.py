@@ -87,17 +87,28 @@ def find_training_data(
     Raises:
         DataError: it cannot be found or read, or has no known layout.
     """
-    found = FoundData(find_sources(config, pinned, on_progress), {}, {})
+    found = hash_sources(config, pinned, on_progress)
     rules = fates.rules_of(config)
-    for name, source in found.named.items():
-        found.hashes[name] = source.content_hash()
-        if not token_cache.holds_data(_data_key(found, name, config)):
-            found.rows[name] = _read(found, name, config)
+    for name in found.named:
+        if not token_cache.holds_data(data_key(found, name, config)):
+            found.rows[name] = read_source(found, name, config)
             fates.with_layouts(found.rows[name], rules)
     return found
 
 
-def _read(found: FoundData, name: str, config: TrainConfig) -> list[list[Row]]:
+def hash_sources(
+    config: TrainConfig,
+    pinned: dict[str, str] | None = None,
+    on_progress: OnProgress | None = None,
+) -> FoundData:
+    """Find and hash the data as `find_training_data` does, but read no row yet."""
+    found = FoundData(find_sources(config, pinned, on_progress), {}, {})
+    found.hashes.update((name, source.content_hash()) for name, source in found.named.items())
+    return found
+
+
+def read_source(found: FoundData, name: str, config: TrainConfig) -> list[list[Row]]:
+    """Return the rows of a source, for each member, and note what was drawn of it."""
     found.shares[name] = []
     return read_members(found.named[name].members, config.seed, found.shares[name])
 
@@ -192,7 +203,7 @@ class _Tokenization:
         """Return the tokens of a source from the cache, or make and keep them."""
         rules = fates.rules_of(self.config, self.vocab_size)
         key = token_cache.Key.of(
-            _data_key(self.found, name, self.config),
+            data_key(self.found, name, self.config),
             {
                 "rules": asdict(rules),
                 "thinking": self.config.thinking,
@@ -206,7 +217,7 @@ class _Tokenization:
     def _make(self, name: str, rules: fates.Rules, key: token_cache.Key) -> token_cache.Cached:
         rows = self.found.rows.pop(name, None)
         if rows is None:
-            rows = _read(self.found, name, self.config)
+            rows = read_source(self.found, name, self.config)
         layouts = [layout for _, layout in fates.with_layouts(rows, rules)]
         notes = [note for x in layouts for note in template_notes(x, self.tokenizer, self.model)]
         notes = [*self.found.shares[name], *notes]
@@ -235,7 +246,7 @@ def template_hash(tokenizer: Any) -> str:
     return hashlib.sha256(repr(template).encode()).hexdigest()
 
 
-def _data_key(found: FoundData, name: str, config: TrainConfig) -> str:
+def data_key(found: FoundData, name: str, config: TrainConfig) -> str:
     """Return a hash of the rows a source gives: its content, how it is read, what is drawn."""
     members = found.named[name].members
     labels = [[file.label for file in member.files] for member in members]

@@ -14,7 +14,7 @@ import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_flatten
 
-from orpo_mlx.config import KEEPS_STATE, TrainConfig
+from orpo_mlx.config import TrainConfig
 from orpo_mlx.data.pairs import TokenPair
 from orpo_mlx.data.shapes import build_ladder
 from orpo_mlx.errors import describe
@@ -25,6 +25,7 @@ from orpo_mlx.preparation import Prepared, objective
 from orpo_mlx.probe import WAYS, choose_scoring
 from orpo_mlx.scoring import INPUTS, Scoring
 from orpo_mlx.seams import run_body, run_head
+from orpo_mlx.settings.optimisation import KEEPS_STATE
 from orpo_mlx.step import HAS_FRAMES, Feed, TrainStep, evaluate, own_arrays, recomputing
 from orpo_mlx.trunk_cache import DiskStore, MemoryStore, Store, TrunkCache, find_cut
 from orpo_mlx.verify_check import EXACT, FULL_PRECISION, HALF_PRECISION, Check, measured

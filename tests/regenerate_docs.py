@@ -14,9 +14,10 @@ from pathlib import Path
 
 from orpo_mlx.__main__ import COMMANDS
 from orpo_mlx.command_line import build_train_parser, default_text
-from orpo_mlx.config import GROUPS, Setting, iter_settings
+from orpo_mlx.config import iter_settings
 from orpo_mlx.export.command import build_parser as build_export_parser
 from orpo_mlx.export.formats import FORMATS
+from orpo_mlx.settings.declaration import GROUPS, Setting
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -35,7 +36,9 @@ def settings_table() -> str:
 
 def _setting_row(setting: Setting) -> tuple[str, ...]:
     default = default_text(setting).removeprefix("default ")
-    return (f"`{setting.flag}`", default, setting.allowed, setting.help, setting.effect)
+    usual = f"usual: {setting.usual}" if setting.usual else ""
+    effect = "; ".join(text for text in (setting.effect, usual) if text)
+    return (f"`{setting.flag}`", default, setting.allowed, setting.help, effect)
 
 
 def options_table() -> str:

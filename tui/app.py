@@ -18,7 +18,8 @@ from orpo_mlx.runs.control import send_request
 from orpo_mlx.runs.directory import RunDirectory
 from tui import doors, runner
 from tui.cells import CHARSET_NAMES, CharsetName
-from tui.commands import bindings, keymap_from
+from tui.commands import bindings
+from tui.keymap import keymap_from
 from tui.messages import RunOpened, RunResumed
 from tui.palette import palette_entries
 from tui.screens.ask import Answer, AskScreen
@@ -26,7 +27,7 @@ from tui.screens.help import HelpScreen
 from tui.screens.runs import RunsScreen
 from tui.settings import Settings, config_folder, load_keys, load_settings, save_settings
 from tui.terminal import choose_charset, choose_theme, copy_locally, desktop_note, is_remote
-from tui.themes import THEMES, chart_variables
+from tui.themes import THEMES, chart_variables, readable
 
 _WIDTHS = [(0, "-tiny"), (60, "-narrow"), (96, "-wide")]
 _HEIGHTS = [(0, "-flat"), (16, "-short"), (28, "-tall")]
@@ -80,12 +81,17 @@ class OrpoApp(App[None]):
         self._apply_theme()
         self.set_keymap(self.keymap)
         self.push_screen(RunsScreen())
-        for problem in self.problems:
-            self.notify(problem, title="Settings", severity="warning", timeout=10)
+        if said := "\n".join(self.problems):  # one note, not a column of them
+            self.notify(said, title="Settings", severity="warning", timeout=10, markup=False)
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
         """Give every theme, Textual's too, the colours of charts."""
         return chart_variables(self.current_theme.dark)
+
+    def get_css_variables(self) -> dict[str, str]:
+        """Keep colours of any theme readable as text."""
+        self.theme_variables = readable(super().get_css_variables())
+        return self.theme_variables
 
     def _apply_theme(self) -> None:
         name = self._given[0] or self.settings.theme
@@ -110,8 +116,10 @@ class OrpoApp(App[None]):
         """Use and keep other settings."""
         if (settings.theme, settings.charset) != (self.settings.theme, self.settings.charset):
             self._given = "", ""  # chosen now, which wins over the command line
+        is_other_theme = settings.theme != self.settings.theme
         self.settings = settings
-        self._apply_theme()
+        if is_other_theme:  # else one chosen in the palette, for this session, would go
+            self._apply_theme()
         for screen in self.screen_stack:
             if (hook := getattr(screen, "settings_changed", None)) is not None:
                 hook()
@@ -119,7 +127,7 @@ class OrpoApp(App[None]):
             save_settings(settings, config_folder())
         except OSError as error:
             text = f"{config_folder()}: cannot be written ({error.strerror}); kept until you quit"
-            self.notify(text, title="Settings", severity="warning")
+            self.notify(text, title="Settings", severity="warning", markup=False)
 
     def get_system_commands(self, screen: Screen) -> Iterable[SystemCommand]:
         yield from palette_entries(self, screen)

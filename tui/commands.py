@@ -6,7 +6,7 @@ The id never changes once released: `keys.toml` names it. The last part of the i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from textual.binding import Binding, BindingType
@@ -147,9 +147,10 @@ NEW = (
             "Switch between the models on this machine and those on the Hub."),
     Command("new.probe", "f4", "", "New run: measure the time",
             "Load the model and take 3 steps on the longest batch."),
-    Command("new.reset", "f5", "", "New run: reset the field",
+    Command("new.reset", "f5", "Reset", "New run: reset the field",
             "Give the setting its value of the preset or its default again."),
-    Command("new.preset", "f6", "", "New run: next preset", "Quick, Balanced, Thorough, Demo."),
+    Command("new.preset", "f6", "Preset", "New run: next preset",
+            "Quick, Balanced, Thorough, Demo."),
     Command("new.suggestion", "f7", "", "New run: take settings that fit",
             "Take the first suggested settings that fit into memory."),
     Command("new.afresh", "f9", "", "New run: begin afresh", "Forget the draft, after asking."),
@@ -244,20 +245,6 @@ def palette_commands(areas: Iterable[str]) -> list[Command]:
     return [command for area in areas for command in AREAS[area] if command.palette]
 
 
-def keymap_from(keys: Mapping[str, object]) -> tuple[dict[str, str], list[str]]:
-    """Split a user's keys into a usable keymap and sentences about what is not usable."""
-    known = {command.id for command in all_commands()}
-    keymap, problems = {}, []
-    for name, key in keys.items():
-        if name not in known:
-            problems.append(f"keys.toml: there is no command {name!r}")
-        elif not isinstance(key, str) or not key.strip():
-            problems.append(f'keys.toml: {name} needs a key such as "p" or "ctrl+k"')
-        else:
-            keymap[name] = key.strip()
-    return keymap, problems
-
-
 def key_text(key: str) -> str:
     """Return how a key is written for people.
 
@@ -267,10 +254,10 @@ def key_text(key: str) -> str:
     first = key.split(",")[0]
     if first.startswith("ctrl+"):
         return "^" + first[5:]
-    return _KEY_TEXTS.get(first, first)
+    return KEY_TEXTS.get(first, first)
 
 
-_KEY_TEXTS = {
+KEY_TEXTS = {
     "question_mark": "?", "comma": ",", "slash": "/", "escape": "esc", "plus": "+", "minus": "-",
     "left_square_bracket": "[", "right_square_bracket": "]", "left": "←", "right": "→",
     "up": "↑", "down": "↓", "enter": "⏎", "equals_sign": "=", "f1": "F1", "f8": "F8",

@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from orpo_mlx import demo
-from orpo_mlx.config import Setting, TrainConfig, build_config, conflicts, iter_settings
+from orpo_mlx.config import TrainConfig, build_config, conflicts, iter_settings
 from orpo_mlx.durable import write_atomically
+from orpo_mlx.settings.declaration import Setting
 from tui.presets import PRESETS
 
 SETTINGS: dict[str, Setting] = {setting.name: setting for setting in iter_settings()}
@@ -40,10 +41,12 @@ class Draft:
     Attributes:
         own: settings the user chose, as typed: texts, or values of their own type.
         preset: a key of `PRESETS`, whose values lie under the user's.
+        pairs: training pairs there are, once the data were looked at; 0 before.
     """
 
     own: Mapping[str, Any] = field(default_factory=dict)
     preset: str = "balanced"
+    pairs: int = 0
 
     @property
     def values(self) -> dict[str, Any]:
@@ -80,6 +83,8 @@ class Draft:
 
     def with_value(self, name: str, value: Any) -> Draft:
         """Return the draft with a setting chosen; an empty one is no longer chosen."""
+        if isinstance(value, str) and SETTINGS[name].kind in ("int", "float"):
+            value = value.strip()
         rest = {key: old for key, old in self.own.items() if key != name}
         changed = replace(self, own=rest)
         if value in (None, "", {}) or _same(value, changed.get(name)):
@@ -110,7 +115,12 @@ class Draft:
         valid = str(demo.valid_path()) if is_demo else self.own.get("valid_data")
         valid = None if not is_demo and valid == str(demo.valid_path()) else valid
         changes = {"data": path, "valid_data": valid}
-        return self.with_values({**changes, **({"map": None} if "map" in SETTINGS else {})})
+        changes |= {"map": None} if "map" in SETTINGS else {}
+        return replace(self.with_values(changes), pairs=0)
+
+    def with_pairs(self, pairs: int) -> Draft:
+        """Return the draft, knowing how many pairs there are to train on."""
+        return replace(self, pairs=pairs)
 
     def with_preset(self, preset: str) -> Draft:
         """Return the draft with another preset; what the user chose stays."""
@@ -124,9 +134,13 @@ class Draft:
             config = TrainConfig(**self.values)
         except ValidationError as error:
             return [_problem(found) for found in error.errors()]
-        return [
-            Problem(_named(sentence), sentence) for sentence in conflicts(config, set(self.values))
-        ]
+        found = [*conflicts(config, set(self.values)), *self._too_few(config.micro_batch_size)]
+        return [Problem(named_settings(sentence), sentence) for sentence in found]
+
+    def _too_few(self, smallest: int) -> list[str]:
+        if not 0 < self.pairs < smallest:
+            return []
+        return [f"--micro-batch-size {smallest} is more than the {self.pairs:,} training pairs"]
 
     def missing(self) -> str:
         """Return what still has to be chosen, in a sentence, "" if nothing has."""
@@ -213,17 +227,22 @@ def _option(setting: Setting, value: Any) -> list[str]:
         on = value_text(value) == "true"
         return [] if on == setting.default else [setting.flag if on else f"--no-{setting.flag[2:]}"]
     text = value_text(value)
-    return [] if text == value_text(setting.default) else [setting.flag, text]
+    if text == value_text(setting.default):
+        return []
+    if setting.kind == "str" and text.startswith("-"):
+        return [f"{setting.flag}={text}"]  # it would be taken for an option
+    return [setting.flag, text]
 
 
 def _problem(found: Any) -> Problem:
     name = str(found["loc"][0])
     if name not in SETTINGS:
         return Problem((name,), f"{name}: there is no such setting")
-    return Problem((name,), f"found {found['input']!r}, needs {SETTINGS[name].allowed}")
+    return Problem((name,), SETTINGS[name].refusal(found["input"]))
 
 
-def _named(sentence: str) -> tuple[str, ...]:
+def named_settings(sentence: str) -> tuple[str, ...]:
+    """Return the settings whose flags a sentence names, in its order."""
     flags = re.findall(r"--([a-z][a-z-]*)", sentence)
     names = [flag.replace("-", "_") for flag in flags]
     return tuple(dict.fromkeys(name for name in names if name in SETTINGS))

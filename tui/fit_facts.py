@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from orpo_mlx.formatting import format_bytes, format_duration, visible
+from orpo_mlx.formatting import counted, format_bytes, format_duration, visible
 from tui.cells import CharsetName
 from tui.draft import value_text
 
@@ -81,10 +81,29 @@ def bar(share: float, width: int, charset: CharsetName = "braille") -> str:
 
 
 def basis(answer: Mapping[str, Any]) -> str:
-    """Return what the estimate is made from."""
+    """Return what the estimate is made from, and what finished runs here say of it."""
+    said = "for the longest pairs the settings allow"
     if pairs := answer.get("pairs"):
-        return f"from the lengths of {pairs:,} pairs"
-    return "for the longest pairs the settings allow"
+        said = f"from the lengths of {counted(pairs, 'pair')}"
+    return "\n".join(text for text in (said, calibration(answer)) if text)
+
+
+def calibration(answer: Mapping[str, Any]) -> str:
+    """Return which peak finished runs on this machine let expect, "" if there are none.
+
+    The answer's `past_runs` are their peak / estimate, in any order.
+    """
+    past = sorted(answer.get("past_runs") or [])
+    if not past:
+        return ""
+    ends = list(dict.fromkeys(f"{share:.0%}".replace("%", " %") for share in (past[0], past[-1])))
+    needed = answer["estimated_bytes"]
+    peaks = dict.fromkeys(format_bytes(needed * share) for share in (past[0], past[-1]))
+    runs = counted(len(past), "run")
+    said = f"peak in {runs} here: {'-'.join(ends).replace(' %-', '-')} of the estimate, "
+    said += f"so {' to '.join(peaks)}"
+    low = sum(share > 1 for share in past)
+    return f"{said}; it was too low for {low}: leave room" if low else said
 
 
 def time_text(answer: Mapping[str, Any]) -> str:

@@ -9,13 +9,18 @@ A key this version does not know is kept and ignored: a newer version may have w
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import re
 import tomllib
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from orpo_mlx.durable import write_atomically
+from orpo_mlx.suggestions import nearest_name
+from tui.cells import CHARSET_NAMES
+from tui.themes import THEME_NAMES
 
 
 @dataclass(frozen=True)
@@ -47,10 +52,10 @@ class Settings:
 
 
 CHOICES = {
-    "theme": ("auto", "orpo-dark", "orpo-light"),
-    "charset": ("auto", "braille", "blocks", "ascii"),
+    "theme": ("auto", *THEME_NAMES),
+    "charset": ("auto", *CHARSET_NAMES),
 }
-"""Settings with a fixed list of values (a theme may also be one of Textual's)."""
+"""Settings with a fixed list of values."""
 
 
 def config_folder() -> Path:
@@ -75,6 +80,10 @@ def load_settings(folder: Path) -> tuple[Settings, list[str]]:
             value = float(value)
         if type(value) is not type(default):
             problems.append(f"app.toml: {name} = {value!r} is not usable; using {default!r}")
+        elif name in CHOICES and value not in CHOICES[name]:
+            near = nearest_name(str(value), list(CHOICES[name]))
+            hint = f" (did you mean {near}?)" if near else ""
+            problems.append(f"app.toml: {name} = {value!r} is not known{hint}; using {default!r}")
         else:
             values[name] = value
     rest = {name: value for name, value in raw.items() if name not in known}
@@ -99,23 +108,36 @@ def _flat(raw: dict[str, Any], before: str = "") -> list[tuple[str, Any]]:
 
 
 def save_settings(settings: Settings, folder: Path) -> None:
-    """Write the settings.
+    """Write the settings; a file that could not be read is kept beside them.
 
     Raises:
         OSError: they could not be written.
     """
     values = {f.name: getattr(settings, f.name) for f in fields(Settings) if f.name != "rest"}
-    lines = [f"{name} = {_toml(value)}" for name, value in {**values, **settings.rest}.items()]
+    values |= settings.rest
+    lines = [f"{_key(name)} = {_toml(value)}" for name, value in values.items()]
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / "app.toml", ("\n".join(lines) + "\n").encode())
+    file = folder / "app.toml"
+    if _read(file)[1]:
+        file.replace(folder / "app.toml.damaged")
+    write_atomically(file, ("\n".join(lines) + "\n").encode())
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _toml(name)
 
 
 def _toml(value: Any) -> str:
+    """Return a value as TOML, tables inline: a newer version may have written anything."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-        return f'"{escaped}"'
+        # A string of JSON is one of TOML, but for one character.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{_toml(name)} = {_toml(one)}' for name, one in value.items())}}}"
     return str(value)
 
 

@@ -7,8 +7,10 @@ first, rejected the second. Nothing is said by colour alone: lines also have let
 
 from __future__ import annotations
 
-from textual.color import Color
-from textual.theme import Theme
+from collections.abc import Mapping
+
+from textual.color import BLACK, WHITE, Color
+from textual.theme import BUILTIN_THEMES, Theme
 
 DARK_SERIES = ("#56B4E9", "#E69F00", "#E1E1C1", "#A851FF")
 LIGHT_SERIES = ("#0060A8", "#9A5200", "#303030", "#7F13EB")
@@ -58,3 +60,53 @@ ORPO_LIGHT = Theme(
 )
 
 THEMES = (ORPO_DARK, ORPO_LIGHT)
+
+# Textual's ansi themes have no background of their own that colours could be measured against.
+THEME_NAMES = (
+    *(theme.name for theme in THEMES),
+    *(name for name in BUILTIN_THEMES if not name.startswith("ansi")),
+)
+"""Themes that can be chosen: two of our own, and Textual's."""
+
+_TEXT_COLOURS = ("primary", "secondary", "accent", "warning", "error", "success")
+_OTHER_PLACES = {"footer-key-foreground": "footer-background"}
+"""Colours that stand on another ground than the background."""
+_LEAST_CONTRAST = 4.4
+
+
+def readable(variables: Mapping[str, str]) -> dict[str, str]:
+    """Return style variables whose colours can be read as text on the background.
+
+    Textual's themes mean them for buttons, too; as text some, light ones above all, would vanish.
+    """
+    if Color.parse(variables["background"]).ansi is not None:
+        return dict(variables)
+    places = {**dict.fromkeys(_TEXT_COLOURS, "background"), **_OTHER_PLACES}
+    clear = {
+        name: _clear(variables[name], Color.parse(variables[ground]))
+        for name, ground in places.items()
+    }
+    return {**variables, **clear}
+
+
+def _clear(text: str, ground: Color) -> str:
+    """Return a colour, moved towards black or white as far as it must be to be read."""
+    colour, step = Color.parse(text), 0.0
+    end = BLACK if contrast(BLACK, ground) > contrast(WHITE, ground) else WHITE
+    while contrast(colour.blend(end, step), ground) < _LEAST_CONTRAST and step < 1:
+        step += 0.05
+    return colour.blend(end, step).hex if step else text
+
+
+def contrast(one: Color, other: Color) -> float:
+    """Return the contrast of two colours as WCAG defines it, 1 to 21."""
+    dark, light = sorted(map(_luminance, (one, other)))
+    return (light + 0.05) / (dark + 0.05)
+
+
+def _luminance(colour: Color) -> float:
+    parts = [
+        part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4
+        for part in (colour.r / 255, colour.g / 255, colour.b / 255)
+    ]
+    return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]

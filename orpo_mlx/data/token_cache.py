@@ -15,7 +15,6 @@ import hashlib
 import importlib.metadata
 import json
 import os
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from orpo_mlx.cache import cache_folder
+from orpo_mlx.cache import cache_folder, forget_old
 from orpo_mlx.data.pairs import Account
 from orpo_mlx.data.token_store import TokenPairs
 from orpo_mlx.durable import replace_file
@@ -35,7 +34,6 @@ LIBRARIES = ("tokenizers", "transformers", "mlx-lm", "jinja2", "pyarrow")
 
 _MAGIC = b"orpo-mlx tokens 1\n"
 _SUFFIX = ".tokens"
-_DAY_SECONDS = 86_400.0
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,8 @@ def hash_of(parts: Any) -> str:
 def tokenizer_hash(model_folder: Path) -> str:
     """Return a hash of all files of a model but its weights: tokenizer, template, stop tokens."""
     digest = hashlib.sha256()
-    for path in sorted(model_folder.iterdir()):
+    named_templates = model_folder.glob("*/*.jinja")
+    for path in sorted([*model_folder.iterdir(), *named_templates]):
         if path.suffix in (".json", ".jinja", ".model", ".txt", ".tiktoken") and path.is_file():
             content = path.read_bytes()
             digest.update(f"{path.name} {len(content)}\n".encode() + content)
@@ -137,7 +136,7 @@ def save(key: Key, content: Cached) -> str:
     try:
         folder().mkdir(parents=True, exist_ok=True)
         replace_file(key.path, lambda aside: _write(aside, key, content), is_synced=False)
-        _forget_old(keep=key.path)
+        forget_old(folder(), _SUFFIX, MAX_BYTES, keep=key.path)
     except OSError as error:
         return f"the tokens could not be kept for the next start ({error.strerror})"
     return ""
@@ -195,21 +194,3 @@ def _read(path: Path, key: Key) -> Cached:
     notes = [tuple(note) for note in header["notes"]]
     pairs = TokenPairs(ids, starts, header["sources"], notes)
     return Cached(pairs, Account(**header["account"]), header["layout"], header["said"])
-
-
-def _forget_old(keep: Path) -> None:
-    """Delete what was used longest ago until the rest fits; and what killed writers left."""
-    entries = []
-    for path in folder().iterdir():
-        with contextlib.suppress(FileNotFoundError):
-            state = path.stat()
-            if path.suffix == _SUFFIX:
-                entries.append((path == keep, state.st_mtime, state.st_size, path))
-            elif time.time() - state.st_mtime > _DAY_SECONDS:
-                path.unlink()
-    left = sum(size for _, _, size, _ in entries)
-    for is_kept, _, size, path in sorted(entries):
-        if left <= MAX_BYTES or is_kept:
-            break
-        path.unlink(missing_ok=True)
-        left -= size

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orpo_mlx.command_line import setting_help
 from orpo_mlx.config import TrainConfig, adapter_scale, build_config, iter_settings
 from orpo_mlx.errors import ConfigError
 from orpo_mlx.settings_file import (
@@ -196,6 +197,20 @@ def test_every_setting_is_declared_in_full(name: str) -> None:
     setting = SETTINGS[name]
     assert setting.help.endswith(".")
     assert setting.allowed
+    assert setting.effects, "what does it do to memory, speed, quality or disk?"
+    assert all(0 < len(text) <= 90 for text in setting.effects.values())
+    assert not any(text.endswith(".") for text in (*setting.effects.values(), setting.usual))
+
+
+def test_effects_stand_in_the_help_in_one_order() -> None:
+    rank = SETTINGS["rank"]
+    assert list(rank.effects) == ["memory", "speed", "quality", "disk"]
+    assert rank.effect.startswith("memory: higher needs a little more")
+    assert "; quality: higher can learn more" in rank.effect
+    assert "disk" not in SETTINGS["lam"].effects
+    said = setting_help(SETTINGS["lam"])
+    assert " Quality: higher parts chosen and rejected faster and can hurt fluency." in said
+    assert " Usual: 0.1 to 0.25 as in the paper" in said
 
 
 @pytest.mark.parametrize(
@@ -230,6 +245,9 @@ def test_a_refused_value_names_origin_value_and_range(name: str, value: str, lim
         ({"lam": 0, "nll_weight": 0}, ("nothing would be trained",)),
         ({"valid_data": "v", "valid_fraction": 0.1}, ("only one",)),
         ({"early_stop": 2}, ("--early-stop", "--eval-every")),
+        ({"num_layers": 0}, ("--num-layers 0", "adapts no block")),
+        ({"trunk_cache": "memory", "num_layers": -1}, ("--trunk-cache memory", "--num-layers -1")),
+        ({"trunk_cache": "disk", "scoring": "fork"}, ("--trunk-cache disk", "--scoring fork")),
         ({"keep_best": True, "eval_every": 5, "valid_fraction": 0}, ("validation pairs",)),
     ],
 )
@@ -238,6 +256,25 @@ def test_contradictions_are_refused(values: dict[str, Any], parts: tuple[str, ..
         build_config(values)
     for part in parts:
         assert part in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"trunk_cache": "memory", "num_layers": 4},
+        # Of these the layers are not known before the model or the adapter is read.
+        {"trunk_cache": "memory", "num_layers": -1, "target_modules": ["model.layers.3.mlp.up"]},
+        {"trunk_cache": "memory", "num_layers": -1, "init_adapter": "here"},
+        {"num_layers": 0, "init_adapter": "here"},
+    ],
+)
+def test_what_may_work_is_not_refused(values: dict[str, Any]) -> None:
+    assert build_config(values)
+
+
+def test_a_refused_number_is_written_right() -> None:
+    with pytest.raises(ConfigError, match=r"write 0\.25"):
+        build_config({"lam": "0,25"})
 
 
 @pytest.mark.parametrize(

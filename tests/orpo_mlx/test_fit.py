@@ -148,6 +148,18 @@ def test_a_resumed_run_keeps_its_savings_or_is_refused():
     assert "resume it where there is more memory" in caught.value.what_to_do
 
 
+def test_more_blocks_than_the_model_has_are_refused_as_by_a_training(
+    model_folder: Path, capsys: pytest.CaptureFixture[str]
+):
+    model = ["fit", "--model", str(model_folder), "--memory", "64GB"]
+    assert command.main([*model, "--num-layers", "99"]) == 2
+    said = capsys.readouterr().err
+    assert "--num-layers 99: this model has" in said
+    assert "or -1 for all" in said
+    assert command.main(model) == 0  # the default is no wish
+    assert command.main([*model, "--num-layers", "99", "--init-adapter", "x"]) == 0
+
+
 # Runs
 
 

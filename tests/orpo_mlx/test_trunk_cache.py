@@ -400,7 +400,7 @@ def test_one_pass_over_the_data_is_told(model_folder, pairs_file, tmp_path):
 
 
 def test_a_refusal_leaves_no_folder(model_folder, pairs_file, tmp_path):
-    config = settings(model_folder, pairs_file(10), tmp_path / "run", num_layers=-1)
+    config = settings(model_folder, pairs_file(10), tmp_path / "run", num_layers=2)
 
     with pytest.raises(ConfigError, match="begins at the first block"):
         train(config)

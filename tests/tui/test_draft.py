@@ -58,6 +58,53 @@ def test_every_preset_is_a_valid_run_and_its_command_says_the_same(planned, pres
     assert parse_train(words[2:]).config == draft.config()
 
 
+@pytest.mark.parametrize("text", ["--help", "-x", "a b", 'it\'s "so"', "$HOME;ls", "~/a b.jsonl"])
+def test_any_text_comes_back_from_the_command(planned, text):
+    draft = planned.with_values({"data": text, "run_dir": text})
+    assert parse_train(shlex.split(draft.command())[2:]).config == draft.config()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("lam", " 0.2 ", 0.2), ("learning_rate", "1e-5", 1e-5), ("seed", "007", 7),
+        ("num_layers", "-1", -1), ("target_modules", "q_proj, v_proj", ["q_proj", "v_proj"]),
+        ("epochs", ".5", 0.5), ("warmup", "1e2", 100.0),
+    ],
+)  # fmt: skip
+def test_numbers_may_be_written_as_one_likes(planned, name, text, value):
+    draft = planned.with_value(name, text)
+    assert getattr(draft.config(), name) == value
+    assert parse_train(shlex.split(draft.command())[2:]).config == draft.config()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("lam", "0,1", "found '0,1', needs a number at least 0; write 0.1"),
+        ("learning_rate", "5,0e-5", "write 5.0e-5"),
+        ("warmup", "5 %", "found '5 %', needs a number at least 0; write 0.05"),
+        ("rank", "1,000", "found '1,000', needs a whole number at least 1 and at most 4096"),
+        ("rank", "16.5", "found '16.5', needs a whole number"),
+        ("rank", "-3", "found '-3', needs a whole number at least 1"),
+        ("lam", "1e999", "found '1e999', needs a number at least 0"),
+        ("lam", "nan", "found 'nan', needs a number at least 0"),
+        ("steps", "1" * 5000, "needs a whole number at least 1 and at most"),
+        ("micro_batch_size", "1000000000", "at most 1024"),
+        ("max_seq_length", "9" * 30, "at most 1,048,576"),
+    ],
+)
+def test_a_wrong_number_is_told_from_a_right_one(planned, name, text, said):
+    (problem,) = planned.with_value(name, text).problems()
+    assert problem.names == (name,)
+    assert said in problem.text
+    assert len(problem.text) < 200
+
+
+def test_blanks_alone_are_no_value(planned):
+    assert planned.with_value("rank", "   ").own == planned.own
+
+
 def test_a_switch_can_be_turned_off_again(planned):
     draft = planned.with_preset("thorough").with_value("keep_best", "false")
     assert draft.problems() == []

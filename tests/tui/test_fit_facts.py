@@ -33,6 +33,19 @@ def test_parts_that_weigh_nothing_are_left_out_and_unknown_ones_keep_their_name(
     ]
 
 
+def test_finished_runs_here_let_expect_a_peak():
+    assert fit_facts.basis(ANSWER) == "for the longest pairs the settings allow"
+    with_runs = {**ANSWER, "pairs": 1, "past_runs": [0.9, 0.5]}
+    assert fit_facts.basis(with_runs).split("\n") == [
+        "from the lengths of 1 pair",
+        "peak in 2 runs here: 50-90 % of the estimate, so 2.7 GB to 4.86 GB",
+    ]
+    one = fit_facts.calibration({**ANSWER, "past_runs": [0.5]})
+    assert one == "peak in 1 run here: 50 % of the estimate, so 2.7 GB"
+    low = fit_facts.calibration({**ANSWER, "past_runs": [0.5, 1.1]})
+    assert low.endswith("; it was too low for 1: leave room")
+
+
 def test_time_is_only_said_when_it_was_measured():
     assert fit_facts.summary(ANSWER) == "✓ fits easily: about 5.4 GB of 13.5 GB"
     timed = {**ANSWER, "time": {"seconds_total": 7800, "seconds_per_step": 2}}

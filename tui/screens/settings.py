@@ -15,6 +15,7 @@ from tui.settings import CHOICES, Settings, config_folder
 from tui.widgets.choices import Tick
 from tui.widgets.line_chart import SMOOTHING_STEPS
 
+_TITLES = {"theme": "Theme", "charset": "Characters of charts"}
 _SWITCHES = (
     ("calm", "No animations"),
     ("bell", "Ring when a run ends"),
@@ -34,12 +35,10 @@ class SettingsScreen(AppScreen):
         settings = self.orpo.settings
         with VerticalScroll(id="form"):
             for name, values in CHOICES.items():
-                yield Label(name.capitalize())
-                chosen = getattr(settings, name)
-                options = values if chosen in values else (*values, chosen)
+                yield Label(_TITLES[name], id=f"{name}-label", markup=False)
                 yield Select(
-                    [(value, value) for value in options],
-                    value=chosen, allow_blank=False, compact=True, id=name,
+                    [(value, value) for value in values],
+                    value=getattr(settings, name), allow_blank=False, compact=True, id=name,
                 )  # fmt: skip
             yield Label("Smoothing of charts at the start")
             nearest = min(SMOOTHING_STEPS, key=lambda step: abs(step - settings.smoothing))
@@ -57,6 +56,15 @@ class SettingsScreen(AppScreen):
 
     def on_mount(self) -> None:
         self.query_one("#theme").focus()
+        self.settings_changed()
+
+    def settings_changed(self) -> None:
+        """Say what is in use now: what "auto" found, or what the command line asked for."""
+        used = {"theme": self.app.theme, "charset": self.orpo.charset}
+        for name, value in used.items():
+            chosen = getattr(self.orpo.settings, name)
+            here = "" if chosen == value else f"; in use: {value}"
+            self.query_one(f"#{name}-label", Label).update(f"{_TITLES[name]}{here}")
 
     def on_select_changed(self, event: Select.Changed) -> None:
         self._change(event.select.id or "", event.value)
@@ -71,4 +79,7 @@ class SettingsScreen(AppScreen):
 
     def sentence(self) -> str:
         settings = self.orpo.settings
-        return f"Settings: theme {settings.theme}, charset {settings.charset}."
+        said = [f"{name} {getattr(settings, name)}" for name in _TITLES]
+        said += [f"smoothing {settings.smoothing:g}"]
+        said += [f"{name} {'on' if getattr(settings, name) else 'off'}" for name, _ in _SWITCHES]
+        return f"Settings: {', '.join(said)}."

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from textual import events, on, work
@@ -12,9 +14,12 @@ from textual.message import Message
 from textual.widget import Widget
 from textual.widgets import Button, Input, Label, Select, Static
 
-from orpo_mlx.config import GROUPS, Setting
-from tui.draft import SETTINGS, Draft, value_text
+from orpo_mlx.settings.declaration import GROUPS, Setting
+from tui.advice import warnings
+from tui.draft import SETTINGS, Draft, Problem, value_text
 from tui.presets import BASIC, ELSEWHERE, PRESETS
+
+EXPLANATION_ROWS = 6
 
 
 class SettingRow(Vertical):
@@ -28,6 +33,7 @@ class SettingRow(Vertical):
     SettingRow Input, SettingRow Select { width: 1fr; max-width: 40; }
     SettingRow Input { border: none; background: $surface; }
     SettingRow .problem { height: auto; color: $error; padding: 0 0 0 2; }
+    SettingRow .problem.-warning { color: $warning; }
     """
 
     @dataclass
@@ -68,8 +74,8 @@ class SettingRow(Vertical):
     def on_mount(self) -> None:
         self.is_ready = True
 
-    def show(self, draft: Draft, problem: str) -> None:
-        """Show the present value, and what is wrong with it; nothing while it is being made."""
+    def show(self, draft: Draft, problem: str, warning: str = "") -> None:
+        """Show the present value, what is wrong with it or doubtful; not while it is being made."""
         if not self.is_ready:
             return
         name, field = self.setting.name, self.field
@@ -81,8 +87,9 @@ class SettingRow(Vertical):
         label.update(Content(f"{'* ' if name in draft.own else '  '}{name}"))
         label.set_class(name in draft.own, "-changed")
         said = self.query_one(".problem", Static)
-        said.set_class(not problem, "-empty")
-        said.update(f"! {problem}")
+        said.set_class(not (problem or warning), "-empty")
+        said.set_class(not problem, "-warning")
+        said.update(f"! {problem}" if problem else f"warning: {warning}")
 
     def write(self, text: str) -> None:
         """Write a value into the field."""
@@ -112,7 +119,7 @@ class SettingsStep(Vertical):
     SettingsStep #advanced { height: auto; }
     SettingsStep .group { text-style: bold; margin: 1 0 0 0; }
     SettingsStep #explanation {
-        height: 5; padding: 0 1; border-top: solid $foreground 25%; color: $primary;
+        height: 7; padding: 0 1; border-top: solid $foreground 25%; color: $primary;
     }
     SettingsStep #same-as { height: auto; max-height: 3; padding: 0 1; color: $foreground 70%; }
     """
@@ -155,14 +162,20 @@ class SettingsStep(Vertical):
 
     def open_advanced(self, is_open: bool) -> None:
         """Show the settings few runs need, or hide them; they are made when first shown."""
-        count = len(SETTINGS) - len(BASIC) - len(set(ELSEWHERE) & set(SETTINGS))
-        label = f"{'-' if is_open else '+'} Advanced ({count} more)"
-        self.query_one("#advanced-switch", Button).label = label
         box = self.query_one("#advanced")
         box.set_class(not is_open, "-empty")
+        self._label_advanced()
         if is_open and not self._has_advanced:
             self._has_advanced = True
             self._make_advanced()
+
+    def _label_advanced(self) -> None:
+        """Say how many there are, and how many of them differ, which is not seen while closed."""
+        names = set(SETTINGS) - {*BASIC, *ELSEWHERE}
+        own = len(names & set(self.draft.own))
+        sign = "+" if self.query_one("#advanced").has_class("-empty") else "-"
+        label = f"{sign} Advanced ({len(names)} more{f', {own} changed' if own else ''})"
+        self.query_one("#advanced-switch", Button).label = label
 
     @work
     async def _make_advanced(self) -> None:
@@ -176,14 +189,13 @@ class SettingsStep(Vertical):
     def show(self, draft: Draft) -> None:
         """Show the settings of a draft."""
         self.draft = draft
-        problems: dict[str, list[str]] = {}
-        for problem in draft.problems():
-            for name in problem.names:
-                problems.setdefault(name, []).append(problem.text)
+        problems, doubts = _by_setting(draft.problems()), _by_setting(warnings(draft))
         for row in self.query(SettingRow):
-            row.show(draft, "; ".join(problems.get(row.setting.name, [])))
+            name = row.setting.name
+            row.show(draft, problems.get(name, ""), doubts.get(name, ""))
         if any(name not in (*BASIC, *ELSEWHERE) for name in problems):
             self.open_advanced(True)
+        self._label_advanced()
         preset = self.query_one("#preset", Select)
         with preset.prevent(Select.Changed):
             preset.value = draft.preset
@@ -200,9 +212,13 @@ class SettingsStep(Vertical):
         self.focused_name = rows[0].setting.name if rows else ""
         self._explain()
 
+    def on_resize(self) -> None:
+        self._explain()
+
     def _explain(self) -> None:
         if self.focused_name:
-            text = explanation(SETTINGS[self.focused_name], self.draft)
+            width = self.size.width - 2 or 78
+            text = explanation(SETTINGS[self.focused_name], self.draft, width)
         else:
             preset = PRESETS[self.draft.preset]
             text = f"{preset.title}: {preset.why}"
@@ -224,18 +240,47 @@ class SettingsStep(Vertical):
         said = f"own settings: {', '.join(own)}" if own else "no settings of your own"
         problems = [problem.text for problem in self.draft.problems()]
         wrong = f". Not usable: {'; '.join(problems)}" if problems else ""
+        doubts = [doubt.text for doubt in warnings(self.draft)]
+        wrong += f". Doubtful: {'; '.join(doubts)}" if doubts else ""
         return f"Preset {PRESETS[self.draft.preset].title}, {said}{wrong}."
 
 
-def explanation(setting: Setting, draft: Draft) -> str:
-    """Return what a setting means, what more of it does, and where its present value is from."""
-    lines = [setting.help]
-    if setting.effect:
-        lines.append(f"Effect: {setting.effect}.")
+def _by_setting(found: Iterable[Problem]) -> dict[str, str]:
+    """Return what is said of each setting."""
+    said: dict[str, list[str]] = {}
+    for one in found:
+        for name in one.names:
+            said.setdefault(name, []).append(one.text)
+    return {name: "; ".join(texts) for name, texts in said.items()}
+
+
+def explanation(setting: Setting, draft: Draft, width: int = 78) -> str:
+    """Return what a setting means and does, what may be given, and where its value is from.
+
+    Args:
+        setting: to be explained.
+        draft: in which it has a value.
+        width: columns there are; effects have a line each if all fits into `EXPLANATION_ROWS`.
+    """
+    effects = [f"{what.capitalize()}: {text}." for what, text in setting.effects.items()]
+    told = [setting.help, *effects, _facts(setting, draft)]
+    if (
+        sum(len(textwrap.wrap(line, width, break_on_hyphens=False)) for line in told)
+        > EXPLANATION_ROWS
+    ):
+        told[1:-1] = [" ".join(effects)]
+    return "\n".join(told)
+
+
+def _facts(setting: Setting, draft: Draft) -> str:
     name = setting.name
     from_preset = name in PRESETS[draft.preset].values and name not in draft.own
     origin = "yours" if name in draft.own else "from the preset" if from_preset else "the default"
+    unit = f" ({setting.unit})" if setting.unit else ""
+    usual = f"Usual: {setting.usual}. " if setting.usual else ""
     default = value_text(setting.default) or "not set"
-    lines.append(f"{setting.allowed.capitalize()}; default {default}; now {origin}. "
-                 f"{setting.flag}")  # fmt: skip
-    return "\n".join(lines)
+    allowed = f"{setting.allowed[0].upper()}{setting.allowed[1:]}{unit}; "
+    # The choices stand in the field itself.
+    allowed = "" if setting.choices or setting.kind == "bool" else allowed
+    said = f"{allowed}default {default}; now {origin}."
+    return f"{usual}{said[0].upper()}{said[1:]} {setting.flag}"

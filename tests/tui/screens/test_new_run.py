@@ -208,7 +208,7 @@ async def test_a_setting_is_changed_explained_refused_and_reset(open_new, wait_f
         field = screen.query_one("#row-rank .field", Input)
         field.focus()
         await wait_for(pilot, lambda: "Rank of the adapter matrices" in screen_text(pilot.app))
-        assert "Effect: higher learns more" in screen_text(pilot.app)
+        assert "Memory: higher needs a little more" in screen_text(pilot.app)
         await pilot.press("end", "6")
         await wait_for(pilot, lambda: screen.draft.own.get("rank") == "86")
         await pilot.press("x")
@@ -240,6 +240,35 @@ async def test_a_conflict_stands_at_its_fields_and_stops_the_start(open_new, wai
         assert choice.value == "true"
         await pilot.press("ctrl+n", "ctrl+r")
         await wait_for(pilot, lambda: said in screen_text(pilot.app))
+        assert screen.query_one("#start").disabled
+
+
+async def test_a_doubt_stands_at_its_fields_and_stops_nothing(open_new, wait_for, screen_text):
+    async with open_new((100, 60)) as (pilot, screen):
+        screen.change(Draft({"model": "m", "data": "d", "lam": "0", "learning_rate": "0.01"}))
+        screen.go_to(2)
+        await wait_for(pilot, lambda: "warning: --lam 0: the rejected" in screen_text(pilot.app))
+        assert "warning: --learning-rate 0.01 is high" in screen_text(pilot.app)
+        await pilot.press("ctrl+n")
+        assert not screen.query_one("#start").disabled
+
+
+async def test_changed_settings_behind_advanced_are_counted(open_new, wait_for, screen_text):
+    async with open_new((100, 30)) as (pilot, screen):
+        screen.change(Draft({"model": "m", "data": "d", "dropout": "0.1", "rank": "4"}))
+        screen.go_to(2)
+        await wait_for(pilot, lambda: "more, 1 changed)" in screen_text(pilot.app))
+        screen.query_one("#advanced-switch").press()
+        await wait_for(pilot, lambda: "- Advanced (" in screen_text(pilot.app))
+
+
+async def test_a_batch_larger_than_the_data_stops_the_start(open_new, wait_for, screen_text):
+    async with open_new((100, 60)) as (pilot, screen):
+        screen.change(Draft({"model": "m", "data": "d"}, pairs=3))
+        screen.go_to(2)
+        said = "! --micro-batch-size 4 is more than the 3 training pairs"
+        await wait_for(pilot, lambda: said in screen_text(pilot.app))
+        await pilot.press("ctrl+n")
         assert screen.query_one("#start").disabled
 
 
