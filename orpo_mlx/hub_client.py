@@ -27,6 +27,9 @@ OnProgress = Callable[[int, int, str], None]
 
 TOKENIZING = "tokenizing"
 
+# Never Python files and never pickles.
+MODEL_PATTERNS = ["*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken", "model*.safetensors"]
+
 
 @dataclass(frozen=True)
 class RepoKind:

@@ -22,3 +22,12 @@ def place_text(place: str) -> str:
     """Return a path or Hub id as it stands, or that it came with the program."""
     name = short_name(place)
     return name if name == BUILT_IN else place
+
+
+def cut_start(text: str, width: int) -> str:
+    """Return at most `width` columns of a name: its end tells it from others.
+
+    >>> cut_start("mlx-community/Qwen3-0.6B-4bit", 18)
+    '...Qwen3-0.6B-4bit'
+    """
+    return text if len(text) <= width else "..." + text[len(text) - width + 3 :]

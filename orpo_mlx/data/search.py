@@ -51,7 +51,7 @@ def search_datasets(text: str) -> SearchResult:
     Args:
         text: words that name or describe them; "" for the most used ones.
     """
-    curated = [_from_list(entry) for entry in find_curated(text)]
+    curated = [from_list(entry) for entry in find_curated(text)]
     try:
         remote = {found.id: found for found in _ask_hub(text)}
     except Exception as error:
@@ -95,7 +95,8 @@ def _tag(tags: list[str], name: str) -> str | None:
     return next((tag.partition(":")[2] for tag in tags if tag.startswith(f"{name}:")), None)
 
 
-def _from_list(entry: CuratedDataset) -> FoundDataset:
+def from_list(entry: CuratedDataset) -> FoundDataset:
+    """Return a dataset of the built-in list as a search finds it without the Hub."""
     size = f"{entry.rows:,} pairs, {entry.size}"
     return FoundDataset(
         entry.id, None, None, size, entry.licence, entry.teaches, True, entry.settings

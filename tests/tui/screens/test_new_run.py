@@ -27,9 +27,10 @@ from tui.widgets.review_step import ReviewStep
 
 FAKE = str(Path(__file__).parents[2] / "fakes" / "fake_planning.py")
 ROWS = [
-    ModelRow(str(demo.model_path()), "built-in demo model", "4 bit", 1, "llama", "built-in"),
-    ModelRow("org/huge", "org/huge", "bf16", 9_000_000_000, "llama", "cache"),
-]
+    ModelRow(str(demo.model_path()), "built-in demo model", "4 bit", 1, "llama", "built-in",
+             folder=str(demo.model_path())),
+    ModelRow("org/huge", "org/huge", "bf16", 9_000_000_000, "llama", "cache", folder="/none"),
+]  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -121,7 +122,7 @@ async def test_the_hub_is_searched_and_says_when_it_is_silent(open_new, wait_for
         await pilot.press("enter")
         await wait_for(pilot, lambda: screen.query_one(ModelStep).shown)
         await wait_for(pilot, lambda: screen.query_one("#model-table", DataTable).has_focus)
-        assert "5 B are downloaded at start" in screen_text(pilot.app)
+        assert "the start downloads 5 B" in screen_text(pilot.app)
         await pilot.press("enter")
         await wait_for(pilot, lambda: screen.draft.model == "mlx-community/found")
 
@@ -310,7 +311,7 @@ async def test_once_a_training_has_begun_the_planning_is_over(open_new, wait_for
         await wait_for(pilot, lambda: isinstance(pilot.app.screen, AskScreen))
         pilot.app.pop_screen()
         await wait_for(pilot, lambda: isinstance(pilot.app.screen, RunsScreen))
-        assert not screen.file.exists()
+        assert not screen.keeper.file.exists()
 
 
 async def test_a_refused_start_leaves_everything_as_it_was(open_new, wait_for):
@@ -325,7 +326,7 @@ async def test_a_refused_start_leaves_everything_as_it_was(open_new, wait_for):
         pilot.app.pop_screen()
         await wait_for(pilot, lambda: pilot.app.screen is screen)
         assert screen.draft == draft
-        assert screen.file.exists()
+        assert screen.keeper.file.exists()
 
 
 async def test_steps_are_reached_by_mouse_and_by_number(open_new, wait_for):
