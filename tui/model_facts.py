@@ -104,6 +104,7 @@ def about_lines(row: ModelRow, facts: ModelFacts | str | None) -> list[str]:
     known = facts if isinstance(facts, ModelFacts) else ModelFacts()
     template = {True: "has a chat template", False: "no chat template", None: ""}
     first = [row.kind, template[known.has_template], known.licence and f"licence {known.licence}"]
+    first += [f"{format_count(row.downloads)} downloads a month"] if row.downloads else []
     lines = [" · ".join(part for part in first if part)]
     if row.place == "hub":
         lines.append(_download_text(row, known))
@@ -120,6 +121,4 @@ def _download_text(row: ModelRow, facts: ModelFacts) -> str:
         seconds = size * 8 / _ASSUMED_BITS_PER_SECOND
         parts.append(f"the start downloads {format_bytes(size)}")
         parts.append(f"about {format_duration(seconds)} at 50 Mbit/s")
-    if row.downloads:
-        parts.append(f"{format_count(row.downloads)} downloads")
     return " · ".join(parts)

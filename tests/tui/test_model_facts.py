@@ -69,10 +69,9 @@ def test_a_hub_that_tells_nothing_is_a_sentence(hub, name, fault, said):
 def test_the_time_of_a_download_names_its_assumption():
     lines = about_lines(ON_HUB, ModelFacts("mit", True, True, 1_000_000_000))
     assert lines == [
-        "qwen2 · has a chat template · licence mit",
+        "qwen2 · has a chat template · licence mit · 1200 downloads a month",
         # 8e9 bits at 50e6 bits a second
-        "not on this machine · the start downloads 1 GB · about 2 min 40 s at 50 Mbit/s · "
-        "1200 downloads",
+        "not on this machine · the start downloads 1 GB · about 2 min 40 s at 50 Mbit/s",
         "gated: accept its terms on its page, then `hf auth login`",
     ]
 

@@ -92,6 +92,7 @@ class DataStep(Vertical):
     def on_key(self, event: events.Key) -> None:
         text = self.query_one(PathField)
         if event.key == "down" and text.has_focus:
+            event.stop()
             self._focus_below()
         else:
             text.begin(event)
@@ -134,12 +135,16 @@ class DataStep(Vertical):
     def focus_first(self) -> None:
         """Put the focus where one goes on: on the Hub words are typed first."""
         if self.place == HUB or (self.place == PAIRS and not self.answer):
-            self.query_one("#data-text").focus()
+            self._focus("#data-text")
         else:
             self._focus_below()
 
     def _focus_below(self) -> None:
-        self.query_one(("#data-offers", "#hub-data", "#data-preview")[self.place]).focus()
+        self._focus(("#data-offers", "#hub-data", "#data-preview")[self.place])
+
+    def _focus(self, name: str) -> None:
+        # What was hidden a moment ago takes no focus, and what is hidden now loses it.
+        self.call_after_refresh(lambda: self.query_one(name).focus())
 
     def show(self, draft: Draft) -> None:
         """Show what is chosen."""

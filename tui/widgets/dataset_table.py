@@ -39,7 +39,7 @@ class DatasetTable(Vertical):
 
     DEFAULT_CSS = """
     DatasetTable DataTable { height: 1fr; background: $background; }
-    DatasetTable #hub-about { height: auto; max-height: 6; padding: 0 1; color: $primary; }
+    DatasetTable #hub-about { height: auto; max-height: 8; padding: 0 1; color: $primary; }
     """
 
     @dataclass
@@ -62,6 +62,7 @@ class DatasetTable(Vertical):
         self.cards: dict[str, DatasetCard | str] = {}
         self.note = ""
         self._has_searched = False
+        self._is_reached = True
         self._name_width = 20
 
     def compose(self) -> ComposeResult:
@@ -106,6 +107,7 @@ class DatasetTable(Vertical):
         message.stop()
         result = message.result
         self.shown = result.datasets
+        self._is_reached = not result.problem
         if result.problem:
             self.note = f"The Hub was not searched: {result.problem}. {result.what_to_do}"
         else:
@@ -142,15 +144,20 @@ class DatasetTable(Vertical):
 
     def _describe(self) -> None:
         found = self.pointed
-        lines = about_lines(found, self.cards.get(found.id)) if found else []
+        lines = self._about(found) if found else []
         lines += [self.note] if self.note else []
         self.query_one("#hub-about", Static).update(visible("\n".join(lines)))
+
+    def _about(self, found: FoundDataset) -> list[str]:
+        # A Hub that was not searched is not asked about one either; the note says why.
+        return about_lines(found, self.cards.get(found.id, None if self._is_reached else ""))
 
     @on(DataTable.RowHighlighted)
     def _highlighted(self, message: DataTable.RowHighlighted) -> None:
         message.stop()
         self._describe()
-        if (found := self.pointed) and found.id not in self.cards and self.display:
+        found = self.pointed
+        if found and found.id not in self.cards and self._is_reached and not self.note:
             self._ask_card(found)
 
     @work(exclusive=True, group="card")
@@ -161,7 +168,7 @@ class DatasetTable(Vertical):
         try:
             self.cards[found.id] = await asyncio.to_thread(ask_card, *words)
         except DataError as error:
-            self.cards[found.id] = error.message
+            self.cards[found.id] = error.message.removeprefix(f"{found.id}: ")
         names = [one.id for one in self.shown]
         if found.id in names:
             row = names.index(found.id)
@@ -178,7 +185,7 @@ class DatasetTable(Vertical):
     def sentence(self) -> str:
         """Return the list as a sentence."""
         found = self.pointed
-        about = about_lines(found, self.cards.get(found.id)) if found else []
+        about = self._about(found) if found else []
         under = f"; under the cursor: {found.id}: {'; '.join(about)}" if found else ""
         note = f" {self.note}" if self.note else ""
         return f"{len(self.shown)} datasets of the Hub{under}.{note}"

@@ -51,6 +51,10 @@ class FindingList(OptionList):
 
         action: str
 
+    def on_focus(self) -> None:
+        if self.highlighted is None:
+            self.highlighted = 0
+
     def action_next(self) -> None:
         self.post_message(self.PreviewAsked("next"))
 

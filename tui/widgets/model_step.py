@@ -89,6 +89,7 @@ class ModelStep(Vertical):
     def on_key(self, event: events.Key) -> None:
         text = self.query_one(PathField)
         if event.key == "down" and text.has_focus and self.shown:
+            event.stop()
             self.table.focus()
         else:
             text.begin(event)
@@ -194,7 +195,7 @@ class ModelStep(Vertical):
             try:
                 self.facts[row.name] = await asyncio.to_thread(hub_facts, row.name)
             except ModelError as error:
-                self.facts[row.name] = error.message
+                self.facts[row.name] = error.message.removeprefix(f"{row.name}: ")
         self._describe()
 
     # Looking for models

@@ -49,12 +49,20 @@ class ModelTable(DataTable[Text]):
         self._set_columns()
 
     def on_resize(self) -> None:
-        self._set_columns()
-        self.show(self.shown, self.chosen)
+        if self._room != self._title_width:
+            pointed = self.pointed
+            self._set_columns()
+            self._fill(pointed)
+        self.post_message(self.Scrolled())
+
+    @property
+    def _room(self) -> int:
+        """Columns for the name."""
+        return max(20, self.size.width - sum(_WIDTHS.values()) - 10)
 
     def _set_columns(self) -> None:
         self.clear(columns=True)
-        self._title_width = max(20, self.size.width - sum(_WIDTHS.values()) - 10)
+        self._title_width = self._room
         for name, width in {"Model": self._title_width, **_WIDTHS}.items():
             self.add_column(name, key=name, width=width)
 
@@ -78,11 +86,14 @@ class ModelTable(DataTable[Text]):
         """Show other models; the cursor stays on its model, else goes to the chosen one."""
         before = self.pointed
         self.shown, self.chosen = rows, chosen
+        self._fill(before)
+
+    def _fill(self, pointed: ModelRow | None) -> None:
         self.clear()
-        for row in rows:
+        for row in self.shown:
             self.add_row(*self._cells(row))
-        names = [row.name for row in rows]
-        wanted = before.name if before and before.name in names else chosen
+        names = [row.name for row in self.shown]
+        wanted = pointed.name if pointed and pointed.name in names else self.chosen
         if wanted in names:
             self.move_cursor(row=names.index(wanted))
 
