@@ -1,47 +1,16 @@
-"""The four steps to a run with made-up answers of `fit` and `data check`, at once."""
+"""The four steps to a run, opened with made-up answers."""
 
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import pytest
 
-from orpo_mlx import demo
-from orpo_mlx.errors import ModelError
-from tui.answers import Answers
 from tui.draft import Draft
-from tui.model_list import ModelRow
 from tui.screens.new_run import NewRunScreen
 from tui.widgets.data_step import DataStep
 from tui.widgets.fit_card import FitCard
 from tui.widgets.model_step import ModelStep
-
-FAKE = str(Path(__file__).parents[2] / "fakes" / "fake_planning.py")
-ROWS = [
-    ModelRow(str(demo.model_path()), "built-in demo model", "4 bit", 1, "llama", "built-in",
-             folder=str(demo.model_path())),
-    ModelRow("org/huge", "org/huge", "bf16", 9_000_000_000, "llama", "cache", folder="/none"),
-]  # fmt: skip
-
-
-@pytest.fixture
-def made_up(monkeypatch, tmp_path):
-    """Answers of the fake, at once; two models here, one on the Hub."""
-
-    def answers(program):
-        return Answers([FAKE, program[-1]], delay_seconds=0)
-
-    def search(text):
-        if text == "nothing":
-            raise ModelError("The Hub does not answer.", "Use what is here.")
-        return [ModelRow("mlx-community/found", "mlx-community/found", "4 bit", 5, place="hub")]
-
-    monkeypatch.setattr("tui.widgets.fit_card.Answers", answers)
-    monkeypatch.setattr("tui.widgets.data_step.Answers", answers)
-    monkeypatch.setattr("tui.widgets.model_step.local_models", lambda folders: ROWS)
-    monkeypatch.setattr("tui.widgets.model_step.search_hub", search)
-    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture
