@@ -68,7 +68,9 @@ class NewRunScreen(AppScreen):
     # Going
 
     def go_to(self, step: int) -> None:
-        """Show a step."""
+        """Show a step; what was chosen is safe, even if the terminal is closed."""
+        if self.draft.own and step != self.step:
+            self.keeper.keep(self.draft)
         self.step = step
         self.query_one("#steps", TabStrip).active = step
         self.planning.open(step)

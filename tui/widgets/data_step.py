@@ -227,8 +227,9 @@ class DataStep(Vertical):
         else:
             self.found.show_answer(answer, draft)
             self._read = (draft.data, draft.own.get("map"))
-            if self.place == PAIRS and self.query_one("#data-text").has_focus:
-                self.focus_first()
+            text = self.query_one("#data-text", Input)
+            if self.place == PAIRS and text.has_focus and text.value == draft.data:
+                self.focus_first()  # but not while another path is being typed
         self.post_message(self.Answered())
 
     # Choosing

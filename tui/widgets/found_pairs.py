@@ -32,6 +32,7 @@ _VERDICTS = {
     "warnings": ("!", "bold $warning"),
     "unusable": ("✗", "bold $error"),
 }
+_HEADER = "The first line of a CSV file is taken as the names of its columns."
 _ASCII = {"✓": "v", "✗": "x"}
 
 
@@ -73,7 +74,7 @@ class FoundPairs(Vertical):
 
     DEFAULT_CSS = """
     FoundPairs #data-found { height: 1fr; }
-    FoundPairs #data-state { height: auto; max-height: 12; padding: 0 1; }
+    FoundPairs #data-state { height: auto; padding: 0 1; }
     FoundPairs #data-columns { height: auto; max-height: 2; padding: 0 1; color: $foreground 75%; }
     FoundPairs #data-pair { height: 1; padding: 0 1; color: $primary; }
     FoundPairs PairPreview { height: 2fr; }
@@ -112,9 +113,13 @@ class FoundPairs(Vertical):
     def show_state(self, text: str) -> None:
         """Say what is being done, or why nothing could be found out; no pairs are shown."""
         self.answer, self.state = None, text
-        columns = self.columns()
-        hint = f"F3: say which column is which ({', '.join(columns)}).\n" if columns else ""
-        self.query_one("#data-state", Static).update(visible(hint + text))
+        said = Content(visible(text))
+        if columns := self.columns():
+            names = visible(", ".join(columns))
+            hint = Content(f"F3: say which column is which ({names}).").stylize("bold")
+            lines = [hint, Content(_HEADER)] if ".csv" in text.partition(":")[0] else [hint]
+            said = Content("\n").join([*lines, said])
+        self.query_one("#data-state", Static).update(said)
         self.query_one("#data-found").set_class(True, "-empty")
 
     def show_answer(self, answer: Mapping[str, Any], draft: Draft) -> None:
