@@ -8,10 +8,15 @@ _MOST_FILES = 30
 _KINDS = (".jsonl", ".json", ".csv", ".parquet", ".jsonl.gz", ".json.gz", ".csv.gz")
 
 
+def may_hold_pairs(path: Path) -> bool:
+    """Tell from its name whether a file may hold pairs."""
+    return path.name.endswith(_KINDS)
+
+
 def files_here(folder: Path) -> list[Path]:
     """Return the files of a folder that may hold pairs, by name."""
     try:
-        found = [path for path in folder.iterdir() if path.name.endswith(_KINDS)]
+        found = [path for path in folder.iterdir() if may_hold_pairs(path)]
         return sorted(path for path in found if path.is_file())[:_MOST_FILES]
     except OSError:
         return []

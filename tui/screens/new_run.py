@@ -69,8 +69,10 @@ class NewRunScreen(AppScreen):
 
     def go_to(self, step: int) -> None:
         """Show a step; what was chosen is safe, even if the terminal is closed."""
-        if self.draft.own and step != self.step:
-            self.keeper.keep(self.draft)
+        if step != self.step:
+            self.app.clear_notifications()  # what was said of the other step
+            if self.draft.own:
+                self.keeper.keep(self.draft)
         self.step = step
         self.query_one("#steps", TabStrip).active = step
         self.planning.open(step)

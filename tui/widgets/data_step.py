@@ -20,7 +20,7 @@ from orpo_mlx.formatting import visible
 from tui.answers import Answers
 from tui.cells import CharsetName
 from tui.children import ChildFailed
-from tui.data_files import files_here, folder_of, is_search
+from tui.data_files import files_here, folder_of, is_search, may_hold_pairs
 from tui.draft import Draft
 from tui.widgets.dataset_table import DatasetTable
 from tui.widgets.found_pairs import FoundPairs
@@ -162,9 +162,10 @@ class DataStep(Vertical):
     @work(exclusive=True, group="browse")
     async def browse(self) -> None:
         """Choose a file with pairs."""
-        from textual_fspicker import FileOpen
+        from textual_fspicker import FileOpen, Filters
 
-        picker = FileOpen(folder_of(self.draft.data), "A file with pairs")
+        kinds = Filters(("Pairs", may_hold_pairs), ("All files", lambda path: True))
+        picker = FileOpen(folder_of(self.draft.data), "A file with pairs", filters=kinds)
         if chosen := await self.app.push_screen_wait(picker):
             self.post_message(self.Chosen(str(chosen)))
 

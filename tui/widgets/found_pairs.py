@@ -79,8 +79,8 @@ class FoundPairs(Vertical):
     FoundPairs #data-pair { height: 1; padding: 0 1; color: $primary; }
     FoundPairs PairPreview { height: 2fr; }
     FoundPairs #data-findings {
-        height: auto; max-height: 40%; border: none; border-top: solid $foreground 25%;
-        background: $background; padding: 0 1;
+        height: auto; min-height: 3; max-height: 40%; padding: 0 1;
+        border: none; border-top: solid $foreground 25%; background: $background;
     }
     """
 
@@ -147,7 +147,7 @@ class FoundPairs(Vertical):
         )
         parts = [
             f"{split['train']:,} train, {split['valid']:,} validation" if split else "",
-            f"columns {columns} (F3)" if columns else str(layout["name"]),
+            f"columns {columns} (F3)" if columns else str(layout["name"]).partition(" (")[0],
         ]
         text = " · ".join(part for part in parts if part)
         self.query_one("#data-columns", Static).update(visible(text))
@@ -183,7 +183,7 @@ class FoundPairs(Vertical):
         found = self.answer["findings"][event.option_index]
         rows, preview = found["rows"], self.preview
         advice = f"{found['what_to_do']} " if found["what_to_do"] else ""
-        shown = bool(rows) and preview.show_only(rows, f"{found['code']}; x shows all")
+        shown = bool(rows) and preview.show_only(rows, found["code"])
         places = f"At {', '.join(rows[:12])}{' ...' if len(rows) > 12 else ''}." if rows else ""
         self.notify(f"{advice}{places}" or found["text"], title=found["code"], markup=False)
         if shown:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from huggingface_hub import constants
+from textual.events import Paste
 from textual.widgets import Input, OptionList, Static
 
 from orpo_mlx.data.curated import CURATED
@@ -201,3 +202,55 @@ async def test_an_id_can_be_typed_and_the_places_are_reached_by_mouse(open_new, 
         await pilot.click("#data-place", offset=(3, 0))
         await wait_for(pilot, lambda: data.query_one("#data-offers").has_focus)
         assert screen.draft.data == "org/typed"
+
+
+@pytest.mark.parametrize(
+    ("columns", "guessed"),
+    [
+        (["question_text", "good", "bad", "id"], ["question_text", "good", "bad"]),
+        (["preferred", "dispreferred"], ["", "preferred", "dispreferred"]),
+        # Where two fit, neither is guessed.
+        (["prompt", "question", "chosen", "best", "loser"], ["", "", "loser"]),
+    ],
+)
+async def test_columns_with_telling_names_are_filled_in(open_new, wait_for, columns, guessed):
+    async with open_new() as (pilot, _):
+        pilot.app.push_screen(MapColumnsScreen(columns, {}))
+        await wait_for(pilot, lambda: isinstance(pilot.app.screen, MapColumnsScreen))
+        values = [field.value for field in pilot.app.screen.query(Input)]
+        assert values == guessed
+
+
+async def test_a_path_may_be_pasted_as_terminals_write_it(open_new, wait_for, tmp_path):
+    file = tmp_path / "my pairs.jsonl"
+    file.touch()
+    async with open_new() as (pilot, screen):
+        screen.go_to(1)
+        await wait_for(pilot, lambda: screen.query_one("#data-offers").has_focus)
+        screen.query_one("#data-offers").post_message(Paste(f"'{file}'\n"))
+        field = screen.query_one("#data-text", Input)
+        await wait_for(pilot, lambda: field.has_focus and field.value == f"'{file}'")
+        await pilot.press("enter")
+        await wait_for(pilot, lambda: screen.draft.data == str(file))
+
+
+async def test_an_answer_takes_no_focus_from_a_path_that_is_being_typed(open_data, wait_for):
+    async with open_data("pairs.jsonl") as (pilot, screen):
+        data = screen.query_one(DataStep)
+        await wait_for(pilot, lambda: data.answer)
+        field = data.query_one("#data-text", Input)
+        field.focus()
+        await pilot.press("/", "q")
+        before = data.answer
+        screen.change(screen.draft.with_value("data_split", "train"))
+        await wait_for(pilot, lambda: data.answer and data.answer is not before)
+        assert field.has_focus
+        assert field.value == "/q"
+
+
+async def test_a_draft_is_safe_with_each_step(open_new, wait_for):
+    """A terminal that is closed gives no time to keep it."""
+    async with open_new() as (pilot, screen):
+        await pilot.press("enter")
+        await wait_for(pilot, lambda: screen.step == 1)
+        assert screen.keeper.file.exists()
