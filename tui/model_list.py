@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from orpo_mlx import demo
 from orpo_mlx.errors import ModelError
-from orpo_mlx.hub_client import FIRST_ANSWER_SECONDS, explain_hub_error
+from orpo_mlx.hub_client import FIRST_ANSWER_SECONDS, MODEL, explain_search_error
 
 CONFIG = "config.json"
 HUB_LIMIT = 40
@@ -182,14 +182,8 @@ def search_hub(text: str) -> list[ModelRow]:
         hf_raise_for_status(answer)
         return [_hub_row(found) for found in answer.json()]
     except Exception as error:
-        raise _silent(error) from error
-
-
-def _silent(error: Exception) -> ModelError:
-    explained = explain_hub_error(error, "Hub", None)
-    problem = explained.message.removeprefix("Hub: ").removeprefix("not in the cache, and ")
-    why = problem.split(". ")[0].rstrip(".")
-    return ModelError(f"The Hub was not searched: {why}.", explained.what_to_do)
+        problem, advice = explain_search_error(error, MODEL)
+        raise ModelError(f"The Hub was not searched: {problem}.", advice) from error
 
 
 def _hub_row(found: Mapping[str, Any]) -> ModelRow:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from orpo_mlx.data.curated import CuratedDataset, find_curated
-from orpo_mlx.hub_client import DATASET, FIRST_ANSWER_SECONDS, explain_hub_error
+from orpo_mlx.hub_client import DATASET, FIRST_ANSWER_SECONDS, explain_search_error
 
 MOST = 30
 _ASKED = 100
@@ -55,9 +55,7 @@ def search_datasets(text: str) -> SearchResult:
     try:
         remote = {found.id: found for found in _ask_hub(text)}
     except Exception as error:
-        explained = explain_hub_error(error, "Hub", None, DATASET)
-        problem = explained.message.removeprefix("Hub: ").removeprefix("not in the cache, and ")
-        return SearchResult(curated, problem.split(". ")[0].rstrip("."), explained.what_to_do)
+        return SearchResult(curated, *explain_search_error(error, DATASET))
     known = {found.id for found in curated}
     merged = [_merged(found, remote.get(found.id)) for found in curated]
     return SearchResult([*merged, *(r for r in remote.values() if r.id not in known)][:MOST])

@@ -24,6 +24,7 @@ FAULTS: dict[str, tuple[int, dict[str, str]]] = {
     "rate_limited": (429, {}),
     "broken": (500, {}),
     "unavailable": (503, {}),
+    "odd": (418, {}),
 }
 
 

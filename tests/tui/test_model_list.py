@@ -89,11 +89,14 @@ def test_a_search_gives_sizes_and_formats(hub):
         ("rate_limited", "too many requests (429)"),
         ("bad_token", "refused the access token (401)"),
         ("broken", "a fault of its own (500)"),
+        ("odd", "the Hub answered with status 418"),
+        ("no list", "the Hub answered with what is no list"),
     ],
 )
 def test_a_hub_that_does_not_search_is_a_sentence(hub, monkeypatch, fault, said):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", not fault)
-    hub.fault = fault
+    hub.fault = fault if fault != "no list" else ""
+    hub.models[SOME].about = {"downloads": "many"} if fault == "no list" else ABOUT
     with pytest.raises(ModelError, match="The Hub was not searched: ") as refused:
         model_list.search_hub("qwen")
     assert said in refused.value.message

@@ -39,7 +39,8 @@ class NewRunScreen(AppScreen):
     HELP = (
         "Four steps: model, data, settings, review. Ctrl+n goes on, esc goes back; what you chose "
         "is kept, also when you leave. Memory is estimated anew with every change. Numbers 1 to 4 "
-        "go to a step when no text is being typed."
+        "go to a step when no text is being typed. F2 goes from this machine to the Hub, where "
+        "words are searched for; nothing is downloaded before you choose."
     )
     TITLE = "orpo-mlx · New run"
     CSS_PATH = "new_run.tcss"

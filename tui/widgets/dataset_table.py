@@ -11,13 +11,13 @@ from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.message import Message
 from textual.widgets import DataTable, Static
-from textual.worker import get_current_worker
 
 from orpo_mlx.data.curated import find_curated
 from orpo_mlx.data.hub_card import DatasetCard, ask_card
 from orpo_mlx.data.search import FoundDataset, SearchResult, from_list, search_datasets
 from orpo_mlx.errors import DataError
 from orpo_mlx.formatting import visible
+from tui.aside import ask_aside
 from tui.dataset_list import (
     about_lines,
     downloads_text,
@@ -96,11 +96,9 @@ class DatasetTable(Vertical):
         self._fill()
         self._search(text)
 
-    @work(thread=True, exclusive=True, group="search")
-    def _search(self, text: str) -> None:
-        found = self.Found(text, search_datasets(text))
-        if not get_current_worker().is_cancelled:
-            self.post_message(found)
+    @work(exclusive=True, group="search")
+    async def _search(self, text: str) -> None:
+        self.post_message(self.Found(text, await ask_aside(search_datasets, text)))
 
     @on(Found)
     def _show_found(self, message: Found) -> None:
@@ -166,7 +164,7 @@ class DatasetTable(Vertical):
         meant = needed_settings(found)
         words = found.id, meant.get("data_subset", ""), meant.get("data_split", "")
         try:
-            self.cards[found.id] = await asyncio.to_thread(ask_card, *words)
+            self.cards[found.id] = await ask_aside(ask_card, *words)
         except DataError as error:
             self.cards[found.id] = error.message.removeprefix(f"{found.id}: ")
         names = [one.id for one in self.shown]

@@ -12,10 +12,10 @@ from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.message import Message
 from textual.widgets import DataTable, Input, Static
-from textual.worker import get_current_worker
 
 from orpo_mlx.errors import ModelError
 from orpo_mlx.formatting import visible
+from tui.aside import ask_aside
 from tui.cells import CharsetName
 from tui.draft import Draft
 from tui.model_facts import ModelFacts, about_lines, hub_facts, local_facts
@@ -189,32 +189,29 @@ class ModelStep(Vertical):
     @work(exclusive=True, group="facts")
     async def _learn(self, row: ModelRow) -> None:
         if row.folder:
-            self.facts[row.name] = await asyncio.to_thread(local_facts, Path(row.folder))
+            self.facts[row.name] = await ask_aside(local_facts, Path(row.folder))
         else:
             await asyncio.sleep(_DWELL_SECONDS)
             try:
-                self.facts[row.name] = await asyncio.to_thread(hub_facts, row.name)
+                self.facts[row.name] = await ask_aside(hub_facts, row.name)
             except ModelError as error:
                 self.facts[row.name] = error.message.removeprefix(f"{row.name}: ")
         self._describe()
 
     # Looking for models
 
-    @work(thread=True, exclusive=True, group="models")
-    def _list_models(self) -> None:
-        rows = local_models(self.folders)
-        if not get_current_worker().is_cancelled:
-            self.post_message(self.Found(0, rows))
+    @work(exclusive=True, group="models")
+    async def _list_models(self) -> None:
+        self.post_message(self.Found(0, await ask_aside(local_models, self.folders)))
 
-    @work(thread=True, exclusive=True, group="hub")
-    def _search_hub(self, text: str) -> None:
+    @work(exclusive=True, group="hub")
+    async def _search_hub(self, text: str) -> None:
         try:
-            found = self.Found(1, search_hub(text))
+            found = self.Found(1, await ask_aside(search_hub, text))
             found.note = "" if found.rows else f"The Hub has no MLX model named like {text!r}."
         except ModelError as error:
             found = self.Found(1, [], f"{error.message} {error.what_to_do}")
-        if not get_current_worker().is_cancelled:
-            self.post_message(found)
+        self.post_message(found)
 
     @on(Found)
     def _show_found(self, message: Found) -> None:
