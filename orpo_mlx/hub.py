@@ -15,6 +15,7 @@ from orpo_mlx.errors import ModelError
 from orpo_mlx.hub_client import (
     FIRST_ANSWER_SECONDS,
     MODEL,
+    MODEL_PATTERNS,
     Meter,
     OnProgress,
     bar_class,
@@ -36,9 +37,6 @@ from orpo_mlx.model_check import (
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
-
-# Never Python files and never pickles.
-PATTERNS = ["*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken", "model*.safetensors"]
 
 
 class DownloadedModel(NamedTuple):
@@ -117,7 +115,7 @@ def _download_files(
 ) -> Path:
     from huggingface_hub import try_to_load_from_cache
 
-    wanted = [f for f in files if any(fnmatch(f.name, pattern) for pattern in PATTERNS)]
+    wanted = [f for f in files if any(fnmatch(f.name, pattern) for pattern in MODEL_PATTERNS)]
     total = sum(file.size for file in wanted)
     new = [
         file
@@ -131,7 +129,7 @@ def _download_files(
     found: Any = api.snapshot_download(
         repo_id,
         revision=revision,
-        allow_patterns=PATTERNS,
+        allow_patterns=MODEL_PATTERNS,
         tqdm_class=bar_class(meter),
         max_workers=4,
     )
@@ -229,7 +227,7 @@ def download_settings(repo_id: str, revision: str | None = None) -> Path:
     check_id(repo_id, MODEL)
     from huggingface_hub import HfApi
 
-    small = [pattern for pattern in PATTERNS if not pattern.endswith(".safetensors")]
+    small = [pattern for pattern in MODEL_PATTERNS if not pattern.endswith(".safetensors")]
     api = HfApi()
     try:
         api.model_info(repo_id, revision=revision, timeout=FIRST_ANSWER_SECONDS)
@@ -267,7 +265,7 @@ def _cached_instead(
         raise explained from error
     try:
         found: Any = api.snapshot_download(
-            repo_id, revision=revision, allow_patterns=PATTERNS, local_files_only=True
+            repo_id, revision=revision, allow_patterns=MODEL_PATTERNS, local_files_only=True
         )
         check_weight_names([path.name for path in Path(found).iterdir()], repo_id)
     except Exception:  # not there, or only a part of it

@@ -27,6 +27,9 @@ OnProgress = Callable[[int, int, str], None]
 
 TOKENIZING = "tokenizing"
 
+# Never Python files and never pickles.
+MODEL_PATTERNS = ["*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken", "model*.safetensors"]
+
 
 @dataclass(frozen=True)
 class RepoKind:
@@ -251,6 +254,16 @@ def explain_hub_error(
             "start the path with ./ or /.",
         )
     return _explain_status(error, kinds, status, repo_id, kind)
+
+
+def explain_search_error(error: Exception, kind: RepoKind) -> tuple[str, str]:
+    """Return why the Hub was not searched, without a full stop, and what to do about it."""
+    explained, status = explain_hub_error(error, "Hub", None, kind), _status(error)
+    problem = explained.message.removeprefix("Hub: ").removeprefix("not in the cache, and ")
+    if problem.startswith("the download failed"):  # a search downloads nothing
+        answer = f"status {status}" if status else f"what is no list ({type(error).__name__})"
+        return f"the Hub answered with {answer}", "Try again later, or type an id."
+    return problem.split(". ")[0].rstrip("."), explained.what_to_do
 
 
 def _explain_status(

@@ -41,6 +41,16 @@ class Answers:
         found = self.kept.get(tuple(words))
         return None if isinstance(found, ChildFailed) else found
 
+    def kept_for(self, words: Sequence[str]) -> Mapping[str, Any] | ChildFailed | None:
+        """Return the answer, or why there is none; None if it was not asked for yet."""
+        return self.kept.get(tuple(words))
+
+    def forget_failures(self) -> None:
+        """Ask again what had no answer: the network may be back."""
+        failed = [key for key, found in self.kept.items() if isinstance(found, ChildFailed)]
+        for key in failed:
+            del self.kept[key]
+
     async def ask(self, words: Sequence[str]) -> Mapping[str, Any]:
         """Return the answer; cancelling this ends the child.
 

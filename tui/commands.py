@@ -144,7 +144,7 @@ NEW = (
     Command("new.copy-command", "ctrl+y", "Copy", "New run: copy the command",
             "Copy the command line that does the same."),
     Command("new.source", "f2", "", "New run: this machine, or the Hub",
-            "Switch between the models on this machine and those on the Hub."),
+            "Switch between what is on this machine, the Hub, and the chosen pairs."),
     Command("new.probe", "f4", "", "New run: measure the time",
             "Load the model and take 3 steps on the longest batch."),
     Command("new.reset", "f5", "Reset", "New run: reset the field",

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from orpo_mlx import demo
 from orpo_mlx.errors import ModelError
+from orpo_mlx.hub_client import FIRST_ANSWER_SECONDS, MODEL, explain_search_error
 
 CONFIG = "config.json"
 HUB_LIMIT = 40
@@ -37,6 +38,7 @@ class ModelRow:
         kind: architecture, as config.json names it.
         place: where it is.
         downloads: how often it was downloaded lately; of models on the Hub.
+        folder: where its files are; "" for models on the Hub.
     """
 
     name: str
@@ -46,6 +48,7 @@ class ModelRow:
     kind: str = ""
     place: Literal["built-in", "cache", "folder", "hub"] = "folder"
     downloads: int = 0
+    folder: str = ""
 
 
 def local_models(folders: Sequence[Path] = ()) -> list[ModelRow]:
@@ -111,10 +114,9 @@ def _folder_row(
     path: Path, title: str, place: Literal["built-in", "cache", "folder"], name: str = ""
 ) -> ModelRow:
     config = _read_config(path / CONFIG)
-    kind = str(config.get("model_type", ""))
-    return ModelRow(
-        name or str(path.absolute()), title, quant_of(config), _weight_bytes(path), kind, place
-    )
+    kind, folder = str(config.get("model_type", "")), str(path.absolute())
+    size = _weight_bytes(path)
+    return ModelRow(name or folder, title, quant_of(config), size, kind, place, folder=folder)
 
 
 def _read_config(file: Path) -> dict[str, Any]:
@@ -160,40 +162,43 @@ def search_hub(text: str) -> list[ModelRow]:
     """Return MLX models on the Hub that contain a text, the most downloaded first.
 
     Raises:
-        ModelError: the Hub did not answer, in a sentence.
+        ModelError: the Hub did not answer or refused, in a sentence.
     """
-    from huggingface_hub import HfApi
+    from huggingface_hub import constants
+    from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
     try:
-        found = HfApi().list_models(
-            filter="mlx", search=text or None, sort="downloads", limit=HUB_LIMIT,
-            expand=["downloads", "safetensors", "config", "gated"],
+        # Not HfApi.list_models: that one retries for 23 seconds where there is no network.
+        answer = get_session().get(
+            f"{constants.ENDPOINT}/api/models",
+            params={
+                **({"search": text} if text else {}),
+                "filter": "mlx", "sort": "downloads", "limit": HUB_LIMIT,
+                "expand": ["downloads", "safetensors", "config", "gated"],
+            },
+            headers=build_hf_headers(),
+            timeout=FIRST_ANSWER_SECONDS,
         )  # fmt: skip
-        return [_hub_row(info) for info in found]
+        hf_raise_for_status(answer)
+        return [_hub_row(found) for found in answer.json()]
     except Exception as error:
-        raise _silent(error) from error
+        problem, advice = explain_search_error(error, MODEL)
+        raise ModelError(f"The Hub was not searched: {problem}.", advice) from error
 
 
-def _silent(error: Exception) -> ModelError:
-    kinds = {kind.__name__ for kind in type(error).__mro__}
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    if "OfflineModeIsEnabled" in kinds:
-        why = "HF_HUB_OFFLINE is set, so the Hub is not asked."
-    elif status is not None:
-        why = f"The Hub refused to search ({status})."
-    else:
-        why = "The Hub does not answer; there may be no connection."
-    return ModelError(why, "Models on this machine can be used, and an id can be typed.")
-
-
-def _hub_row(info: Any) -> ModelRow:
-    config = info.config if isinstance(info.config, dict) else {}
-    weights = getattr(info.safetensors, "parameters", None) or {}
+def _hub_row(found: Mapping[str, Any]) -> ModelRow:
+    """Return a row of what the Hub says; most of it is optional, config.json is the author's."""
+    config, name = _object(found.get("config")), str(found["id"])
+    weights = _object(_object(found.get("safetensors")).get("parameters"))
     size = sum(int(count) * _BYTES.get(kind, 2) for kind, count in weights.items())
     return ModelRow(
-        info.id, info.id, quant_of(config) or _quant_in_name(info.id), size,
-        str(config.get("model_type", "")), "hub", int(info.downloads or 0),
+        name, name, quant_of(config) or _quant_in_name(name), size,
+        str(config.get("model_type", "")), "hub", int(found.get("downloads") or 0),
     )  # fmt: skip
+
+
+def _object(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _quant_in_name(name: str) -> str:

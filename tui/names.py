@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
+from urllib.parse import unquote, urlparse
 
 BUILT_IN = "built-in demo"
 
@@ -22,3 +24,30 @@ def place_text(place: str) -> str:
     """Return a path or Hub id as it stands, or that it came with the program."""
     name = short_name(place)
     return name if name == BUILT_IN else place
+
+
+def cut_start(text: str, width: int) -> str:
+    """Return at most `width` columns of a name: its end tells it from others.
+
+    >>> cut_start("mlx-community/Qwen3-0.6B-4bit", 18)
+    '...Qwen3-0.6B-4bit'
+    """
+    return text if len(text) <= width else "..." + text[len(text) - width + 3 :]
+
+
+def plain_path(text: str) -> str:
+    """Return a path as a file dragged into a terminal, or copied, may be written: its bare self.
+
+    >>> plain_path("'/a b/c.csv' "), plain_path("file:///a%20b.csv"), plain_path(r"/a\\ b.csv")
+    ('/a b/c.csv', '/a b.csv', '/a b.csv')
+    """
+    text = text.strip()
+    if text.startswith("file://"):
+        return unquote(urlparse(text).path)
+    if text[:1] in ("'", '"') or ("\\" in text and not Path(text).exists()):
+        try:
+            words = shlex.split(text)
+        except ValueError:  # a quote without its partner
+            return text
+        return words[0] if len(words) == 1 else text
+    return text

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from rich.cells import cell_len, set_cell_size
 
-from orpo_mlx.formatting import visible
+from orpo_mlx.formatting import counted, visible
 from tui.cells import CharsetName
 from tui.widgets.line_view import TextLine
 
@@ -40,6 +40,10 @@ def pair_lines(
     if view == "tokens":
         return _tokens(pair, width, charset, nll_scope)
     lines: list[TextLine] = []
+    if why := pair.get("dropped"):
+        lines.append((("bad", f"This row is dropped: {why}."),))
+        if not any(pair[side] for side in SIDES):  # it became no pair at all
+            return [*lines, *_raw(pair["raw"], width)]
     for side in SIDES:
         lines.append((("kind", side.upper()),))
         lines += [(("text", f"  {line}"),) for line in _wrapped(str(pair[side]), width - 2)]
@@ -72,8 +76,8 @@ def _tokens(
         return [(("quiet", text),)]
     lines: list[TextLine] = []
     for side in SIDES:
-        count = len(tokens[side])
-        lines.append((("kind", f"{side.upper()}  {count} tokens: {_role(side, nll_scope)}"),))
+        count = counted(len(tokens[side]), "token")
+        lines.append((("kind", f"{side.upper()}  {count}: {_role(side, nll_scope)}"),))
         lines += token_lines(tokens[side], width, side != "prompt", charset)
     return lines
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from orpo_mlx.data.curated import CuratedDataset, find_curated
-from orpo_mlx.hub_client import DATASET, FIRST_ANSWER_SECONDS, explain_hub_error
+from orpo_mlx.hub_client import DATASET, FIRST_ANSWER_SECONDS, explain_search_error
 
 MOST = 30
 _ASKED = 100
@@ -51,13 +51,11 @@ def search_datasets(text: str) -> SearchResult:
     Args:
         text: words that name or describe them; "" for the most used ones.
     """
-    curated = [_from_list(entry) for entry in find_curated(text)]
+    curated = [from_list(entry) for entry in find_curated(text)]
     try:
         remote = {found.id: found for found in _ask_hub(text)}
     except Exception as error:
-        explained = explain_hub_error(error, "Hub", None, DATASET)
-        problem = explained.message.removeprefix("Hub: ").removeprefix("not in the cache, and ")
-        return SearchResult(curated, problem.split(". ")[0].rstrip("."), explained.what_to_do)
+        return SearchResult(curated, *explain_search_error(error, DATASET))
     known = {found.id for found in curated}
     merged = [_merged(found, remote.get(found.id)) for found in curated]
     return SearchResult([*merged, *(r for r in remote.values() if r.id not in known)][:MOST])
@@ -95,7 +93,8 @@ def _tag(tags: list[str], name: str) -> str | None:
     return next((tag.partition(":")[2] for tag in tags if tag.startswith(f"{name}:")), None)
 
 
-def _from_list(entry: CuratedDataset) -> FoundDataset:
+def from_list(entry: CuratedDataset) -> FoundDataset:
+    """Return a dataset of the built-in list as a search finds it without the Hub."""
     size = f"{entry.rows:,} pairs, {entry.size}"
     return FoundDataset(
         entry.id, None, None, size, entry.licence, entry.teaches, True, entry.settings

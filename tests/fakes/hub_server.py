@@ -24,6 +24,7 @@ FAULTS: dict[str, tuple[int, dict[str, str]]] = {
     "rate_limited": (429, {}),
     "broken": (500, {}),
     "unavailable": (503, {}),
+    "odd": (418, {}),
 }
 
 
@@ -38,7 +39,7 @@ class FakeModel:
     Attributes:
         card: what the card of a dataset says, such as its configs.
         others: what other branches or older commits hold, by name.
-        about: more keys of the answer to a search.
+        about: more keys of what is answered to a search, and to a question about it.
     """
 
     files: dict[str, bytes]
@@ -215,7 +216,9 @@ class _Handler(BaseHTTPRequestHandler):
         if path == "/api/whoami-v2":
             return 200, b'{"name": "ann", "type": "user"}', {"Content-Type": "application/json"}
         if path == "/api/datasets":
-            return self._search()
+            return self._search(self.hub.datasets)
+        if path == "/api/models":
+            return self._search(self.hub.models)
         repos = [("", "models", self.hub.models), ("datasets/", "datasets", self.hub.datasets)]
         for pages, kind, found in repos:
             for repo_id, model in found.items():
@@ -241,8 +244,8 @@ class _Handler(BaseHTTPRequestHandler):
                 return serve(repo_id, found, "/".join(parts[count:]))
         return 404, b"{}", {"X-Error-Code": "RevisionNotFound"}
 
-    def _search(self) -> tuple[int, bytes, dict[str, str]]:
-        entries = [{"id": name, **found.about} for name, found in self.hub.datasets.items()]
+    def _search(self, repos: dict[str, FakeModel]) -> tuple[int, bytes, dict[str, str]]:
+        entries = [{"id": name, **found.about} for name, found in repos.items()]
         return 200, json.dumps(entries).encode(), {"Content-Type": "application/json"}
 
     def _info(self, repo_id: str, model: FakeModel, _: str) -> tuple[int, bytes, dict[str, str]]:
@@ -252,6 +255,7 @@ class _Handler(BaseHTTPRequestHandler):
         ]
         info = {"id": repo_id, "modelId": repo_id, "sha": model.sha, "siblings": siblings}
         info["cardData"] = model.card
+        info.update(model.about)
         info["private"] = model.private
         return 200, json.dumps(info).encode(), {"Content-Type": "application/json"}
 

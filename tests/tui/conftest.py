@@ -14,10 +14,14 @@ import pytest
 from textual.app import App
 from textual.pilot import Pilot
 
+from orpo_mlx import demo
+from orpo_mlx.errors import ModelError
 from orpo_mlx.runs import events
 from orpo_mlx.runs.directory import RunDirectory
 from orpo_mlx.simulation import Script, simulate
+from tui.answers import Answers
 from tui.app import OrpoApp
+from tui.model_list import ModelRow
 from tui.run_state import RunState
 
 NOW = 1_700_000_000.0
@@ -154,3 +158,32 @@ def make_eval() -> Callable[..., events.EvalCompleted]:
         return events.EvalCompleted(**{**METRICS, "pairs": 8, "seconds": 3.0, **values}, step=step)
 
     return make
+
+
+# Planning a run
+
+FAKE = str(Path(__file__).parents[1] / "fakes" / "fake_planning.py")
+ROWS = [
+    ModelRow(str(demo.model_path()), "built-in demo model", "4 bit", 1, "llama", "built-in",
+             folder=str(demo.model_path())),
+    ModelRow("org/huge", "org/huge", "bf16", 9_000_000_000, "llama", "cache", folder="/none"),
+]  # fmt: skip
+
+
+@pytest.fixture
+def made_up(monkeypatch, tmp_path):
+    """Answers of the fake, at once; two models here, one on the Hub."""
+
+    def answers(program):
+        return Answers([FAKE, program[-1]], delay_seconds=0)
+
+    def search(text):
+        if text == "nothing":
+            raise ModelError("The Hub does not answer.", "Use what is here.")
+        return [ModelRow("mlx-community/found", "mlx-community/found", "4 bit", 5, place="hub")]
+
+    monkeypatch.setattr("tui.widgets.fit_card.Answers", answers)
+    monkeypatch.setattr("tui.widgets.data_step.Answers", answers)
+    monkeypatch.setattr("tui.widgets.model_step.local_models", lambda folders: ROWS)
+    monkeypatch.setattr("tui.widgets.model_step.search_hub", search)
+    monkeypatch.chdir(tmp_path)

@@ -15,6 +15,7 @@ import pytest
 
 from orpo_mlx.runs.directory import RunDirectory
 from orpo_mlx.runs.events import read_events
+from tui.draft import Draft
 from tui.machine import Machine
 from tui.screens import export as export_module
 from tui.screens import live as live_module
@@ -22,8 +23,12 @@ from tui.screens.compare import CompareScreen
 from tui.screens.doctor import DoctorScreen
 from tui.screens.export import ExportScreen
 from tui.screens.live import LiveScreen
+from tui.screens.new_run import NewRunScreen
 from tui.screens.playground import PlaygroundScreen
 from tui.screens.runs import RunsScreen
+from tui.widgets.dataset_table import DatasetTable
+from tui.widgets.model_step import ModelStep
+from tui.wizard import DATA, FORM, MODEL, REVIEW
 
 FOLDER = Path(__file__).parent / "goldens"
 FAKES = Path(__file__).parents[1] / "fakes"
@@ -119,7 +124,67 @@ async def show_doctor(pilot, old_run, wait_for):
     screen._show()
 
 
+async def open_step(pilot, wait_for, step, **chosen):
+    """A planned run of the built-in model and pairs, with made-up answers, at a step."""
+    screen = NewRunScreen()
+    pilot.app.push_screen(screen)
+    await wait_for(pilot, lambda: screen.query_one(ModelStep).shown)
+    screen.change(Draft(chosen))
+    screen.go_to(step)
+    return screen
+
+
+def has_answers(screen):
+    """Whether fit and check have answered, and the fit of all rows is known."""
+    planning = screen.planning
+    rows = [screen.draft.fit_words(row.name) for row in planning.models.in_view]
+    fits = screen.step or all(planning.card.answers.kept_for(words) for words in rows)
+    checked = planning.data.answer or not screen.draft.data or not screen.step
+    return fits and checked and planning.card.answer and not planning.card.note
+
+
+async def show_model_step(pilot, old_run, wait_for):
+    screen = await open_step(pilot, wait_for, MODEL)
+    await wait_for(pilot, lambda: has_answers(screen))
+    await wait_for(pilot, lambda: screen.planning.models.facts)
+
+
+async def show_data_step(pilot, old_run, wait_for):
+    screen = await open_step(pilot, wait_for, DATA, model="org/small", data="pairs.jsonl")
+    await wait_for(pilot, lambda: has_answers(screen))
+    screen.query_one("#data-findings").focus()
+    await pilot.press("v")
+
+
+async def show_hub_step(pilot, old_run, wait_for):
+    """The list that is there without the Hub: the tests are offline."""
+    screen = await open_step(pilot, wait_for, DATA, model="org/small")
+    await wait_for(pilot, lambda: screen.query_one("#data-offers").has_focus)
+    await pilot.press("f2")
+    await wait_for(pilot, lambda: "not searched" in screen.query_one(DatasetTable).note)
+    await wait_for(pilot, lambda: has_answers(screen))
+    await wait_for(pilot, lambda: screen.query_one("#data-text").has_focus)
+    await pilot.press("down", "down")
+    await wait_for(pilot, lambda: screen.query_one("#hub-data").has_focus)
+
+
+async def show_settings_step(pilot, old_run, wait_for):
+    chosen = {"model": "org/small", "data": "pairs.jsonl", "rank": "16", "lam": "x"}
+    screen = await open_step(pilot, wait_for, FORM, **chosen)
+    await wait_for(pilot, lambda: "not estimated" in screen.planning.card.note)
+
+
+async def show_review_step(pilot, old_run, wait_for):
+    screen = await open_step(pilot, wait_for, REVIEW, model="org/huge", data="pairs.jsonl")
+    await wait_for(pilot, lambda: has_answers(screen))
+
+
 SCREENS = {
+    "new-model": show_model_step,
+    "new-data": show_data_step,
+    "new-hub": show_hub_step,
+    "new-settings": show_settings_step,
+    "new-review": show_review_step,
     "runs": show_runs,
     "live": show_live,
     "compare": show_compare,
@@ -131,7 +196,9 @@ SCREENS = {
 
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
 @pytest.mark.parametrize("name", SCREENS)
-async def test_a_screen_looks_as_it_did(name, size, open_app, old_run, wait_for, screen_text):
+async def test_a_screen_looks_as_it_did(
+    name, size, open_app, old_run, wait_for, screen_text, made_up
+):
     if name == "runs":
         old_run("run-a")
         old_run("run-b", seed=1)

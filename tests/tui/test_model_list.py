@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 
 from orpo_mlx.errors import ModelError
 from tui import model_list
@@ -59,54 +55,55 @@ def test_the_built_in_model_comes_first_and_no_model_twice(tmp_path, monkeypatch
     assert [row.name for row in rows].count(str(tmp_path / "mine")) == 1
 
 
-def test_offline_the_hub_is_not_asked():
-    with pytest.raises(ModelError, match="HF_HUB_OFFLINE"):
-        model_list.search_hub("qwen")
-
-
-INFO = {
-    "id": "mlx-community/Some-4bit", "downloads": 1200, "gated": False,
+ABOUT = {
+    "downloads": 1200, "gated": False, "tags": ["mlx", "license:mit"],
     "safetensors": {"parameters": {"U32": 100, "BF16": 10}, "total": 110},
-    "config": {"model_type": "qwen2"},
+    "config": {"model_type": "qwen2", "tokenizer_config": {"chat_template": "{{ messages }}"}},
 }  # fmt: skip
+SOME = "mlx-community/Some-4bit"
 
 
-class _Hub(BaseHTTPRequestHandler):
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-    def do_GET(self) -> None:
-        status = 403 if "refused" in self.path else 200
-        found = [INFO] if "filter=mlx" in self.path else []
-        body = json.dumps(found if status == 200 else {}).encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
+@pytest.fixture
+def hub(hub_server, monkeypatch, tmp_path):
+    """The stand-in, asked by this process; one model on it."""
+    monkeypatch.setattr(constants, "ENDPOINT", hub_server.url)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    files = {"config.json": b"{}", "model.safetensors": b"x" * 70, "run.py": b"x" * 900}
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    hub_server.add_model(SOME, tmp_path).about = ABOUT
+    return hub_server
 
 
-def test_a_search_gives_sizes_and_formats_and_a_refusal_is_a_sentence():
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Hub)
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    code = (
-        "from tui import model_list\n"
-        "print(model_list.search_hub('qwen'))\n"
-        "try: model_list.search_hub('refused')\n"
-        "except model_list.ModelError as error: print(error.message)"
-    )
-    url = f"http://127.0.0.1:{server.server_address[1]}"
-    env = {**os.environ, "HF_ENDPOINT": url, "HF_HUB_OFFLINE": "0"}
-    try:
-        done = subprocess.run(
-            [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True,
-            timeout=60,
-        )  # fmt: skip
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-    row = model_list.ModelRow(
-        "mlx-community/Some-4bit", "mlx-community/Some-4bit", "4 bit", 420, "qwen2", "hub", 1200
-    )
-    assert done.stdout.splitlines() == [str([row]), "The Hub refused to search (403)."]
+def test_a_search_gives_sizes_and_formats(hub):
+    row = model_list.ModelRow(SOME, SOME, "4 bit", 420, "qwen2", "hub", 1200)
+    assert model_list.search_hub("qwen") == [row]
+    assert "filter=mlx" in hub.asked[-1]
+    assert "search=qwen" in hub.asked[-1]
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("", "HF_HUB_OFFLINE is set"),
+        ("rate_limited", "too many requests (429)"),
+        ("bad_token", "refused the access token (401)"),
+        ("broken", "a fault of its own (500)"),
+        ("odd", "the Hub answered with status 418"),
+        ("no list", "the Hub answered with what is no list"),
+    ],
+)
+def test_a_hub_that_does_not_search_is_a_sentence(hub, monkeypatch, fault, said):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", not fault)
+    hub.fault = fault if fault != "no list" else ""
+    hub.models[SOME].about = {"downloads": "many"} if fault == "no list" else ABOUT
+    with pytest.raises(ModelError, match="The Hub was not searched: ") as refused:
+        model_list.search_hub("qwen")
+    assert said in refused.value.message
+    assert refused.value.what_to_do
+
+
+def test_whatever_the_hub_leaves_out_a_row_has(hub):
+    hub.models[SOME].about = {"safetensors": None, "config": "none", "downloads": None}
+    row = model_list.ModelRow(SOME, SOME, "4 bit", place="hub")
+    assert model_list.search_hub("") == [row]

@@ -70,3 +70,12 @@ def test_the_longest_bar_fills_the_room_and_others_are_in_proportion():
     assert [line.count("#") for line in lines if "#" in line] == [40, 20]
     assert "1 prompts cut, 2 pairs dropped" in lines[-1]
     assert "need a model" in text_of(length_lines({"lengths": None}, 64))[0]
+
+
+def test_a_row_that_became_no_pair_says_why_and_is_shown_as_it_is():
+    raw = {"prompt": "q", "chosen": "same", "rejected": "same"}
+    row = {"prompt": "", "chosen": "", "rejected": "", "raw": raw, "dropped": "identical text"}
+    lines = ["".join(text for _, text in line) for line in pair_lines(row, "text", 60)]
+    assert lines[0] == "This row is dropped: identical text."
+    assert '"chosen": "same",' in lines[3]
+    assert "PROMPT" not in lines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
@@ -16,6 +17,38 @@ from textual.widgets import Button, Input, Label, Static
 from orpo_mlx.formatting import visible
 
 NAMES = ("prompt", "chosen", "rejected")
+
+
+_WORDS = {
+    "prompt": r"prompt|question|instruction|query|input",
+    "chosen": r"chosen|good|better|best|(?<!dis)prefer|win|accept|positive",
+    "rejected": r"reject|bad|worse|worst|dispref|los[et]|negative",
+}
+
+
+def guess_columns(columns: Sequence[str]) -> dict[str, str]:
+    """Return which columns may be meant, by words in their names; only where one alone fits.
+
+    >>> guess_columns(["question_text", "good", "bad", "id"])
+    {'prompt': 'question_text', 'chosen': 'good', 'rejected': 'bad'}
+    """
+    found = {}
+    for name, words in _WORDS.items():
+        fitting = [column for column in columns if re.search(words, column, re.IGNORECASE)]
+        if len(fitting) == 1:
+            found[name] = fitting[0]
+    return found
+
+
+def complete_column(text: str, columns: Sequence[str]) -> str:
+    """Return the only column that begins with a text; else the text, which may be a path.
+
+    >>> complete_column("ques", ["question", "good"]), complete_column("a.b", ["question"])
+    ('question', 'a.b')
+    """
+    text = text.strip()
+    fitting = [column for column in columns if column.lower().startswith(text.lower())]
+    return fitting[0] if text and text not in columns and len(fitting) == 1 else text
 
 
 class MapColumnsScreen(ModalScreen[dict[str, str] | None]):
@@ -46,6 +79,7 @@ class MapColumnsScreen(ModalScreen[dict[str, str] | None]):
     def __init__(self, columns: Sequence[str], mapped: Mapping[str, str]) -> None:
         super().__init__()
         self.columns, self.mapped = list(columns), dict(mapped)
+        self.offered = self.mapped or guess_columns(columns)
 
     def compose(self) -> ComposeResult:
         suggester = SuggestFromList(self.columns, case_sensitive=False)
@@ -58,7 +92,7 @@ class MapColumnsScreen(ModalScreen[dict[str, str] | None]):
                 with Horizontal():
                     yield Label(name)
                     yield Input(
-                        self.mapped.get(name, ""), id=f"map-{name}", compact=True,
+                        self.offered.get(name, ""), id=f"map-{name}", compact=True,
                         placeholder="a column", suggester=suggester,
                     )  # fmt: skip
             yield Static("", id="map-problem", markup=False)
@@ -72,6 +106,7 @@ class MapColumnsScreen(ModalScreen[dict[str, str] | None]):
 
     @on(Input.Submitted)
     def _next_field(self, event: Input.Submitted) -> None:
+        event.input.value = complete_column(event.value, self.columns)
         if event.input.id == f"map-{NAMES[-1]}":
             self._use()
         else:
@@ -85,7 +120,8 @@ class MapColumnsScreen(ModalScreen[dict[str, str] | None]):
             self.dismiss({} if event.button.id == "clear" else None)
 
     def _use(self) -> None:
-        given = {name: self.query_one(f"#map-{name}", Input).value.strip() for name in NAMES}
+        fields = {name: self.query_one(f"#map-{name}", Input) for name in NAMES}
+        given = {n: complete_column(field.value, self.columns) for n, field in fields.items()}
         given = {name: column for name, column in given.items() if column}
         # Other names of the mapping (system, score, ...) were given by hand and stay.
         rest = {name: column for name, column in self.mapped.items() if name not in NAMES}

@@ -2,39 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable, Mapping
 
 from textual import on, work
-from textual.containers import Container
 from textual.widget import Widget
-from textual.widgets import Button, ContentSwitcher
+from textual.widgets import Button
 
 from orpo_mlx.errors import OrpoError
 from orpo_mlx.formatting import visible
-from orpo_mlx.runs.listing import iter_runs
 from tui import fit_facts
 from tui.commands import bindings
-from tui.draft import SETTINGS, Draft
+from tui.draft import Draft
 from tui.names import short_name
 from tui.presets import PRESETS
 from tui.screens.base import AppScreen
-from tui.screens.drafts import forget_draft, keep_draft, offer_draft
+from tui.screens.drafts import DraftKeeper
 from tui.screens.map_columns import MapColumnsScreen
 from tui.settings import config_folder
 from tui.widgets.data_step import DataStep
-from tui.widgets.fit_card import FitCard
 from tui.widgets.model_step import ModelStep
-from tui.widgets.review_step import ReviewStep, review_text
+from tui.widgets.planning import Planning
 from tui.widgets.settings_step import SettingRow, SettingsStep
 from tui.widgets.tab_strip import TabStrip
+from tui.widgets.title_bar import TitleBar
+from tui.wizard import DATA, FORM, MODEL, REVIEW, STEPS, first_open_step, is_offered
 
-STEPS = ("Model", "Data", "Settings", "Review")
-MODEL, DATA, FORM, REVIEW = range(4)
-_IDS = ("model", "data", "settings", "review-step")
 _WIDE = 96
 DRAFT_FILE = "draft.json"
+_PARTS_OF_DATA = ("data_subset", "data_split", "data_revision")
 
 
 class NewRunScreen(AppScreen):
@@ -44,7 +39,8 @@ class NewRunScreen(AppScreen):
     HELP = (
         "Four steps: model, data, settings, review. Ctrl+n goes on, esc goes back; what you chose "
         "is kept, also when you leave. Memory is estimated anew with every change. Numbers 1 to 4 "
-        "go to a step when no text is being typed."
+        "go to a step when no text is being typed. F2 goes from this machine to the Hub, where "
+        "words are searched for; nothing is downloaded before you choose."
     )
     TITLE = "orpo-mlx · New run"
     CSS_PATH = "new_run.tcss"
@@ -54,49 +50,38 @@ class NewRunScreen(AppScreen):
         super().__init__()
         self.draft = Draft()
         self.step = MODEL
-        self.file = config_folder() / DRAFT_FILE
-        self._runs_before: set[Path] | None = None
+        self.keeper = DraftKeeper(self, config_folder() / DRAFT_FILE)
 
     def compose_body(self) -> Iterable[Widget]:
-        charset = self.orpo.charset
         yield TabStrip(STEPS, id="steps")
-        with Container(id="planning"):
-            with ContentSwitcher(initial=_IDS[MODEL], id="step"):
-                yield ModelStep(self._known_fit)
-                yield DataStep(charset)
-                yield SettingsStep()
-                yield ReviewStep()
-            yield FitCard(charset)
+        yield Planning(self.orpo.charset)
 
     def on_mount(self) -> None:
         self.change(self.draft)
         self.go_to(MODEL)
         self._offer_draft()
 
+    @property
+    def planning(self) -> Planning:
+        """The steps and the card."""
+        return self.query_one(Planning)
+
     # Going
 
     def go_to(self, step: int) -> None:
-        """Show a step."""
+        """Show a step; what was chosen is safe, even if the terminal is closed."""
+        if step != self.step:
+            self.app.clear_notifications()  # what was said of the other step
+            if self.draft.own:
+                self.keeper.keep(self.draft)
         self.step = step
         self.query_one("#steps", TabStrip).active = step
-        self.query_one("#step", ContentSwitcher).current = _IDS[step]
-        self._current.focus_first()
+        self.planning.open(step)
         self.refresh_bindings()
-        self._ask()
-
-    @property
-    def _current(self) -> ModelStep | DataStep | SettingsStep | ReviewStep:
-        kinds = (ModelStep, DataStep, SettingsStep, ReviewStep)
-        return self.query_one(kinds[self.step])
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Offer what makes sense in this step."""
-        steps = {
-            "next": (MODEL, DATA, FORM), "browse": (MODEL, DATA), "source": (MODEL,),
-            "map": (DATA,), "reset": (FORM,), "preset": (FORM, REVIEW), "start": (REVIEW,),
-            "copy_command": (FORM, REVIEW),
-        }  # fmt: skip
-        return self.step in steps.get(action, (self.step,))
+        return is_offered(action, self.step)
 
     @on(TabStrip.Picked)
     def _step_picked(self, message: TabStrip.Picked) -> None:
@@ -104,9 +89,9 @@ class NewRunScreen(AppScreen):
 
     def action_next(self) -> None:
         """Take what is pointed at if nothing is chosen, and go on."""
-        models = self.query_one(ModelStep)
-        if self.step == MODEL and not self.draft.model and models.pointed:
-            self.change(self.draft.with_model(models.pointed.name))
+        pointed = self.planning.models.pointed
+        if self.step == MODEL and not self.draft.model and pointed:
+            self.change(self.draft.with_model(pointed.name))
         if self.step < REVIEW:
             self.go_to(self.step + 1)
 
@@ -127,41 +112,31 @@ class NewRunScreen(AppScreen):
         if self.step > MODEL:
             self.go_to(self.step - 1)
             return
-        if self.draft.own and self._keep():
+        if self.draft.own and self.keeper.keep(self.draft):
             self.notify("Your choices are kept; n offers them again.")
         super().action_back()
 
     # The draft
 
     def change(self, draft: Draft) -> None:
-        """Plan something else; every part shows it and is asked for again."""
+        """Plan something else."""
         self.draft = draft
-        for step in (ModelStep, DataStep, SettingsStep):
-            self.query_one(step).show(draft)
-        self._ask()
-
-    def _keep(self) -> bool:
-        return keep_draft(self, self.draft, self.file)
+        self.planning.show(draft)
 
     @work(exclusive=True, group="offer")
     async def _offer_draft(self) -> None:
-        if kept := await offer_draft(self.app, self.file):
+        if kept := await self.keeper.offer():
             self.change(kept)
-            self.go_to(MODEL if not kept.model else DATA if not kept.data else FORM)
+            self.go_to(first_open_step(kept))
 
     @work(exclusive=True, group="offer")
     async def action_afresh(self) -> None:
         """Forget the draft, after asking."""
-        if await forget_draft(self.app, self.file):
+        if await self.keeper.forget():
             self.change(Draft())
             self.go_to(MODEL)
 
     # Models and data
-
-    @on(ModelStep.Pointed)
-    def _fit_pointed(self) -> None:
-        if self.step == MODEL:
-            self._ask()
 
     @on(ModelStep.Chosen)
     def _choose_model(self, message: ModelStep.Chosen) -> None:
@@ -170,27 +145,36 @@ class NewRunScreen(AppScreen):
 
     @on(DataStep.Chosen)
     def _choose_data(self, message: DataStep.Chosen) -> None:
-        self.change(self.draft.with_data(message.data))
+        changed = self.draft.with_data(message.data)
+        # Another dataset has other subsets and splits.
+        old = {} if changed.data == self.draft.data else dict.fromkeys(_PARTS_OF_DATA)
+        self.change(changed.with_values({**old, **message.settings}))
+        self._tell_taken(message.settings)
+
+    def _tell_taken(self, settings: Mapping[str, str]) -> None:
+        if settings:
+            self.notify(f"Taken with it: {fit_facts.settings_text(settings)}", markup=False)
 
     def action_source(self) -> None:
-        """Show the models of this machine, or those of the Hub."""
-        self.query_one(ModelStep).switch_source()
+        """Show what is on this machine, or what is on the Hub."""
+        planning = self.planning
+        (planning.models if self.step == MODEL else planning.data).switch_source()
 
     def action_browse(self) -> None:
         """Choose a model's folder, or a file with pairs."""
-        self.query_one(ModelStep if self.step == MODEL else DataStep).browse()
+        planning = self.planning
+        (planning.models if self.step == MODEL else planning.data).browse()
 
     @work(exclusive=True, group="map")
     async def action_map(self) -> None:
         """Say which columns are prompt, chosen and rejected."""
-        if "map" not in SETTINGS:
-            self.notify("This version tells the columns by their names alone.")
-            return
-        columns = self.query_one(DataStep).columns()
+        columns = self.planning.data.columns()
         mapped = self.draft.own.get("map") or {}
         chosen = await self.app.push_screen_wait(MapColumnsScreen(columns, mapped))
         if chosen is not None:
             self.change(self.draft.with_value("map", chosen))
+
+    # Settings
 
     @on(SettingRow.Changed)
     def _change_setting(self, message: SettingRow.Changed) -> None:
@@ -212,135 +196,71 @@ class NewRunScreen(AppScreen):
 
     def action_reset(self) -> None:
         """Give the focused setting its value of the preset again."""
-        form = self.query_one(SettingsStep)
+        form = self.planning.form
         if form.focused_name:
             self.change(self.draft.with_value(form.focused_name, None))
             form.write_focused()
 
     def action_suggestion(self) -> None:
         """Take the first settings that fit."""
-        answer = self._card.answer
-        better = fit_facts.first_suggestion(answer) if answer else {}
-        if better:
+        if better := self.planning.suggestion():
             self.change(self.draft.with_values(better))
             self.notify(f"Taken: {fit_facts.settings_text(better)}", markup=False)
         else:
             self.notify("There is no suggestion.")
 
-    # Asking
-
-    @property
-    def _card(self) -> FitCard:
-        return self.query_one(FitCard)
-
-    def _ask(self) -> None:
-        """Have estimated and checked what is planned now; known answers are not asked again."""
-        problems, data = self.draft.problems(), self.query_one(DataStep)
-        if self.step != MODEL and not problems:
-            data.look(at_once=self.step in (DATA, REVIEW))
-        pointed = self.query_one(ModelStep).pointed if self.step == MODEL else None
-        model = pointed.name if pointed else self.draft.model
-        if not model:
-            self._card.ask_nothing("choose a model to see what it needs")
-        elif problems:
-            self._card.ask_nothing("not estimated: a setting cannot be used")
-        else:
-            self._card.ask(self._fit_words(model))
-        self._show_review()
-        self.on_resize()
-
-    def _fit_words(self, model: str) -> list[str]:
-        """Return what to ask for; data that cannot be read leave the worst case."""
-        with_data = self.step != MODEL and self.query_one(DataStep).is_readable
-        return self.draft.fit_words("" if with_data else model)
-
-    def _known_fit(self, model: str) -> Any:
-        """Return what is known of a model's fit, for the table of models."""
-        return self._card.answers.known(self.draft.fit_words(model))
-
-    @on(FitCard.Answered)
-    def _show_answers(self) -> None:
-        self.query_one(ModelStep).refresh_fits()
-        self._show_review()
-        self.on_resize()
-
-    @on(DataStep.Answered)
-    def _data_checked(self) -> None:
-        self._ask()
-
-    def action_probe(self) -> None:
-        """Measure 3 steps on the longest batch."""
-        if why := self._why_not():
-            self.notify(why, severity="warning", markup=False)
-        else:
-            self._card.probe(self._fit_words(self.draft.model))
-            self._show_review()
-
-    def _show_review(self) -> None:
-        card, data = self._card, self.query_one(DataStep)
-        text = review_text(
-            self.draft, card.answer, data.answer, card.note, self.orpo.charset, data.refusal
-        )
-        self.query_one(ReviewStep).show(text, may_start=not self._why_not())
-
-    # Starting
-
-    def _why_not(self) -> str:
-        """Return why no training can be started, "" if one can."""
-        problems = self.draft.problems()
-        if unmet := self.draft.missing() or (problems[0].text if problems else ""):
-            return unmet
-        return self.query_one(DataStep).refusal
+    # Measuring and starting
 
     @on(Button.Pressed, "#probe")
-    def _probe_pressed(self) -> None:
-        self.action_probe()
+    def action_probe(self) -> None:
+        """Measure 3 steps on the longest batch."""
+        if why := self.planning.why_not():
+            self.notify(why, severity="warning", markup=False)
+        else:
+            self.planning.probe()
 
     @on(Button.Pressed, "#start")
     def action_start(self) -> None:
         """Start the training; the draft is kept until it has begun."""
-        if why := self._why_not():
+        if why := self.planning.why_not():
             self.notify(why, severity="warning", markup=False)
             return
-        self._keep()
-        self._runs_before = self._runs()
+        self.keeper.keep(self.draft)
+        self.keeper.expect_run()
         try:
             self.orpo.start(self.draft.config())
         except OrpoError as error:
             self.orpo.show_error(error)
 
-    def _has_begun(self) -> bool:
-        """Tell whether the training that was started here has a run."""
-        before = self._runs_before
-        return before is not None and bool(self._runs() - before)
-
-    def _runs(self) -> set[Path]:
-        return {run.path for run in iter_runs(self.orpo.runs_dir)}
-
     def on_screen_resume(self) -> None:
         """Leave once a training has begun: nothing is to be planned any more."""
-        if self._has_begun():
+        if self.keeper.has_begun:
             self._forget()
             self.call_later(super().action_back)
-        self._runs_before = None
+        self.keeper.expect_none()
 
     def _forget(self) -> None:
         self.draft = Draft()
-        self.file.unlink(missing_ok=True)
+        self.keeper.drop()
 
     def on_unmount(self) -> None:
-        if self._has_begun():
+        if self.keeper.has_begun:
             self._forget()
         elif self.draft.own:
-            self._keep()
+            self.keeper.keep(self.draft)
+
+    # Showing
+
+    @on(Planning.Changed)
+    def _show_title(self) -> None:
+        names = dict.fromkeys(short_name(n) for n in (self.draft.model, self.draft.data) if n)
+        self.query_one("#title", TitleBar).right = visible(" · ".join(names))
+        self._show_small()
 
     def on_resize(self) -> None:
         super().on_resize()
-        self._card.set_full(self.size.width >= _WIDE)
-        names = dict.fromkeys(short_name(n) for n in (self.draft.model, self.draft.data) if n)
-        title = self.query_one("#title")
-        title.right = visible(" · ".join(names))  # type: ignore[attr-defined]
+        self.planning.card.set_full(self.size.width >= _WIDE)
 
     def sentence(self) -> str:
         place = f"New run, step {self.step + 1} of 4, {STEPS[self.step].lower()}"
-        return f"{place}. {self._current.sentence()} {self._card.sentence()}"
+        return f"{place}. {self.planning.sentence()}"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,69 +12,43 @@ from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.content import Content
 from textual.message import Message
-from textual.widgets import Input, OptionList, Static
+from textual.widgets import Input, OptionList
 from textual.widgets.option_list import Option
 
 from orpo_mlx import demo
-from orpo_mlx.formatting import counted, visible
+from orpo_mlx.formatting import visible
 from tui.answers import Answers
 from tui.cells import CharsetName
 from tui.children import ChildFailed
-from tui.draft import SETTINGS, Draft, value_text
-from tui.pair_text import VIEWS
-from tui.widgets.pair_preview import PairPreview
+from tui.data_files import files_here, folder_of, is_search, may_hold_pairs
+from tui.draft import Draft
+from tui.widgets.dataset_table import DatasetTable
+from tui.widgets.found_pairs import FoundPairs
 from tui.widgets.path_field import PathField
 from tui.widgets.tab_strip import TabStrip
 
-_SIGNS = {
-    "error": ("✗", "error", "bold $error"),
-    "warning": ("!", "warning", "bold $warning"),
-    "info": ("i", "note", "$foreground 70%"),
-}
-_MOST_FILES = 30
-_KINDS = (".jsonl", ".json", ".csv", ".parquet", ".jsonl.gz", ".json.gz", ".csv.gz")
-
-
-def files_here(folder: Path) -> list[Path]:
-    """Return the files of a folder that may hold pairs, by name."""
-    try:
-        found = [path for path in folder.iterdir() if path.name.endswith(_KINDS)]
-    except OSError:
-        return []
-    return sorted(path for path in found if path.is_file())[:_MOST_FILES]
-
-
-def folder_of(data: str) -> Path:
-    """Return the folder where one goes on looking: that of the data, else the working one."""
-    path = Path(data) if data.startswith("/") else Path.cwd()
-    try:
-        return path if path.is_dir() else path.parent
-    except OSError:
-        return Path.cwd()
+HERE, HUB, PAIRS = range(3)
+_PLACES = ("On this machine", "Hub", "These pairs")
+_IDS = ("data-offers", "data-hub", "data-check")
 
 
 class DataStep(Vertical):
-    """A field for a file, folder or Hub id; under it what `orpo-mlx data check` found."""
+    """A field for a file, folder or Hub id; under it what there is, or the pairs of what is chosen.
+
+    The pairs are looked at by `orpo-mlx data check`.
+    """
 
     DEFAULT_CSS = """
     DataStep Input { border: none; background: $surface; margin: 0 1; }
     DataStep #data-offers { height: 1fr; border: none; }
-    DataStep #data-found { height: 1fr; }
-    DataStep #data-state { height: auto; max-height: 12; padding: 0 1; }
-    DataStep #data-columns { height: auto; max-height: 2; padding: 0 1; color: $foreground 75%; }
-    DataStep #data-pair { height: 1; padding: 0 1; color: $primary; }
-    DataStep PairPreview { height: 2fr; }
-    DataStep #data-findings {
-        height: auto; max-height: 40%; border: none; border-top: solid $foreground 25%;
-        background: $background; padding: 0 1;
-    }
     """
 
     @dataclass
     class Chosen(Message):
-        """Data were chosen."""
+        """Data were chosen, perhaps with settings they need."""
 
         data: str
+        settings: dict[str, str] = field(default_factory=dict)
 
     @dataclass
     class Answered(Message):
@@ -84,8 +58,6 @@ class DataStep(Vertical):
         super().__init__(id="data")
         self.charset: CharsetName = charset
         self.draft = Draft()
-        self.answer: Mapping[str, Any] | None = None
-        self.state = ""
         self.checks = Answers(("-m", "orpo_mlx", "data", "check"))
         self._asked: list[str] = []
         self._refused = False
@@ -93,19 +65,19 @@ class DataStep(Vertical):
         self._offers: list[str] = []
 
     def compose(self) -> ComposeResult:
-        yield PathField(placeholder="A file, a folder or a Hub id", id="data-text", compact=True)
+        yield PathField(
+            placeholder="A file, a folder, a Hub id, or words to search the Hub",
+            id="data-text",
+            compact=True,
+        )
+        yield TabStrip(_PLACES[:PAIRS], is_numbered=False, id="data-place")
         yield OptionList(id="data-offers")
-        yield Static("", id="data-state", markup=False)
-        with Vertical(id="data-found", classes="-empty"):
-            yield Static("", id="data-columns", markup=False)
-            yield TabStrip([view.capitalize() for view in VIEWS], id="data-view")
-            yield Static("", id="data-pair", markup=False)
-            yield PairPreview(self.charset, id="data-preview")
-            yield OptionList(id="data-findings")
+        yield DatasetTable(id="data-hub")
+        yield FoundPairs(self.charset, id="data-check")
 
     def on_mount(self) -> None:
-        self.query_one(TabStrip).hint = "v next view · left, right: pairs"
         self._fill_offers()
+        self._open(HERE)
 
     def _fill_offers(self) -> None:
         offers = self.query_one("#data-offers", OptionList)
@@ -117,39 +89,97 @@ class DataStep(Vertical):
         offers.add_options(Option(Content(name)) for name in [*names, "Browse ... (^o)"])
         offers.highlighted = 0
 
-    def focus_first(self) -> None:
-        """Put the focus where one goes on."""
-        if not self.draft.data:
-            self.query_one("#data-offers").focus()
-        elif self.answer:
-            self.query_one("#data-preview").focus()
-        else:
-            self.query_one("#data-text").focus()
-
     def on_key(self, event: events.Key) -> None:
-        self.query_one(PathField).begin(event)
+        text = self.query_one(PathField)
+        if event.key == "down" and text.has_focus:
+            event.stop()
+            self._focus_below()
+        else:
+            text.begin(event)
 
     def on_paste(self, event: events.Paste) -> None:
         self.query_one(PathField).begin_with(event)
 
+    # Places
+
+    @property
+    def found(self) -> FoundPairs:
+        """What the check found."""
+        return self.query_one(FoundPairs)
+
+    @property
+    def place(self) -> int:
+        """What is shown: files of this machine, datasets of the Hub, or the chosen pairs."""
+        return self.query_one("#data-place", TabStrip).active
+
+    def _open(self, place: int) -> None:
+        strip = self.query_one("#data-place", TabStrip)
+        strip.active = place
+        strip.hint = "F2 next" if place == PAIRS else "F2 next · enter chooses"
+        for index, name in enumerate(_IDS):
+            self.query_one(f"#{name}").set_class(index != place, "-empty")
+        if place == HUB:
+            self.query_one(DatasetTable).open()
+
+    def switch_source(self) -> None:
+        """Show the next place."""
+        self._open((self.place + 1) % len(self.query_one("#data-place", TabStrip).names))
+        self.focus_first()
+
+    @on(TabStrip.Picked)
+    def _pick_place(self, message: TabStrip.Picked) -> None:
+        message.stop()
+        self._open(message.index)
+        self.focus_first()
+
+    def focus_first(self) -> None:
+        """Put the focus where one goes on: on the Hub words are typed first."""
+        if self.place == HUB or (self.place == PAIRS and not self.answer):
+            self._focus("#data-text")
+        else:
+            self._focus_below()
+
+    def _focus_below(self) -> None:
+        self._focus(("#data-offers", "#hub-data", "#data-preview")[self.place])
+
+    def _focus(self, name: str) -> None:
+        # What was hidden a moment ago takes no focus, and what is hidden now loses it.
+        self.call_after_refresh(lambda: self.query_one(name).focus())
+
     def show(self, draft: Draft) -> None:
         """Show what is chosen."""
-        if draft.data != self.draft.data:
-            field = self.query_one("#data-text", Input)
-            with field.prevent(Input.Changed):
-                field.value = draft.data
+        changed = draft.data != self.draft.data
         self.draft = draft
-        self.query_one("#data-offers").set_class(bool(draft.data), "-empty")
-        self._show_columns()
+        if changed:
+            text = self.query_one("#data-text", Input)
+            with text.prevent(Input.Changed):
+                text.value = draft.data
+            strip = self.query_one("#data-place", TabStrip)
+            strip.names = _PLACES if draft.data else _PLACES[:PAIRS]
+            self._open(PAIRS if draft.data else HERE)
+        self.found.show_columns(draft)
 
     @work(exclusive=True, group="browse")
     async def browse(self) -> None:
         """Choose a file with pairs."""
-        from textual_fspicker import FileOpen
+        from textual_fspicker import FileOpen, Filters
 
-        picker = FileOpen(folder_of(self.draft.data), "A file with pairs")
+        kinds = Filters(("Pairs", may_hold_pairs), ("All files", lambda path: True))
+        picker = FileOpen(folder_of(self.draft.data), "A file with pairs", filters=kinds)
         if chosen := await self.app.push_screen_wait(picker):
             self.post_message(self.Chosen(str(chosen)))
+
+    # Looking at the pairs
+
+    @property
+    def answer(self) -> Mapping[str, Any] | None:
+        """What the check found, None if there is nothing."""
+        return self.found.answer
+
+    @property
+    def state(self) -> str:
+        """What is being done, or why nothing could be found out."""
+        return self.found.state
 
     @property
     def is_readable(self) -> bool:
@@ -164,6 +194,10 @@ class DataStep(Vertical):
             return str(verdict["text"]) if verdict["level"] == "unusable" else ""
         return self.state if self._refused else ""
 
+    def columns(self) -> list[str]:
+        """Return the names of the columns, as far as they are known."""
+        return self.found.columns()
+
     def look(self, at_once: bool = True) -> None:
         """Have the data of the draft checked, unless they were with these settings.
 
@@ -173,132 +207,70 @@ class DataStep(Vertical):
         words = self.draft.check_words() if self.draft.data else []
         if words == self._asked or (self.is_readable and not at_once):
             return
-        self._asked = words
-        self.show_state("Reading the pairs ..." if words else "")
+        self._asked, self._refused = words, False
+        is_here = self.draft.data.startswith("/")
+        more = "" if is_here else " What is not on this machine is downloaded first."
+        self.found.show_state(f"Reading the pairs ...{more}" if words else "")
         if words:
             self._check(words)
         else:
-            self.workers.cancel_node(self)
+            self.workers.cancel_group(self, "check")
 
     @work(exclusive=True, group="check")
     async def _check(self, words: list[str]) -> None:
         draft = self.draft
         try:
-            self.show_answer(await self.checks.ask(words))
-            self._read = (draft.data, draft.own.get("map"))
+            answer = await self.checks.ask(words)
         except ChildFailed as failed:
             self.checks.forget(words)
-            missing = "there is no such command" in str(failed)
-            why = "This version cannot check data; a training does when it starts."
-            self.show_state(why if missing else f"{failed}")
-            self._refused = not missing
+            self.found.show_state(str(failed))
+            self._refused = True
+        else:
+            self.found.show_answer(answer, draft)
+            self._read = (draft.data, draft.own.get("map"))
+            text = self.query_one("#data-text", Input)
+            if self.place == PAIRS and text.has_focus and text.value == draft.data:
+                self.focus_first()  # but not while another path is being typed
         self.post_message(self.Answered())
 
-    def show_state(self, text: str) -> None:
-        """Say what is being done, or why nothing could be found out; no pairs are shown."""
-        self.answer, self.state, self._refused = None, text, False
-        columns = self.columns()
-        hint = f"F3: say which column is which ({', '.join(columns)}).\n" if columns else ""
-        self.query_one("#data-state", Static).update(visible(hint + text))
-        self.query_one("#data-found").set_class(True, "-empty")
-
-    def show_answer(self, answer: Mapping[str, Any]) -> None:
-        """Show what the check found."""
-        self.answer, self.state = answer, ""
-        verdict = answer["verdict"]
-        sign, _, style = _SIGNS[{"good": "info", "warnings": "warning"}.get(
-            verdict["level"], "error")]  # fmt: skip
-        sign, style = ("✓", "$success") if verdict["level"] == "good" else (sign, style)
-        sign = "v" if sign == "✓" and self.charset == "ascii" else sign
-        text = Content(f"{sign} {visible(verdict['text'])}").stylize(style)
-        self.query_one("#data-state", Static).update(text)
-        self.query_one("#data-found").set_class(False, "-empty")
-        self._show_columns()
-        preview = self.query_one("#data-preview", PairPreview)
-        preview.show_answer(answer, str(self.draft.get("nll_scope")))
-        self._fill_findings(answer["findings"])
-        if self.query_one("#data-text").has_focus or self.query_one("#data-offers").has_focus:
-            preview.focus()
-
-    def _show_columns(self) -> None:
-        if self.answer is None:
-            return
-        layout, split = self.answer["layout"], self.answer["split"] or {}
-        mapped = value_text(self.draft.get("map")) if "map" in SETTINGS else ""
-        columns = mapped or ", ".join(f"{a} = {b}" for a, b in layout["columns"].items())
-        parts = [
-            f"{split['train']:,} train, {split['valid']:,} validation" if split else "",
-            f"columns {columns} (F3)" if columns else str(layout["name"]),
-        ]
-        text = " · ".join(part for part in parts if part)
-        self.query_one("#data-columns", Static).update(visible(text))
-
-    def columns(self) -> list[str]:
-        """Return the names of the columns, as far as they are known."""
-        pairs = (self.answer or {}).get("pairs") or []
-        raw = pairs[0]["raw"] if pairs else None
-        if isinstance(raw, dict):
-            return [str(name) for name in raw]
-        _, found, rest = self.state.partition("Columns found: ")
-        return [name.strip() for name in rest.split(".")[0].split(",")] if found else []
-
-    def _fill_findings(self, findings: Sequence[Mapping[str, Any]]) -> None:
-        options = self.query_one("#data-findings", OptionList)
-        options.clear_options()
-        options.add_options(Option(self._finding(found)) for found in findings)
-        options.set_class(not findings, "-empty")
-
-    def _finding(self, found: Mapping[str, Any]) -> Content:
-        sign, word, style = _SIGNS[found["level"]]
-        rows = f" ({counted(found['count'], 'row')}, enter)" if found["rows"] else ""
-        text = Content(f"{sign} {word}: ").stylize(style)
-        return text.append(Content(visible(found["text"]).replace("\n", " ") + rows))
-
-    @on(OptionList.OptionSelected, "#data-findings")
-    def _open_finding(self, event: OptionList.OptionSelected) -> None:
-        """Go through the rows of a finding, or say where they are."""
-        event.stop()
-        assert self.answer
-        found = self.answer["findings"][event.option_index]
-        rows, preview = found["rows"], self.query_one("#data-preview", PairPreview)
-        advice = f"{found['what_to_do']} " if found["what_to_do"] else ""
-        shown = bool(rows) and preview.show_only(rows, f"{found['code']}; x shows all")
-        places = f"At {', '.join(rows[:12])}{' ...' if len(rows) > 12 else ''}." if rows else ""
-        self.notify(f"{advice}{places}" or found["text"], title=found["code"], markup=False)
-        if shown:
-            preview.focus()
+    # Choosing
 
     @on(OptionList.OptionSelected, "#data-offers")
     def _take_offer(self, event: OptionList.OptionSelected) -> None:
         event.stop()
         if event.option_index < len(self._offers):
-            self.post_message(self.Chosen(self._offers[event.option_index]))
+            self._choose(self._offers[event.option_index])
         else:
             self.browse()
+
+    @on(DatasetTable.Chosen)
+    def _take_dataset(self, message: DatasetTable.Chosen) -> None:
+        message.stop()
+        self._choose(message.id, message.settings)
 
     @on(Input.Submitted, "#data-text")
     def _take_text(self, event: Input.Submitted) -> None:
         event.stop()
         event.input.select_all()
-        if event.value.strip() == self.draft.data:  # once more: the file may be another by now
+        text = event.value.strip()
+        if is_search(text) or (self.place == HUB and not text):
+            self._open(HUB)
+            self.query_one(DatasetTable).search(text)
+            self._focus_below()
+            return
+        self._choose(text)
+
+    def _choose(self, data: str, settings: dict[str, str] | None = None) -> None:
+        if data == self.draft.data:  # once more: the file may be another by now
             self.checks.forget(self._asked)
             self._asked, self._read = [], ("", None)
-        self.post_message(self.Chosen(event.value.strip()))
-
-    @on(TabStrip.Picked)
-    def _pick_view(self, message: TabStrip.Picked) -> None:
-        message.stop()
-        self.query_one("#data-preview", PairPreview).set_view(VIEWS[message.index])
-
-    @on(PairPreview.Moved)
-    def _name_pair(self, message: PairPreview.Moved) -> None:
-        message.stop()
-        view = self.query_one("#data-preview", PairPreview).view
-        self.query_one("#data-view", TabStrip).active = VIEWS.index(view)
-        self.query_one("#data-pair", Static).update(visible(message.title))
+            self._open(PAIRS)
+        self.post_message(self.Chosen(data, settings or {}))
 
     def sentence(self) -> str:
         """Return the step as a sentence."""
+        if self.place == HUB:
+            return self.query_one(DatasetTable).sentence()
         if not self.draft.data:
             return "No data are chosen yet: built-in pairs, a file, a folder or a Hub id."
         if self.answer is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -44,14 +45,16 @@ class FitCard(Widget):
 
     # Asking
 
-    def ask(self, words: Sequence[str]) -> None:
-        """Show what `orpo-mlx fit` says to these words."""
-        if known := self.answers.known(words):
-            self._estimate(words)  # ends an older question
-            self._show(known)
-        else:
-            self._show(self.answer, ESTIMATING)
-            self._estimate(words)
+    def ask(self, words: Sequence[str], also: Sequence[Sequence[str]] = ()) -> None:
+        """Show what `orpo-mlx fit` says to these words.
+
+        Args:
+            words: the question that is shown.
+            also: questions to be asked afterwards, one by one, until something else is asked.
+        """
+        known = self.answers.known(words)
+        self._show(known or self.answer, "" if known else ESTIMATING)
+        self._estimate(words, also)  # ends an older question
 
     def ask_nothing(self, why: str) -> None:
         """Say why there is nothing to estimate."""
@@ -64,7 +67,7 @@ class FitCard(Widget):
         self._measure(words)
 
     @work(exclusive=True, group="fit")
-    async def _estimate(self, words: Sequence[str]) -> None:
+    async def _estimate(self, words: Sequence[str], also: Sequence[Sequence[str]]) -> None:
         try:
             answer = await self.answers.ask(words)
         except ChildFailed as failed:
@@ -72,6 +75,11 @@ class FitCard(Widget):
         else:
             self._show(answer)
         self.post_message(self.Answered())
+        for one in also:
+            if self.answers.kept_for(one) is None:
+                with contextlib.suppress(ChildFailed):  # is kept, and shown where it belongs
+                    await self.answers.ask(one)
+                self.post_message(self.Answered())
 
     @work(exclusive=True, group="fit")
     async def _measure(self, words: Sequence[str]) -> None:

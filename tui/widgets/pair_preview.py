@@ -73,7 +73,7 @@ class PairPreview(LineView):
             return "Lengths"
         if not self._pairs:
             return "No pairs"
-        only = f" · {self._only}" if self._only else ""
+        only = f" · x: all pairs · {self._only}" if self._only else ""
         pair = self._pairs[self.index]
         return f"Pair {self.index + 1} of {len(self._pairs)} shown · {pair['where']}{only}"
 

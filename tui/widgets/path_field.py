@@ -5,6 +5,8 @@ from __future__ import annotations
 from textual import events
 from textual.widgets import Input
 
+from tui.names import plain_path
+
 _BEGINNINGS = ("/", "~", ".")
 
 
@@ -25,6 +27,11 @@ class PathField(Input):
         """Take what is pasted while a list has the focus."""
         if self.screen.focused is not self and event.text.strip():
             self._take(event, event.text.strip().splitlines()[0])
+
+    async def action_submit(self) -> None:
+        """Hand on the path without the quotes and escapes a terminal writes around it."""
+        self.value = plain_path(self.value)
+        await super().action_submit()
 
     def _take(self, event: events.Event, text: str) -> None:
         event.stop()

@@ -14,7 +14,12 @@ from textual.widget import Widget
 
 
 class TabStrip(Widget):
-    """Names in a row; the active one stands in brackets and bold, not in colour alone."""
+    """Names in a row; the active one stands in brackets and bold, not in colour alone.
+
+    Args:
+        names: of the tabs.
+        is_numbered: whether number keys choose them, so that their numbers are shown.
+    """
 
     DEFAULT_CSS = """
     TabStrip { height: 1; background: $surface; padding: 0 1; }
@@ -32,15 +37,22 @@ class TabStrip(Widget):
 
         index: int
 
-    def __init__(self, names: Sequence[str], *, id: str | None = None) -> None:
+    names: reactive[tuple[str, ...]] = reactive(())
+    """Of the tabs, in order."""
+
+    def __init__(
+        self, names: Sequence[str], *, is_numbered: bool = True, id: str | None = None
+    ) -> None:
         super().__init__(id=id)
-        self.names = list(names)
+        self.set_reactive(TabStrip.names, tuple(names))
+        self.is_numbered = is_numbered
 
     def _labels(self) -> list[str]:
-        return [
-            f"[{index + 1} {name}]" if index == self.active else f" {index + 1} {name} "
+        texts = [
+            f"{index + 1} {name}" if self.is_numbered else name
             for index, name in enumerate(self.names)
         ]
+        return [f"[{t}]" if i == self.active else f" {t} " for i, t in enumerate(texts)]
 
     def render(self) -> RenderResult:
         parts = [
