@@ -41,12 +41,13 @@ class Draft:
     Attributes:
         own: settings the user chose, as typed: texts, or values of their own type.
         preset: a key of `PRESETS`, whose values lie under the user's.
-        pairs: training pairs there are, once the data were looked at; 0 before.
+        counted: (words of the check that counted, training pairs it found); they hold for what
+            that check looked at.
     """
 
     own: Mapping[str, Any] = field(default_factory=dict)
     preset: str = "balanced"
-    pairs: int = 0
+    counted: tuple[tuple[str, ...], int] = ((), 0)
 
     @property
     def values(self) -> dict[str, Any]:
@@ -116,11 +117,17 @@ class Draft:
         valid = None if not is_demo and valid == str(demo.valid_path()) else valid
         changes = {"data": path, "valid_data": valid}
         changes |= {"map": None} if "map" in SETTINGS else {}
-        return replace(self.with_values(changes), pairs=0)
+        return self.with_values(changes)
 
     def with_pairs(self, pairs: int) -> Draft:
-        """Return the draft, knowing how many pairs there are to train on."""
-        return replace(self, pairs=pairs)
+        """Return the draft, knowing how many pairs its data leave to train on."""
+        return replace(self, counted=(tuple(self.check_words()), pairs))
+
+    @property
+    def pairs(self) -> int:
+        """Training pairs there are, 0 while the data were not looked at as they are planned now."""
+        words, pairs = self.counted
+        return pairs if words == tuple(self.check_words()) else 0
 
     def with_preset(self, preset: str) -> Draft:
         """Return the draft with another preset; what the user chose stays."""

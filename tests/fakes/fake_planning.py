@@ -25,7 +25,7 @@ def fit() -> dict[str, object]:
     answer: dict[str, object] = {
         "fits": weights + tokens <= THERE, "estimated_bytes": weights + tokens,
         "available_bytes": THERE, "parts": {"weights": weights, "head": tokens, "activations": 0},
-        "scoring": "packed", "pairs": 3 if value_of("--data") else 0,
+        "scoring": "packed", "pairs": 180 if value_of("--data") else 0,
         "suggestions": [suggestion], "past_runs": [],
     }  # fmt: skip
     if "--probe" in sys.argv:
@@ -58,14 +58,14 @@ def check() -> dict[str, object]:
             "count": 0, "rows": []}  # fmt: skip
     return {
         "data": sys.argv[2], "model": value_of("--model"),
-        "layout": {"name": "plain", "columns": {}}, "read": 4, "kept": 3, "dropped": {},
+        "layout": {"name": "plain", "columns": {}}, "read": 201, "kept": 200, "dropped": {},
         "notes": {}, "max_seq_length": 1024, "findings": [finding, bias],
         "lengths": dict.fromkeys(("prompt", "chosen", "rejected", "total"), spread),
         "limits": [{"max_seq_length": 1024, "cut": 0, "dropped": 0}],
         "pairs": [pair(1, "[red]Why[/red] ?", "So it is", "No"), pair(2, "And ?", "Yes", "Hm"),
                   pair(4, "Then ?", "Ah", "")],
-        "split": {"train": 2, "valid": 1},
-        "verdict": {"level": "warnings", "text": "usable: 3 of 4 rows"},
+        "split": {"train": 3 if "few" in sys.argv[2] else 180, "valid": 20},
+        "verdict": {"level": "warnings", "text": "usable: 200 of 201 rows"},
     }  # fmt: skip
 
 

@@ -16,7 +16,8 @@ from tui.presets import PRESETS
 
 def planned(pairs: int = 0, preset: str = "balanced", **own: Any) -> Draft:
     given = {"model": "org/model", "data": "org/pairs", **own}
-    return Draft({name: str(value) for name, value in given.items()}, preset, pairs)
+    draft = Draft({name: str(value) for name, value in given.items()}, preset)
+    return draft.with_pairs(pairs)
 
 
 @pytest.mark.parametrize("pairs", [0, 200, 5000])

@@ -151,6 +151,10 @@ class NewRunScreen(AppScreen):
         self.change(changed.with_values({**old, **message.settings}))
         self._tell_taken(message.settings)
 
+    @on(Planning.Counted)
+    def _count_pairs(self, message: Planning.Counted) -> None:
+        self.change(self.draft.with_pairs(message.pairs))
+
     def _tell_taken(self, settings: Mapping[str, str]) -> None:
         if settings:
             self.notify(f"Taken with it: {fit_facts.settings_text(settings)}", markup=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from textual import on
@@ -31,6 +32,12 @@ class Planning(Container):
 
     class Changed(Message):
         """Something became known that the screen's title or sentence may tell."""
+
+    @dataclass
+    class Counted(Message):
+        """The check of the data found so many training pairs."""
+
+        pairs: int
 
     def __init__(self, charset: CharsetName) -> None:
         super().__init__(id="planning")
@@ -150,6 +157,9 @@ class Planning(Container):
 
     @on(DataStep.Answered)
     def _data_checked(self) -> None:
+        split = (self.data.answer or {}).get("split") or {}
+        if (pairs := split.get("train", 0)) != self.draft.pairs:
+            self.post_message(self.Counted(pairs))
         self._ask()
 
     @on(FitCard.Answered)

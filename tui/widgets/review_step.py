@@ -13,6 +13,7 @@ from textual.widgets import Button, Static
 
 from orpo_mlx.formatting import format_duration, visible
 from tui import fit_facts
+from tui.advice import warnings
 from tui.cells import CharsetName
 from tui.draft import SETTINGS, Draft
 from tui.presets import ELSEWHERE, PRESETS
@@ -42,6 +43,8 @@ def review_text(
     problems = [_problem_line(*problem) for problem in draft.problems()]
     blocking = [draft.missing(), *refusal.split("\n"), *problems]
     lines = [f"! {text}" for text in blocking if text]
+    if not lines:
+        lines = [line for doubt in warnings(draft) for line in _wrapped(f"! {doubt.text}")]
     lines += [""] if lines else []
     lines += [
         f"Model     {_short(draft.model, draft.is_demo_model)}",
@@ -72,8 +75,12 @@ def _data_lines(check: Answer) -> list[str]:
         lines.append(f"{split['train']:,} pairs train, {split['valid']:,} validate")
     for found in check["findings"]:
         if found["level"] != "info":
-            lines += textwrap.wrap(f"! {visible(found['text'])}", 52, subsequent_indent="  ")
+            lines += _wrapped(f"! {visible(found['text'])}", 52)
     return lines
+
+
+def _wrapped(text: str, width: int = 62) -> list[str]:
+    return textwrap.wrap(text, width, subsequent_indent="  ")
 
 
 def _setting_lines(draft: Draft) -> list[str]:

@@ -33,9 +33,9 @@ async def test_the_whole_way_by_keyboard(open_new, wait_for, screen_text, monkey
         await pilot.press("enter")
         await wait_for(pilot, lambda: screen.query_one(DataStep).answer, "a check")
         await wait_for(pilot, lambda: answered(screen))
-        assert "usable: 3 of 4 rows" in screen_text(pilot.app)
+        assert "usable: 200 of 201 rows" in screen_text(pilot.app)
         await pilot.press("ctrl+n", "ctrl+n")
-        await wait_for(pilot, lambda: "2 pairs train, 1 validate" in screen_text(pilot.app))
+        await wait_for(pilot, lambda: "180 pairs train, 20 validate" in screen_text(pilot.app))
         await pilot.press("ctrl+r")
         assert started == [screen.draft.config()]
         assert started[0].data == str(demo.train_path())
@@ -199,12 +199,16 @@ async def test_changed_settings_behind_advanced_are_counted(open_new, wait_for, 
 
 async def test_a_batch_larger_than_the_data_stops_the_start(open_new, wait_for, screen_text):
     async with open_new((100, 60)) as (pilot, screen):
-        screen.change(Draft({"model": "m", "data": "d"}, pairs=3))
-        screen.go_to(2)
+        screen.change(Draft({"model": "m", "data": "few.jsonl"}))
+        screen.go_to(1)
+        await wait_for(pilot, lambda: screen.draft.pairs == 3)
+        await pilot.press("ctrl+n")
         said = "! --micro-batch-size 4 is more than the 3 training pairs"
         await wait_for(pilot, lambda: said in screen_text(pilot.app))
         await pilot.press("ctrl+n")
         assert screen.query_one("#start").disabled
+        screen.change(screen.draft.with_value("valid_fraction", "0.1"))
+        assert not screen.draft.problems()  # another split: not counted yet
 
 
 async def test_a_change_is_estimated_anew_and_a_suggestion_can_be_taken(open_new, wait_for):
