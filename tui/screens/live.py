@@ -113,8 +113,7 @@ class LiveScreen(AppScreen):
 
     def on_events_arrived(self, message: EventsArrived) -> None:
         before = self.state.best
-        for record in message.records:
-            self.state.apply(record)
+        self.state.apply_all(message.records)
         best = self.state.best
         if self.caught_up and best is not None and best is not before and best.step:
             self.app.notify(f"Best validation so far: loss {best.loss:.4f} at step {best.step}")

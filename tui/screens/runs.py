@@ -198,8 +198,7 @@ class RunsScreen(AppScreen):
     def on_events_arrived(self, message: EventsArrived) -> None:
         if message.run != self._followed:
             return
-        for record in message.records:
-            self.state.apply(record)
+        self.state.apply_all(message.records)
         run = self.selected
         if run is not None:
             self.query_one(RunSummaryPanel).show(run, self.state, self.orpo.charset)
