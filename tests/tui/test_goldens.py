@@ -24,6 +24,7 @@ from tui.screens.export import ExportScreen
 from tui.screens.live import LiveScreen
 from tui.screens.playground import PlaygroundScreen
 from tui.screens.runs import RunsScreen
+from tui.widgets import run_view
 
 FOLDER = Path(__file__).parent / "goldens"
 FAKES = Path(__file__).parents[1] / "fakes"
@@ -42,7 +43,7 @@ def same_machine(monkeypatch, tmp_path):
     """The same memory, disk and folders wherever the tests run."""
     machine = Machine(18_000_000_000, 9_000_000_000, 0, 12.0)
     monkeypatch.setattr(live_module, "read_machine", lambda: machine)
-    monkeypatch.setattr(live_module, "memory_limit_bytes", lambda: 13_500_000_000)
+    monkeypatch.setattr(run_view, "memory_limit_bytes", lambda: 13_500_000_000)
     monkeypatch.setattr(export_module, "_free_space", lambda folder: "112 GB free")
     home = Path(os.environ["ORPO_MLX_HOME"])
     home.mkdir(parents=True, exist_ok=True)

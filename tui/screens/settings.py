@@ -18,6 +18,7 @@ from tui.widgets.line_chart import SMOOTHING_STEPS
 _SWITCHES = (
     ("calm", "No animations"),
     ("bell", "Ring when a run ends"),
+    ("auto_resume", "Go on by itself after a crash, 3 times a run, while this app is open"),
     ("relax_gpu_watchdog", "Ask macOS to allow long GPU work (AGX_RELAX_CDM_CTXSTORE_TIMEOUT=1)"),
 )
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from orpo_mlx.runs.directory import RunDirectory
-from orpo_mlx.runs.events import encode, read_events
+from orpo_mlx.runs.events import Resumed, encode, read_events
 from tui.screens.ask import AskScreen
 from tui.screens.live import LiveScreen
 from tui.screens.runs import RunsScreen
@@ -142,13 +142,18 @@ async def test_a_killed_trainer_shows_a_crash_with_a_remedy(
 ):
     async with open_app() as pilot:
         await wait_for(pilot, lambda: trainer.is_locked() and "StepCompleted" in names(trainer))
+        runs = pilot.app.screen
+        await wait_for(pilot, lambda: [run.status for run in runs.runs] == ["running"])
         screen = await open_live(pilot, wait_for, trainer.path)
         assert trainer.pid is not None
+        rung = []
+        pilot.app.ring = rung.append
         os.kill(trainer.pid, number)
         await wait_for(pilot, lambda: screen.status == "crashed")
         await wait_for(pilot, lambda: "Crashed at step" in screen_text(pilot.app))
         await wait_for(pilot, lambda: "R tries again" in screen_text(pilot.app))
-        await wait_for(pilot, lambda: "now crashed at step" in toasts(pilot.app))
+        await wait_for(pilot, lambda: rung and "now crashed at step" in rung[0])
+        assert "crashed at step" not in toasts(pilot.app)  # the card says it already
 
 
 async def test_a_crash_of_metal_names_its_cause_the_checkpoint_and_the_key(
@@ -168,13 +173,21 @@ async def test_a_crash_of_metal_names_its_cause_the_checkpoint_and_the_key(
         assert "OutOfMemory" in text
 
 
-async def test_a_new_best_evaluation_is_told(make_run, open_app, wait_for, make_eval):
-    run = make_run()
-    async with open_app() as pilot:
-        await open_live(pilot, wait_for, run.path)
+@pytest.mark.parametrize(("nan_at", "is_told"), [(30, True), (0, False)])
+async def test_a_new_best_evaluation_is_told_unless_the_run_is_over(
+    make_run, open_app, wait_for, make_eval, nan_at, is_told
+):
+    run = make_run(nan_at=nan_at)
+    if nan_at:  # it goes on
         with run.events_file.open("a") as file:
-            file.write(encode(make_eval(41, loss=0.25, is_best=True)))
-        await wait_for(pilot, lambda: "loss 0.2500 at step 41" in toasts(pilot.app))
+            file.write(encode(Resumed(25, new_process=True)))
+    async with open_app() as pilot:
+        screen = await open_live(pilot, wait_for, run.path)
+        with run.events_file.open("a") as file:
+            file.write(encode(make_eval(30, loss=0.25, is_best=True)))
+        await wait_for(pilot, lambda: screen.state.best.loss == 0.25)
+        await pilot.pause()
+        assert ("Best so far: 0.2500 at 30" in toasts(pilot.app)) == is_told
 
 
 async def test_the_crosshair_the_zoom_and_the_smoothing_are_common_to_all_charts(
@@ -268,7 +281,7 @@ async def test_opening_a_run_that_ended_long_ago_is_no_news(make_run, open_app, 
     run = make_run()
     async with open_app() as pilot:
         said = []
-        pilot.app.announce = lambda text, **how: said.append(text)
+        pilot.app.ring = said.append
         screen = LiveScreen(run.path)
         pilot.app.push_screen(screen)
         await wait_for(pilot, lambda: screen.caught_up and screen.status == "completed")

@@ -57,9 +57,9 @@ async def test_the_filter_keeps_runs_with_all_words(make_run, open_app, wait_for
     async with open_app() as pilot:
         screen = await runs_screen(pilot, wait_for)
         await pilot.press("slash", *"poems sec")
-        await wait_for(pilot, lambda: [row.id for row in screen.shown] == ["second-poems"])
+        await wait_for(pilot, lambda: [run.id for run in screen.table.runs] == ["second-poems"])
         await pilot.press("escape")
-        await wait_for(pilot, lambda: len(screen.shown) == 2)
+        await wait_for(pilot, lambda: len(screen.table.runs) == 2)
 
 
 @pytest.mark.parametrize(("keys", "is_there"), [(["enter"], True), (["right", "enter"], False)])

@@ -1,0 +1,159 @@
+"""The runs as a table: sorted by any column, the cursor staying on its run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.text import Text
+from textual.coordinate import Coordinate
+from textual.message import Message
+from textual.widgets import DataTable
+
+from orpo_mlx.runs.listing import RunSummary
+from tui.cells import CharsetName
+from tui.run_list import Order, RunRow, row_of
+from tui.status import status_text
+
+WIDE = 96
+"""Columns of the window from which on model and data are shown."""
+
+_HEADERS = {"Status": "St"}
+
+
+class RunTable(DataTable[Text]):
+    """Shows runs; opens none itself."""
+
+    DEFAULT_CSS = """
+    RunTable { height: 1fr; background: $background; }
+    RunTable > .datatable--header {
+        background: $surface; color: $foreground; text-style: bold;
+    }
+    RunTable > .datatable--cursor {
+        background: $foreground 18%; color: $foreground; text-style: bold;
+    }
+    """
+
+    @dataclass
+    class Sorted(Message):
+        """Another order was asked for, by a click on a header."""
+
+        order: Order
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id, cursor_type="row", zebra_stripes=False)
+        self.runs: list[RunSummary] = []
+        """What is shown, in order."""
+        self.order = Order()
+        self._look: tuple[object, ...] = ()
+        self._wanted: Path | None = None
+
+    @property
+    def selected(self) -> RunSummary | None:
+        """The run under the cursor."""
+        index = self.cursor_row
+        return self.runs[index] if 0 <= index < len(self.runs) else None
+
+    def want(self, path: Path) -> None:
+        """Put the cursor on a run, now or as soon as it is there."""
+        self._wanted = path
+        self._move_to(path)
+
+    def columns_for(self, width: int) -> list[str]:
+        """Return the columns that fit a window; model and data need a wide one."""
+        wide = ("Model", "Data") if width >= WIDE else ()
+        return ["Status", "Run", *wide, "Step", "Loss", "Acc", "When"]
+
+    def show(
+        self,
+        runs: Sequence[RunSummary],
+        *,
+        marked: set[Path],
+        now: float,
+        charset: CharsetName,
+        width: int,
+    ) -> None:
+        """Show these runs, in the present order.
+
+        Args:
+            now: Unix seconds, for the times of day.
+            width: of the window.
+        """
+        kept = self.selected
+        shown = self.order.apply(runs)
+        is_same = [run.path for run in shown] == [run.path for run in self.runs]
+        self.runs = shown
+        columns = self.columns_for(width)
+        rows = [self._cells(run, row_of(run, now), columns, marked, charset) for run in shown]
+        look = columns, self.order, charset
+        if look != self._look:
+            self._look = look
+            self._make_columns(columns, charset)
+            is_same = False
+        if is_same:
+            self._change(rows)
+        else:
+            self._refill(rows)
+            if kept is not None:
+                self._move_to(kept.path)
+        if self._wanted is not None:
+            self._move_to(self._wanted)
+
+    def _make_columns(self, columns: Sequence[str], charset: CharsetName) -> None:
+        self.clear(columns=True)
+        down, up = ("v", "^") if charset == "ascii" else ("▼", "▲")
+        for name in columns:
+            sign = ""
+            if name == self.order.column:
+                sign = f" {down if self.order.is_down else up}"
+            self.add_column(_HEADERS.get(name, name) + sign, key=name)
+
+    def _change(self, rows: list[list[Text]]) -> None:
+        for index, cells in enumerate(rows):
+            for column, cell in enumerate(cells):
+                if self.get_cell_at(Coordinate(index, column)) != cell:
+                    self.update_cell_at(Coordinate(index, column), cell, update_width=True)
+
+    def _refill(self, rows: list[list[Text]]) -> None:
+        self.clear()
+        for run, cells in zip(self.runs, rows, strict=True):
+            self.add_row(*cells, key=str(run.path))
+
+    def _move_to(self, path: Path) -> None:
+        for index, run in enumerate(self.runs):
+            if run.path == path:
+                self.move_cursor(row=index)
+                if path == self._wanted:
+                    self._wanted = None
+
+    def _cells(
+        self,
+        run: RunSummary,
+        row: RunRow,
+        columns: Sequence[str],
+        marked: set[Path],
+        charset: CharsetName,
+    ) -> list[Text]:
+        status = status_text(run.status, charset)
+        mark = "*" if run.path in marked else " "
+        word = "" if run.status == "completed" else f" {status.word}"
+        name = Text(row.id, overflow="ellipsis", no_wrap=True)
+        name.append(word, style="italic" if status.tone != "bad" else "bold red")
+        cells = {
+            "Status": Text(mark + status.sign),
+            "Run": name,
+            "Model": Text(row.model[:24]),
+            "Data": Text(row.data[:18]),
+            "Step": Text(row.step, justify="right"),
+            "Loss": Text(row.loss, justify="right"),
+            "Acc": Text(row.accuracy, justify="right"),
+            "When": Text(row.when),
+        }
+        return [cells[name] for name in columns]
+
+    def on_data_table_header_selected(self, event: DataTable.HeaderSelected) -> None:
+        event.stop()
+        name = event.column_key.value or ""
+        same = name == self.order.column
+        self.post_message(self.Sorted(self.order.turned() if same else Order.first_by(name)))
