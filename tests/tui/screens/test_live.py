@@ -314,3 +314,58 @@ async def test_in_a_low_window_a_text_to_read_takes_the_room_of_a_chart(
         await wait_for(pilot, lambda: screen.tabs.size.height > low + 4)
         await pilot.press("1")
         await wait_for(pilot, lambda: screen.tabs.size.height == low)
+
+
+async def test_pause_and_free_memory_ends_the_trainer_with_a_promise_to_go_on(
+    trainer, open_app, wait_for, screen_text
+):
+    async with open_app(size=(100, 30)) as pilot:
+        await wait_for(pilot, lambda: trainer.is_locked() and "StepCompleted" in names(trainer))
+        screen = await open_live(pilot, wait_for, trainer.path)
+        await pilot.press("P")
+        await wait_for(pilot, lambda: screen.status == "stopped")
+        await wait_for(pilot, lambda: "its memory is free" in screen_text(pilot.app))
+        assert "R loads the model again and goes on" in screen_text(pilot.app)
+        assert "Resume" in screen_text(pilot.app).split("\n")[-1]
+        assert "CheckpointSaved" in names(trainer)
+
+
+async def test_the_first_frame_has_the_layout_of_the_window(make_run, open_app, wait_for):
+    run = make_run()
+    async with open_app() as pilot:
+        frames = []
+        show = pilot.app._display
+        pilot.app._display = lambda screen, *rest: (
+            frames.append(screen_sizes(screen)),
+            show(screen, *rest),
+        )
+        await open_live(pilot, wait_for, run.path)
+        shown = [sizes for sizes in frames if sizes]
+        assert shown
+        assert all(len([size for size in sizes if size.width]) == 2 for sizes in shown)
+
+
+def screen_sizes(screen) -> list:
+    return [chart.size for chart in screen.query(LineChart)]
+
+
+async def test_a_key_pressed_again_says_its_thing_once(make_run, open_app, wait_for):
+    run = make_run()
+    async with open_app() as pilot:
+        await open_live(pilot, wait_for, run.path)
+        for _ in range(4):
+            await pilot.press("w")
+        await wait_for(pilot, lambda: "charts.svg" in toasts(pilot.app))
+        assert toasts(pilot.app).count("charts.svg") == 1
+
+
+async def test_a_run_folder_that_vanished_is_told_not_raised(
+    trainer, open_app, wait_for, monkeypatch
+):
+    async with open_app() as pilot:
+        await wait_for(pilot, lambda: trainer.is_locked() and "StepCompleted" in names(trainer))
+        await open_live(pilot, wait_for, trainer.path)
+        trainer.control_folder.rename(trainer.path / "elsewhere")
+        trainer.control_folder.write_text("no folder")
+        await pilot.press("p")
+        await wait_for(pilot, lambda: "cannot be written" in toasts(pilot.app))
