@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rich.cells import cell_len, set_cell_size
+
+from tui.cells import CharsetName
+
 BUILT_IN = "built-in demo"
 
 
@@ -22,3 +26,15 @@ def place_text(place: str) -> str:
     """Return a path or Hub id as it stands, or that it came with the program."""
     name = short_name(place)
     return name if name == BUILT_IN else place
+
+
+def shortened(name: str, cells: int, charset: CharsetName = "braille") -> str:
+    """Return a name cut to so many cells, its end replaced by a sign for that.
+
+    >>> shortened("a-long-name", 8), shortened("a-long-name", 8, "ascii"), shortened("short", 8)
+    ('a-long-…', 'a-lon...', 'short')
+    """
+    if cell_len(name) <= cells:
+        return name
+    sign = "..." if charset == "ascii" else "…"
+    return set_cell_size(name, max(1, cells - len(sign))).rstrip() + sign

@@ -13,6 +13,7 @@ from textual.widgets import DataTable
 
 from orpo_mlx.runs.listing import RunSummary
 from tui.cells import CharsetName
+from tui.names import shortened
 from tui.run_list import Order, RunRow, row_of
 from tui.status import status_text
 
@@ -85,7 +86,9 @@ class RunTable(DataTable[Text]):
         is_same = [run.path for run in shown] == [run.path for run in self.runs]
         self.runs = shown
         columns = self.columns_for(width)
-        rows = [self._cells(run, row_of(run, now), columns, marked, charset) for run in shown]
+        # Beside a long name the numbers must stay in view.
+        room = max(16, width - (90 if "Model" in columns else 46))
+        rows = [self._cells(run, row_of(run, now), columns, marked, charset, room) for run in shown]
         look = columns, self.order, charset
         if look != self._look:
             self._look = look
@@ -134,11 +137,12 @@ class RunTable(DataTable[Text]):
         columns: Sequence[str],
         marked: set[Path],
         charset: CharsetName,
+        room: int,
     ) -> list[Text]:
         status = status_text(run.status, charset)
         mark = "*" if run.path in marked else " "
         word = "" if run.status == "completed" else f" {status.word}"
-        name = Text(row.id, overflow="ellipsis", no_wrap=True)
+        name = Text(shortened(row.id, room - len(word), charset))
         name.append(word, style="italic" if status.tone != "bad" else "bold red")
         cells = {
             "Status": Text(mark + status.sign),

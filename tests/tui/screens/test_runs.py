@@ -9,6 +9,7 @@ import pytest
 from tui.screens.ask import AskScreen
 from tui.screens.live import LiveScreen
 from tui.screens.runs import RunsScreen
+from tui.trainer_log import sweep
 from tui.widgets.welcome import Welcome
 
 
@@ -156,9 +157,20 @@ async def test_a_start_that_failed_unseen_is_told_once(make_run, open_app, wait_
         assert note.title == "poems-1 did not start"
         assert note.message.startswith("error: no such model\n")
         assert note.message.endswith("poems-1.seen")
-    async with open_app() as pilot:
+    # Seen, it is not told again.
+    assert sweep(runs_dir, 0.0) == []
+    assert [path.name for path in (runs_dir / ".starting").iterdir()] == ["poems-1.seen"]
+
+
+@pytest.mark.parametrize("width", [80, 120])
+async def test_a_long_name_leaves_room_for_the_numbers(
+    make_run, open_app, wait_for, screen_text, width
+):
+    make_run("日本語のとても長い名前" * 6)
+    async with open_app((width, 24)) as pilot:
         await runs_screen(pilot, wait_for)
-        await pilot.app.workers.wait_for_complete(
-            [worker for worker in pilot.app.workers if worker.name == "tell_failed_starts"]
-        )
-        assert not list(pilot.app._notifications)
+        lines = screen_text(pilot.app).split("\n")
+        assert "When ▼" in lines[1]
+        assert "…" in lines[2]
+        assert "40/40" in lines[2]
+        assert "Nov" in lines[2]
