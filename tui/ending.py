@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from dataclasses import dataclass
 
@@ -32,6 +33,8 @@ _SIGNALS: dict[int, tuple[str, str]] = {
     ),
 }
 """(what sends it or what it means, what to do)."""
+
+_STEP = re.compile(r"(step\s+\d+/|validation at step|saved\s)")
 
 _ENDS = {
     "completed": "The run is complete",
@@ -143,14 +146,15 @@ def _exit_words(code: int | None) -> tuple[str, str, str]:
 
 def _crash(state: RunState, log: str, resume: str, exit_code: int | None) -> Card:
     text = newest_process(log)[0]
-    lines = tuple(line for line in text.splitlines() if line.strip())[-6:]
+    # How far it came stands above; what counts is what was said besides.
+    lines = tuple(line for line in text.splitlines() if line.strip() and not _STEP.match(line))
     meaning, advice = crash_words(log, exit_code)
     return Card(
         f"Crashed at step {state.step}",
         f"{meaning[0].upper()}{meaning[1:]}.",
         f"{advice} {resume}",
         is_bad=True,
-        details=lines,
+        details=lines[-6:],
     )
 
 

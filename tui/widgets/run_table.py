@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich.cells import cell_len
 from rich.text import Text
 from textual.coordinate import Coordinate
 from textual.message import Message
@@ -89,10 +90,18 @@ class RunTable(DataTable[Text]):
         # Beside a long name the numbers must stay in view.
         room = max(16, width - (90 if "Model" in columns else 46))
         rows = [self._cells(run, row_of(run, now), columns, marked, charset, room) for run in shown]
-        look = columns, self.order, charset
+        headers = self._headers(columns, charset)
+        # Measured here: what the table measures itself it shows a frame later.
+        widths = [
+            max(cell_len(header), *(row[i].cell_len for row in rows), 0)
+            for i, header in enumerate(headers)
+        ]
+        look = headers, widths
         if look != self._look:
             self._look = look
-            self._make_columns(columns, charset)
+            self.clear(columns=True)
+            for name, header, cells in zip(columns, headers, widths, strict=True):
+                self.add_column(header, key=name, width=cells)
             is_same = False
         if is_same:
             self._change(rows)
@@ -103,20 +112,20 @@ class RunTable(DataTable[Text]):
         if self._wanted is not None:
             self._move_to(self._wanted)
 
-    def _make_columns(self, columns: Sequence[str], charset: CharsetName) -> None:
-        self.clear(columns=True)
+    def _headers(self, columns: Sequence[str], charset: CharsetName) -> list[str]:
+        """Return the headers; the one that is sorted by carries a sign, the rest its room."""
         down, up = ("v", "^") if charset == "ascii" else ("▼", "▲")
-        for name in columns:
-            sign = ""
-            if name == self.order.column:
-                sign = f" {down if self.order.is_down else up}"
-            self.add_column(_HEADERS.get(name, name) + sign, key=name)
+        sign = down if self.order.is_down else up
+        return [
+            f"{_HEADERS.get(name, name)} {sign if name == self.order.column else ' '}"
+            for name in columns
+        ]
 
     def _change(self, rows: list[list[Text]]) -> None:
         for index, cells in enumerate(rows):
             for column, cell in enumerate(cells):
                 if self.get_cell_at(Coordinate(index, column)) != cell:
-                    self.update_cell_at(Coordinate(index, column), cell, update_width=True)
+                    self.update_cell_at(Coordinate(index, column), cell)
 
     def _refill(self, rows: list[list[Text]]) -> None:
         self.clear()

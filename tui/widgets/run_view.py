@@ -129,6 +129,7 @@ class RunView(Vertical):
             is_freed=facts.is_freed,
         )
         self.query_one(EndingCard).show(card)
+        self.set_class(card is not None and card.is_bad, "-bad-end")
 
     def _key(self, command: str, default: str) -> str:
         return key_text(self.keys.get(command, default))
