@@ -1,4 +1,4 @@
-"""Where crosshair and zoom of a chart go when a key or the wheel moves them; pure."""
+"""Where crosshair, zoom and smoothing of a chart go when a key or the wheel moves them; pure."""
 
 from __future__ import annotations
 
@@ -6,6 +6,15 @@ from collections.abc import Sequence
 
 from tui.picture import Line, Painting, View
 from tui.plotting import Scale
+
+SMOOTHING_STEPS = (0.0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99)
+
+
+def next_smoothing(smoothing: float, direction: int) -> float:
+    """Return the next weaker (-1) or stronger (1) smoothing; at the ends the same again."""
+    steps = SMOOTHING_STEPS
+    nearest = min(range(len(steps)), key=lambda i: abs(steps[i] - smoothing))
+    return steps[min(len(steps) - 1, max(0, nearest + direction))]
 
 
 def x_at(painting: Painting, column: int) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 from dataclasses import dataclass
+from pathlib import Path
 
 from orpo_mlx.faults import explain
 from orpo_mlx.formatting import format_duration
@@ -111,6 +112,16 @@ def ending_card(
             is_bad=True,
         )
     return None
+
+
+def unreadable_card(reason: str, events_file: Path) -> Card:
+    """Return the card of a run whose events cannot be read; what was read before stays in view."""
+    return Card(
+        "This run cannot be read",
+        f"{events_file}: {reason}.",
+        "Bring the file back, or make it readable: this screen goes on by itself.",
+        is_bad=True,
+    )
 
 
 def crash_words(log: str, exit_code: int | None = None) -> tuple[str, str]:

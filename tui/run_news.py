@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from orpo_mlx.formatting import visible
@@ -9,11 +10,34 @@ from orpo_mlx.runs.directory import RunDirectory, runs_folder
 from orpo_mlx.runs.listing import RunSummary
 from tui import auto_resume
 from tui.ending import crash_words
+from tui.run_state import RunState
 from tui.status import ALIVE
 from tui.trainer_log import add_line, ended_line, log_of, mark_seen, read_tail, sweep
 
 if TYPE_CHECKING:
     from tui.app import OrpoApp
+
+
+BEST_SECONDS = 4.0
+"""How long a new best evaluation is shown; others meanwhile are not told."""
+
+
+class BestNews:
+    """New best evaluations of one run, one at a time; at its end the card says which it was."""
+
+    def __init__(self, app: OrpoApp) -> None:
+        self.app = app
+        self._until = 0.0
+
+    def tell(self, state: RunState) -> None:
+        """Show the best evaluation of a run in a toast."""
+        best, now = state.best, time.monotonic()
+        is_last = state.ended is not None or state.step >= state.total_steps
+        if best is None or not best.step or is_last or now < self._until:
+            return
+        self._until = now + BEST_SECONDS
+        text = f"Best so far: {best.loss:.4f} at {best.step}"
+        self.app.notify(text, timeout=BEST_SECONDS, markup=False)
 
 
 class RunNews:

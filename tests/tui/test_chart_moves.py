@@ -5,7 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tui.chart_moves import moved_cursor, panned_window, x_at, zoomed_window
+from tui.chart_moves import (
+    moved_cursor,
+    next_smoothing,
+    panned_window,
+    x_at,
+    zoomed_window,
+)
 from tui.picture import Line, Painting, View
 from tui.plotting import Scale
 
@@ -47,6 +53,13 @@ def test_zooming_keeps_its_place_and_zooming_out_ends_with_all(painting):
     tiny = View(window=painting.x)
     assert zoomed_window(painting, [LINE], tiny, 2.0, 50) == painting.x
     assert zoomed_window(painting, [], tiny, 2.0, 50) == painting.x
+
+
+def test_smoothing_goes_in_steps_and_stops_at_the_ends():
+    assert [next_smoothing(0.9, way) for way in (-1, 1)] == [0.8, 0.95]
+    assert next_smoothing(0.0, -1) == 0.0
+    assert next_smoothing(0.99, 1) == 0.99
+    assert next_smoothing(0.87, 1) == 0.95  # from the nearest step
 
 
 def test_only_a_zoomed_chart_can_be_moved(painting):

@@ -23,8 +23,8 @@ from tui.screens.doctor import DoctorScreen
 from tui.screens.export import ExportScreen
 from tui.screens.live import LiveScreen
 from tui.screens.playground import PlaygroundScreen
-from tui.screens.runs import RunsScreen
 from tui.widgets import run_view
+from tui.widgets.run_summary import RunSummaryPanel
 
 FOLDER = Path(__file__).parent / "goldens"
 FAKES = Path(__file__).parents[1] / "fakes"
@@ -68,7 +68,7 @@ def old_run(make_run):
 
 async def show_runs(pilot, old_run, wait_for):
     screen = pilot.app.screen
-    await wait_for(pilot, lambda: isinstance(screen, RunsScreen) and screen.state.ended)
+    await wait_for(pilot, lambda: screen.query_one(RunSummaryPanel).state.ended)
 
 
 async def show_live(pilot, old_run, wait_for):

@@ -20,8 +20,9 @@ from tui.charts import CHARTS_BY_ID, chosen_charts
 from tui.commands import bindings, key_text
 from tui.follow import follow_run
 from tui.machine import Machine, read_machine
-from tui.messages import CaughtUp, EventsArrived, RunResumed, StatusChanged
+from tui.messages import CaughtUp, EventsArrived, ReadingFailed, RunResumed, StatusChanged
 from tui.reading_rules import reading_notes
+from tui.run_news import BestNews
 from tui.run_state import RunState
 from tui.save_charts import save_charts
 from tui.screens import run_questions
@@ -30,14 +31,11 @@ from tui.screens.pick_charts import PickChartsScreen
 from tui.status import ALIVE
 from tui.trainer import Trainer
 from tui.widgets.chart_grid import ChartGrid
-from tui.widgets.run_tabs import RunTabs
 from tui.widgets.run_view import RunFacts, RunView
 from tui.widgets.title_bar import TitleBar
 from tui.widgets.too_small import TooSmall
 
 MACHINE_SECONDS = 5.0
-BEST_SECONDS = 4.0
-"""How long a new best evaluation is shown; others meanwhile are not told."""
 
 
 class LiveScreen(AppScreen):
@@ -64,8 +62,8 @@ class LiveScreen(AppScreen):
         self.status: Status = "preparing"
         self.machine: Machine | None = None
         self.caught_up = False
+        self.unreadable = ""
         self.trainer = Trainer(self.run_directory)
-        self._best_told = 0.0
         self._drawn: tuple[object, ...] = ()
 
     def compose_body(self) -> Iterable[Widget]:
@@ -76,6 +74,8 @@ class LiveScreen(AppScreen):
         )
 
     def on_mount(self) -> None:
+        self._best_news = BestNews(self.orpo)
+        self.query_one(TitleBar).left = f"{self.run_directory.id}  reading ..."
         self.charts.charts[0].focus()
         self._follow()
         self._read_machine()
@@ -93,11 +93,6 @@ class LiveScreen(AppScreen):
         return self.course.charts
 
     @property
-    def tabs(self) -> RunTabs:
-        """Events, samples, config and log."""
-        return self.course.tabs
-
-    @property
     def shown_run(self) -> Path:
         """The run."""
         return self.run_directory.path
@@ -111,19 +106,8 @@ class LiveScreen(AppScreen):
     def on_events_arrived(self, message: EventsArrived) -> None:
         before = self.state.best
         self.state.apply_all(message.records)
-        if self.caught_up and self.state.best is not before:
-            self._tell_best()
-
-    def _tell_best(self) -> None:
-        """Tell of a new best evaluation, one at a time; at the end the card does."""
-        state, best, now = self.state, self.state.best, time.monotonic()
-        is_last = state.ended is not None or state.step >= state.total_steps
-        if best is None or not best.step or is_last or now < self._best_told + BEST_SECONDS:
-            return
-        self._best_told = now
-        if self.is_current:
-            text = f"Best so far: {best.loss:.4f} at {best.step}"
-            self.app.notify(text, timeout=BEST_SECONDS, markup=False)
+        if self.caught_up and self.state.best is not before and self.is_current:
+            self._best_news.tell(self.state)
 
     def on_caught_up(self, message: CaughtUp) -> None:
         self.caught_up = True  # the status follows at once, and is drawn
@@ -134,6 +118,12 @@ class LiveScreen(AppScreen):
             self.trainer.has_ended()
         self.refresh_bindings()
         self._draw()
+
+    def on_reading_failed(self, message: ReadingFailed) -> None:
+        self.unreadable = message.reason
+        self.refresh_bindings()
+        if self.caught_up:
+            self._draw()
 
     @work(thread=True, exclusive=True, group="machine")
     def _read_machine(self) -> None:
@@ -165,15 +155,20 @@ class LiveScreen(AppScreen):
     def _draw(self) -> None:
         self._last_draw, self._drawn = time.monotonic(), self._seen()
         title = self.query_one(TitleBar)
+        status = "stalled" if self.unreadable else self.status
         title.left = live_text.title_text(
-            self.run_directory.id, self.status, self.state, self._waiting_text, self.orpo.charset
+            self.run_directory.id, status, self.state, self._waiting_text, self.orpo.charset
         )
         pause = key_text(self.orpo.keymap.get("live.pause", "p"))
-        hint = f"{pause} goes on  " if self.status == "paused" else ""
-        title.right = hint + live_text.saved_text(self.state)
+        title.right = live_text.title_end(self.status, self.state, pause)
         self.course.show(
             RunFacts(
-                self.state, self.status, self.machine, self._exit_code, self.trainer.is_freeing
+                self.state,
+                self.status,
+                self.machine,
+                self._exit_code,
+                self.trainer.is_freeing,
+                self.unreadable,
             )
         )
         self.query_one(TooSmall).sentence = self.sentence()
@@ -199,22 +194,25 @@ class LiveScreen(AppScreen):
 
     def _choose_tab(self, tab: int) -> None:
         """Show a tab; in a low window texts to read get the room of a chart."""
-        self.tabs.choose(tab)
+        self.course.tabs.choose(tab)
         self.set_class(tab > 0, "-reading")
         self.call_after_refresh(self._draw)
 
     def action_follow(self) -> None:
-        self.tabs.toggle_following()
+        self.course.tabs.toggle_following()
 
     # Requests to the trainer
 
     @property
     def _waiting_text(self) -> str:
-        return self.trainer.waiting_text(self.state, time.monotonic())
+        waiting = self.trainer.waiting_text(self.state, time.monotonic())
+        return "cannot be read" if self.unreadable else waiting
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Say which commands make sense now; the footer shows only those."""
-        return self.trainer.allows(action, self.status, time.monotonic())
+        needs_folder = action in ("resume", "export", "test", "save_charts")
+        allowed = self.trainer.allows(action, self.status, time.monotonic())
+        return allowed and not (needs_folder and self.unreadable)
 
     def _ask(self, request: RequestName, *, frees: bool = False) -> None:
         try:
@@ -295,7 +293,8 @@ class LiveScreen(AppScreen):
         try:
             paths = save_charts(self.run_directory.path / "charts", self.charts.kinds, self.state)
         except OSError as error:
-            self.notify(f"not saved: {error}", severity="error", markup=False)
+            text = f"The charts were not saved. {error.filename}: {error.strerror}"
+            self.notify(text, severity="error", markup=False)
             return
         self.notify("\n".join(map(str, paths)), title="Saved", timeout=8, markup=False)
 

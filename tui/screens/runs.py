@@ -19,11 +19,9 @@ from orpo_mlx.runs.directory import RunDirectory
 from orpo_mlx.runs.listing import RunSummary
 from tui import doors
 from tui.commands import bindings
-from tui.follow import follow_run
-from tui.messages import EventsArrived, RunOpened, RunResumed
+from tui.messages import RunOpened, RunResumed
 from tui.run_list import Order, RunList, move_to_trash, row_of, runs_to_compare
 from tui.run_news import RunNews
-from tui.run_state import RunState
 from tui.screens.ask import Answer, AskScreen
 from tui.screens.base import AppScreen
 from tui.status import ALIVE
@@ -60,9 +58,7 @@ class RunsScreen(AppScreen):
         super().__init__()
         self.runs: list[RunSummary] = []
         self.marked: set[Path] = set()
-        self.state = RunState()
         self._listed = False
-        self._followed: Path | None = None
 
     def compose_body(self) -> Iterable[Widget]:
         yield Welcome()
@@ -130,7 +126,7 @@ class RunsScreen(AppScreen):
         none.set_class(bool(matching), "-empty")
         self.query_one(RunSummaryPanel).set_class(not matching, "-empty")
         self._show_welcome()
-        self._follow_selected()
+        self._show_selected()
         self.query_one(TooSmall).sentence = self.sentence()
 
     def _show_welcome(self) -> None:
@@ -159,32 +155,10 @@ class RunsScreen(AppScreen):
         """Use another charset at once."""
         self._fill()
 
-    # The selected run
-
     @on(DataTable.RowHighlighted)
-    def _follow_selected(self) -> None:
-        run = self.selected
-        if run is None:
-            return
-        if run.path != self._followed:
-            self._followed = run.path
-            self.state = RunState()
-            self._follow(run.path)
-        self._show_summary(run)
-
-    def _show_summary(self, run: RunSummary) -> None:
-        self.query_one(RunSummaryPanel).show(run, self.state, self.orpo.charset)
-
-    @work(exclusive=True, group="follow")
-    async def _follow(self, path: Path) -> None:
-        await follow_run(RunDirectory(path), self.post_message, poll_seconds=1.0)
-
-    def on_events_arrived(self, message: EventsArrived) -> None:
-        if message.run != self._followed:
-            return
-        self.state.apply_all(message.records)
+    def _show_selected(self) -> None:
         if run := self.selected:
-            self._show_summary(run)
+            self.query_one(RunSummaryPanel).show(run, self.orpo.charset)
 
     # Actions
 

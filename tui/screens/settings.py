@@ -9,11 +9,11 @@ from textual.containers import VerticalScroll
 from textual.widget import Widget
 from textual.widgets import Checkbox, Label, Select, Static
 
+from tui.chart_moves import SMOOTHING_STEPS
 from tui.commands import bindings
 from tui.screens.base import AppScreen
 from tui.settings import CHOICES, Settings, config_folder
 from tui.widgets.choices import Tick
-from tui.widgets.line_chart import SMOOTHING_STEPS
 
 _SWITCHES = (
     ("calm", "No animations"),

@@ -16,13 +16,11 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from tui.cells import CHARSETS, CharsetName
-from tui.chart_moves import moved_cursor, panned_window, x_at, zoomed_window
+from tui.chart_moves import moved_cursor, next_smoothing, panned_window, x_at, zoomed_window
 from tui.commands import bindings
 from tui.painting import Painter
 from tui.picture import Line, Painting, View, ink_name
 from tui.plotting import Scale
-
-SMOOTHING_STEPS = (0.0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99)
 
 
 class LineChart(Widget, can_focus=True):
@@ -122,6 +120,7 @@ class LineChart(Widget, can_focus=True):
         self.lines: Sequence[Line] = ()
         self.marks: Sequence[tuple[float, str]] = ()
         self.painting: Painting | None = None
+        self._is_plotted = False
         self._strips: list[Strip | None] = []
         self._styles: dict[int, Style] = {}
 
@@ -131,7 +130,7 @@ class LineChart(Widget, can_focus=True):
         self, lines: Sequence[Line], marks: Sequence[tuple[float, str]] = (), x_name: str = "step"
     ) -> None:
         """Show these lines from now on; rows that stay the same are not sent again."""
-        self.lines, self.marks = lines, marks
+        self.lines, self.marks, self._is_plotted = lines, marks, True
         if x_name != self.painter.x_name:
             self.painter.x_name = x_name
             self.painter.forget()
@@ -160,8 +159,8 @@ class LineChart(Widget, can_focus=True):
     def _paint(self) -> None:
         """Paint anew and refresh the rows that differ."""
         width, height = self.size
-        if not width or not height:
-            return
+        if not width or not height or not self._is_plotted:
+            return  # empty rather than "no loss yet" while a long run is still being read
         old = self.painting
         new = self.painter.paint(self.lines, self.view, width, height, self.marks)
         self.painting = new
@@ -257,10 +256,7 @@ class LineChart(Widget, can_focus=True):
         self._smooth(1)
 
     def _smooth(self, direction: int) -> None:
-        steps = SMOOTHING_STEPS
-        nearest = min(range(len(steps)), key=lambda i: abs(steps[i] - self.view.smoothing))
-        index = min(len(steps) - 1, max(0, nearest + direction))
-        self.post_message(self.Smoothed(self, steps[index]))
+        self.post_message(self.Smoothed(self, next_smoothing(self.view.smoothing, direction)))
 
     def action_band(self) -> None:
         """Draw the raw values of the next line behind, after the last one of none."""

@@ -21,8 +21,6 @@ from tui.status import status_text
 WIDE = 96
 """Columns of the window from which on model and data are shown."""
 
-_HEADERS = {"Status": "St"}
-
 
 class RunTable(DataTable[Text]):
     """Shows runs; opens none itself."""
@@ -116,10 +114,10 @@ class RunTable(DataTable[Text]):
         """Return the headers; the one that is sorted by carries a sign, the rest its room."""
         down, up = ("v", "^") if charset == "ascii" else ("▼", "▲")
         sign = down if self.order.is_down else up
-        return [
-            f"{_HEADERS.get(name, name)} {sign if name == self.order.column else ' '}"
-            for name in columns
-        ]
+        headers = [f"{name} {sign if name == self.order.column else ' '}" for name in columns]
+        # The signs of status and mark take two cells; so does their header.
+        headers[0] = f"S{sign}" if self.order.column == "Status" else "St"
+        return headers
 
     def _change(self, rows: list[list[Text]]) -> None:
         for index, cells in enumerate(rows):

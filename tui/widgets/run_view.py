@@ -15,7 +15,7 @@ from tui import live_text
 from tui.cells import CharsetName
 from tui.charts import X_AXES, ChartKind, XAxis
 from tui.commands import key_text
-from tui.ending import ending_card
+from tui.ending import Card, ending_card, unreadable_card
 from tui.machine import Machine, memory_limit_bytes
 from tui.reading_rules import reading_notes
 from tui.run_state import RunState
@@ -34,6 +34,7 @@ class RunFacts:
         machine: None until it has been read.
         exit_code: how the trainer ended, None where nobody knows.
         is_freed: it was stopped to give its memory back.
+        unreadable: why nothing new can be read, "" if it can.
     """
 
     state: RunState
@@ -41,6 +42,7 @@ class RunFacts:
     machine: Machine | None = None
     exit_code: int | None = None
     is_freed: bool = False
+    unreadable: str = ""
 
 
 class RunView(Vertical):
@@ -119,8 +121,15 @@ class RunView(Vertical):
         return f"Note (press {self._key('live.notes', 'i')}{more}): {notes[0].line}"
 
     def _show_card(self, facts: RunFacts) -> None:
+        card = self._card(facts)
+        self.query_one(EndingCard).show(card)
+        self.set_class(card is not None and card.is_bad, "-bad-end")
+
+    def _card(self, facts: RunFacts) -> Card | None:
+        if facts.unreadable:
+            return unreadable_card(facts.unreadable, self.run.events_file)
         log = read_tail(log_of(self.run), 1 << 13) if facts.status == "crashed" else ""
-        card = ending_card(
+        return ending_card(
             facts.status,
             facts.state,
             visible(log),
@@ -128,8 +137,6 @@ class RunView(Vertical):
             exit_code=facts.exit_code,
             is_freed=facts.is_freed,
         )
-        self.query_one(EndingCard).show(card)
-        self.set_class(card is not None and card.is_bad, "-bad-end")
 
     def _key(self, command: str, default: str) -> str:
         return key_text(self.keys.get(command, default))

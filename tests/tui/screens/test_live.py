@@ -309,11 +309,11 @@ async def test_in_a_low_window_a_text_to_read_takes_the_room_of_a_chart(
         screen = LiveScreen(make_run().path)
         pilot.app.push_screen(screen)
         await wait_for(pilot, lambda: screen.status == "completed")
-        low = screen.tabs.size.height
+        low = screen.course.tabs.size.height
         await pilot.press("3")
-        await wait_for(pilot, lambda: screen.tabs.size.height > low + 4)
+        await wait_for(pilot, lambda: screen.course.tabs.size.height > low + 4)
         await pilot.press("1")
-        await wait_for(pilot, lambda: screen.tabs.size.height == low)
+        await wait_for(pilot, lambda: screen.course.tabs.size.height == low)
 
 
 async def test_pause_and_free_memory_ends_the_trainer_with_a_promise_to_go_on(
@@ -369,3 +369,23 @@ async def test_a_run_folder_that_vanished_is_told_not_raised(
         trainer.control_folder.write_text("no folder")
         await pilot.press("p")
         await wait_for(pilot, lambda: "cannot be written" in toasts(pilot.app))
+
+
+async def test_a_run_that_cannot_be_read_is_told_and_read_again_when_it_can(
+    make_run, open_app, wait_for, screen_text
+):
+    run = make_run()
+    async with open_app(size=(100, 30)) as pilot:
+        screen = await open_live(pilot, wait_for, run.path)
+        away = run.path.parent.parent / "away"
+        run.path.rename(away)
+        card = lambda: screen.query_one(EndingCard).card.cause  # noqa: E731
+        await wait_for(pilot, lambda: "the folder is gone" in card())
+        assert "CANNOT BE READ" in screen_text(pilot.app)
+        assert "Loss" in screen_text(pilot.app)  # what was read stays
+        away.rename(run.path)
+        await wait_for(pilot, lambda: "The run is complete" in screen_text(pilot.app))
+        run.events_file.unlink()
+        run.events_file.mkdir()
+        await wait_for(pilot, lambda: "events.jsonl: Is a directory" in card())
+        assert screen.state.step == 40
