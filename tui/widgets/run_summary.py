@@ -34,6 +34,7 @@ class RunSummaryPanel(Static):
         height: auto;
         max-height: 9;
         border-top: solid $foreground 40%;
+        border-title-color: $foreground;
         padding: 0 1;
     }
     """
