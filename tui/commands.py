@@ -86,7 +86,7 @@ RUNS = (
             "Move the selected run to the trash folder, after asking."),
     Command("runs.filter", "slash", "", "Runs: filter", "Show only runs that contain a text."),
     Command("runs.sort", "s", "", "Runs: sort by the next column",
-            "Sort by the next column (a click on its header does too)."),
+            "Sort by the next column (a click on a header does too)."),
     Command("runs.turn", "S", "", "Runs: turn the order round", "Sort the other way round."),
     Command("runs.demo", "m", "", "Runs: train the demo",
             "Train the built-in tiny model on built-in pairs, about a minute."),
@@ -95,7 +95,7 @@ RUNS = (
 LIVE = (
     Command("live.pause", "p", "Pause", "Run: pause, or go on", "Wait, memory kept; or go on."),
     Command("live.free", "P", "", "Run: pause and free memory",
-            "Save, end the trainer, give its memory back; Resume goes on later, as after a stop."),
+            "Save and end, so that the memory is free; Resume goes on."),
     Command("live.stop", "s", "Stop & save", "Run: stop and save",
             "Finish the step, save a checkpoint and the adapter, end."),
     Command("live.stop-now", "X", "", "Run: stop without saving",
