@@ -62,7 +62,7 @@ async def play() -> None:
         await stage.test()
         await stage.export()
         await stage.press("escape", "escape")
-        await stage.until(lambda: len(app.screen.shown) == 2)
+        await stage.until(lambda: len(app.screen.table.runs) == 2)
         await stage.wait(2.5)
         stage.take("runs")
         await stage.press("c")

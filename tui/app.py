@@ -10,6 +10,7 @@ from pathlib import Path
 
 from textual import work
 from textual.app import App, SystemCommand
+from textual.notifications import SeverityLevel
 from textual.screen import Screen
 
 from orpo_mlx.config import TrainConfig
@@ -28,6 +29,7 @@ from tui.screens.runs import RunsScreen
 from tui.settings import Settings, config_folder, load_keys, load_settings, save_settings
 from tui.terminal import choose_charset, choose_theme, copy_locally, desktop_note, is_remote
 from tui.themes import THEMES, chart_variables, readable
+from tui.toasts import Toasts
 
 _WIDTHS = [(0, "-tiny"), (60, "-narrow"), (96, "-wide")]
 _HEIGHTS = [(0, "-flat"), (16, "-short"), (28, "-tall")]
@@ -65,6 +67,9 @@ class OrpoApp(App[None]):
         self.runs_dir = runs_dir
         self.clock = clock
         self.settings, self.problems = load_settings(config_folder())
+        self.starts: dict[Path, runner.Start] = {}
+        """Trainers started by this app, by run; only their parent is told how they end."""
+        self._toasts = Toasts()
         self._given = theme, charset
         self._background = background
         keys, more = load_keys(config_folder())
@@ -80,7 +85,8 @@ class OrpoApp(App[None]):
             self.register_theme(theme)
         self._apply_theme()
         self.set_keymap(self.keymap)
-        self.push_screen(RunsScreen())
+        self._runs = RunsScreen()
+        self.push_screen(self._runs)
         if said := "\n".join(self.problems):  # one note, not a column of them
             self.notify(said, title="Settings", severity="warning", timeout=10, markup=False)
 
@@ -167,7 +173,13 @@ class OrpoApp(App[None]):
         except OrpoError as error:
             self.show_error(error)
             return
+        self.starts[begun.run.path] = begun
+        self._runs.want(begun.run.path)
         await self.push_screen(doors.starting(begun))
+
+    def exit_code(self, run: Path) -> int | None:
+        """Return how a run's trainer ended, None if it lives or another app started it."""
+        return self.starts[run].exit_code if run in self.starts else None
 
     async def _confirm_second(self, run: RunDirectory) -> bool:
         answer = await self.push_screen_wait(
@@ -212,6 +224,7 @@ class OrpoApp(App[None]):
     def action_read(self) -> None:
         """Say in a sentence what the screen shows."""
         self.clear_notifications()  # not one sentence below the other
+        self._toasts.clear()
         self.notify(self.reading(), title="This screen", timeout=15, markup=False)
 
     def action_copy_reading(self) -> None:
@@ -224,9 +237,22 @@ class OrpoApp(App[None]):
             self.copy_to_clipboard(text)
         self.notify(text, title="Copied", timeout=4, markup=False)
 
-    def announce(self, text: str, *, is_bad: bool = False) -> None:
-        """Say that something happened to a run: a toast, the bell, a note where terminals can."""
-        self.notify(text, severity="error" if is_bad else "information", timeout=8, markup=False)
+    def notify(
+        self,
+        message: str,
+        *,
+        title: str = "",
+        severity: SeverityLevel = "information",
+        timeout: float | None = None,
+        markup: bool = True,
+    ) -> None:
+        """Show a toast, unless the same one is still there."""
+        seconds = timeout or self.NOTIFICATION_TIMEOUT
+        if self._toasts.is_new(title, message, time.monotonic(), seconds):
+            super().notify(message, title=title, severity=severity, timeout=seconds, markup=markup)
+
+    def ring(self, text: str) -> None:
+        """Ring the bell, and leave a note on the desktop where terminals can."""
         if self.settings.bell and self._driver is not None:
             self.bell()
             self._driver.write(desktop_note(os.environ, f"orpo-mlx: {text}"))

@@ -27,11 +27,15 @@ class Asking:
     request: RequestName
     at: float
     seen: tuple[int, int, bool]
+    frees: bool = False
+    """A stop that is meant as a pause without the memory."""
 
     @classmethod
-    def begin(cls, request: RequestName, state: RunState, now: float) -> Asking:
+    def begin(
+        cls, request: RequestName, state: RunState, now: float, *, frees: bool = False
+    ) -> Asking:
         """Note a request that has just been sent."""
-        return cls(request, now, _seen(state))
+        return cls(request, now, _seen(state), frees)
 
     @property
     def is_stop(self) -> bool:
@@ -52,7 +56,7 @@ class Asking:
         """Return what is shown in place of the status."""
         if self.is_overdue(now):
             return "no answer to the stop; K ends the process"
-        return _DOING[self.request]
+        return "saving, then freeing memory ..." if self.frees else _DOING[self.request]
 
 
 def _seen(state: RunState) -> tuple[int, int, bool]:

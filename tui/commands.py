@@ -85,12 +85,17 @@ RUNS = (
     Command("runs.delete", "D", "", "Runs: delete to the trash",
             "Move the selected run to the trash folder, after asking."),
     Command("runs.filter", "slash", "", "Runs: filter", "Show only runs that contain a text."),
+    Command("runs.sort", "s", "", "Runs: sort by the next column",
+            "Sort by the next column (a click on a header does too)."),
+    Command("runs.turn", "S", "", "Runs: turn the order round", "Sort the other way round."),
     Command("runs.demo", "m", "", "Runs: train the demo",
             "Train the built-in tiny model on built-in pairs, about a minute."),
 )  # fmt: skip
 
 LIVE = (
     Command("live.pause", "p", "Pause", "Run: pause, or go on", "Wait, memory kept; or go on."),
+    Command("live.free", "P", "", "Run: pause and free memory",
+            "Save and end, so that the memory is free; Resume goes on."),
     Command("live.stop", "s", "Stop & save", "Run: stop and save",
             "Finish the step, save a checkpoint and the adapter, end."),
     Command("live.stop-now", "X", "", "Run: stop without saving",

@@ -2,13 +2,40 @@
 
 from __future__ import annotations
 
+import re
+import signal
 from dataclasses import dataclass
+from pathlib import Path
 
 from orpo_mlx.faults import explain
 from orpo_mlx.formatting import format_duration
 from orpo_mlx.runs.directory import Status
 from orpo_mlx.runs.events import RunFailed, RunFinished
 from tui.run_state import RunState
+from tui.trainer_log import newest_process
+
+_SIGNALS: dict[int, tuple[str, str]] = {
+    signal.SIGKILL: (
+        "by the system when memory ran out, or by somebody's `kill -9`",
+        "Unless you ended it: close other programs, or lower --max-seq-length or "
+        "--micro-batch-size.",
+    ),
+    signal.SIGABRT: (
+        "it gave up on an error in native code, as MLX does when Metal fails",
+        "If it happens again, lower --max-seq-length or --micro-batch-size.",
+    ),
+    signal.SIGSEGV: (
+        "a fault in native code",
+        "If it happens again at the same step, update mlx and mlx-lm and report it with the log.",
+    ),
+    signal.SIGBUS: (
+        "a fault in native code, or a file that vanished while it was read",
+        "See that model and data are still in place.",
+    ),
+}
+"""(what sends it or what it means, what to do)."""
+
+_STEP = re.compile(r"(step\s+\d+/|validation at step|saved\s)")
 
 _ENDS = {
     "completed": "The run is complete",
@@ -35,12 +62,23 @@ class Card:
     details: tuple[str, ...] = ()
 
 
-def ending_card(status: Status, state: RunState, log: str = "", keys: str = "R") -> Card | None:
+def ending_card(
+    status: Status,
+    state: RunState,
+    log: str = "",
+    keys: str = "R",
+    *,
+    exit_code: int | None = None,
+    is_freed: bool = False,
+) -> Card | None:
     """Return the card of a run, None while it goes on.
 
     Args:
         log: the end of the trainer's output.
         keys: the key that resumes.
+        exit_code: of the trainer, below 0 by that signal; None where nobody knows: only the app
+            that started a process is told.
+        is_freed: it was stopped to give its memory back for a while.
     """
     saved = state.checkpoints[-1].step if state.checkpoints else None
     resume = (
@@ -49,13 +87,19 @@ def ending_card(status: Status, state: RunState, log: str = "", keys: str = "R")
         else f"No checkpoint was saved; {keys} tries again from the beginning."
     )
     if status == "crashed":
-        return _crash(state, log, resume)
+        return _crash(state, log, resume, exit_code)
     if status == "failed" and isinstance(state.ended, RunFailed):
         return Card(
             f"Failed at step {state.ended.step}",
             f"{state.ended.message[:1].upper()}{state.ended.message[1:].rstrip('.')}.",
             f"{state.ended.what_to_do} {resume}".strip(),
             is_bad=True,
+        )
+    if is_freed and status == "stopped" and saved is not None:
+        return Card(
+            f"Paused at step {state.step}; its memory is free",
+            "The trainer has saved everything and ended.",
+            f"{keys} loads the model again and goes on from step {saved}, now or on another day.",
         )
     if status in ("completed", "stopped") and isinstance(state.ended, RunFinished):
         return _end(state.ended, resume)
@@ -70,18 +114,58 @@ def ending_card(status: Status, state: RunState, log: str = "", keys: str = "R")
     return None
 
 
-def _crash(state: RunState, log: str, resume: str) -> Card:
-    lines = tuple(line for line in log.splitlines() if line.strip())[-6:]
-    meaning, advice = explain(log) or (
-        "its process ended without a word: killed, out of memory, or the power went",
-        "If it happens again, lower --max-seq-length or --micro-batch-size.",
+def unreadable_card(reason: str, events_file: Path) -> Card:
+    """Return the card of a run whose events cannot be read; what was read before stays in view."""
+    return Card(
+        "This run cannot be read",
+        f"{events_file}: {reason}.",
+        "Bring the file back, or make it readable: this screen goes on by itself.",
+        is_bad=True,
     )
+
+
+def crash_words(log: str, exit_code: int | None = None) -> tuple[str, str]:
+    """Return (what ended a trainer, what to do), as far as is known.
+
+    Args:
+        log: its output; the app may have noted the exit code there.
+    """
+    text, noted = newest_process(log)
+    code = noted if exit_code is None else exit_code
+    how, means, advice = _exit_words(code)
+    if fault := explain(text):
+        meaning, advice = fault
+        return f"{meaning} ({how})" if how else meaning, advice
+    if not how:
+        return "its process ended without a word: killed, out of memory, or the power went", advice
+    return f"{how}: {means}" if means else how, advice
+
+
+def _exit_words(code: int | None) -> tuple[str, str, str]:
+    """Return (how a process ended, what that means, what to do); "" for what is not known."""
+    advice = "If it happens again, lower --max-seq-length or --micro-batch-size."
+    if code is None or code == 0:
+        return "", "", advice
+    if code > 0:
+        return f"its process ended with exit code {code}", "", advice
+    try:
+        how = f"ended by signal {-code} ({signal.Signals(-code).name})"
+    except ValueError:
+        how = f"ended by signal {-code}"
+    return how, *_SIGNALS.get(-code, ("", advice))
+
+
+def _crash(state: RunState, log: str, resume: str, exit_code: int | None) -> Card:
+    text = newest_process(log)[0]
+    # How far it came stands above; what counts is what was said besides.
+    lines = tuple(line for line in text.splitlines() if line.strip() and not _STEP.match(line))
+    meaning, advice = crash_words(log, exit_code)
     return Card(
         f"Crashed at step {state.step}",
         f"{meaning[0].upper()}{meaning[1:]}.",
         f"{advice} {resume}",
         is_bad=True,
-        details=lines,
+        details=lines[-6:],
     )
 
 

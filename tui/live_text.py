@@ -34,6 +34,12 @@ def title_text(
     return "  ".join(parts)
 
 
+def title_end(status: Status, state: RunState, pause_key: str) -> str:
+    """Return what stands at the right of the title: how a pause ends, what is saved."""
+    hint = f"{pause_key} goes on  " if status == "paused" else ""
+    return hint + saved_text(state)
+
+
 def saved_text(state: RunState) -> str:
     """Return "saved @1100", or that nothing is saved yet."""
     if state.checkpoints:

@@ -35,6 +35,15 @@ class StatusChanged(Message, bubble=False):
 
 
 @dataclass
+class ReadingFailed(Message, bubble=False):
+    """A run's events cannot be read any more, or can again."""
+
+    run: Path
+    reason: str
+    """"" once they can."""
+
+
+@dataclass
 class RunOpened(Message):
     """Please show this run live."""
 

@@ -6,6 +6,10 @@ import shlex
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
+from rich.cells import cell_len, set_cell_size
+
+from tui.cells import CharsetName
+
 BUILT_IN = "built-in demo"
 
 
@@ -51,3 +55,15 @@ def plain_path(text: str) -> str:
             return text
         return words[0] if len(words) == 1 else text
     return text
+
+
+def shortened(name: str, cells: int, charset: CharsetName = "braille") -> str:
+    """Return a name cut to so many cells, its end replaced by a sign for that.
+
+    >>> shortened("a-long-name", 8), shortened("a-long-name", 8, "ascii"), shortened("short", 8)
+    ('a-long-…', 'a-lon...', 'short')
+    """
+    if cell_len(name) <= cells:
+        return name
+    sign = "..." if charset == "ascii" else "…"
+    return set_cell_size(name, max(1, cells - len(sign))).rstrip() + sign

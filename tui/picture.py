@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +28,15 @@ class Ink(IntEnum):
     QUIET = 8
     LINE = 10
     BAND = 20
+
+
+def ink_name(ink: int) -> str:
+    """Return the name of an ink, which is that of its style: axis, line-1, band-2; "" for blank."""
+    if ink >= Ink.BAND:
+        return f"band-{ink - Ink.BAND + 1}"
+    if ink >= Ink.LINE:
+        return f"line-{ink - Ink.LINE + 1}"
+    return "" if ink == Ink.BLANK else Ink(ink).name.lower()
 
 
 MARK_SIGNS = {"checkpoint": "▴", "pause": "‖", "resume": "▸", "nan": "!"}
@@ -102,6 +113,25 @@ class Painting:
     def row_text(self, row: int) -> str:
         """Return a row as text."""
         return "".join(map(chr, self.codes[row]))
+
+    def pieces(self, row: int) -> Iterator[tuple[str, int]]:
+        """Yield a row in pieces of one ink each: (text, ink)."""
+        inks, text = self.inks[row], self.row_text(row)
+        borders = [0, *(np.flatnonzero(np.diff(inks)) + 1).tolist(), len(inks)]
+        for start, stop in pairwise(borders):
+            if stop > start:
+                yield text[start:stop], int(inks[start])
+
+    def changes(self, old: Painting) -> list[tuple[int, int, int]]:
+        """Return (row, first column, column after the last) of what differs from one as large.
+
+        Not whole rows: what a terminal at the end of a slow line gets is what one feels.
+        """
+        changed = (old.codes != self.codes) | (old.inks != self.inks)
+        first = changed.argmax(axis=1).tolist()
+        stop = (changed.shape[1] - changed[:, ::-1].argmax(axis=1)).tolist()
+        rows = np.flatnonzero(changed.any(axis=1)).tolist()
+        return [(row, first[row], stop[row]) for row in rows]
 
     def text(self) -> str:
         """Return the whole as lines of text."""

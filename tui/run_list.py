@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from orpo_mlx.errors import RunError
-from orpo_mlx.runs.directory import RunDirectory
+from orpo_mlx.runs.directory import RunDirectory, Status
 from orpo_mlx.runs.listing import RunSummary, iter_runs, summarise
 from tui.names import short_name
+from tui.status import ALIVE
 
 TRASH = ".trash"
 
@@ -77,6 +80,22 @@ def move_to_trash(run: RunDirectory) -> Path:
     return target
 
 
+def runs_to_compare(
+    runs: Sequence[RunSummary], marked: set[Path], selected: RunSummary | None
+) -> list[Path]:
+    """Return the marked runs; if fewer than two, the selected one and the newest other besides.
+
+    Args:
+        runs: all of them, the newest first.
+    """
+    paths = [run.path for run in runs if run.path in marked]
+    if len(paths) >= 2 or selected is None:
+        return paths
+    first = [*paths, *([selected.path] if selected.path not in paths else [])]
+    others = [run.path for run in runs if run.path not in first]
+    return (first + others)[:2]
+
+
 @dataclass(frozen=True)
 class RunRow:
     """A run as a line of the table; all text."""
@@ -108,6 +127,59 @@ def row_of(run: RunSummary, now: float) -> RunRow:
         accuracy="" if run.preference_accuracy is None else f"{run.preference_accuracy:.0%}",
         when="" if run.started is None else when_text(run.started, now),
     )
+
+
+SORTS = ("When", "Status", "Run", "Model", "Data", "Step", "Loss", "Acc")
+"""Columns runs can be sorted by, by the name in their header."""
+
+_DOWN_FIRST = ("When", "Step", "Acc")
+
+
+@dataclass(frozen=True)
+class Order:
+    """How runs are sorted; those without a value come last either way."""
+
+    column: str = "When"
+    is_down: bool = True
+
+    @classmethod
+    def first_by(cls, column: str) -> Order:
+        """Return the order one expects of a column: newest first, lowest loss first."""
+        return cls(column, column in _DOWN_FIRST)
+
+    def turned(self) -> Order:
+        """Return the other way round."""
+        return Order(self.column, not self.is_down)
+
+    def apply(self, runs: Iterable[RunSummary]) -> list[RunSummary]:
+        """Return runs in this order; equal ones stay as they came."""
+        with_value = [(_value(run, self.column), run) for run in runs]
+        known = [pair for pair in with_value if pair[0] is not None]
+        known.sort(key=lambda pair: pair[0], reverse=self.is_down)  # type: ignore[arg-type, return-value]
+        return [run for _, run in known] + [run for value, run in with_value if value is None]
+
+
+def _value(run: RunSummary, column: str) -> float | str | None:
+    match column:
+        case "When":
+            return run.started
+        case "Status":
+            return _STATUSES.index(run.status)
+        case "Run":
+            return run.id.lower()
+        case "Model":
+            return short_name(run.model).lower() if run.model else None
+        case "Data":
+            return short_name(run.data).lower() if run.data else None
+        case "Step":
+            return run.step
+        case "Loss":
+            return run.loss
+        case _:
+            return run.preference_accuracy
+
+
+_STATUSES = (*ALIVE, *(status for status in get_args(Status) if status not in ALIVE))
 
 
 def when_text(then: float, now: float) -> str:

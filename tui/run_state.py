@@ -1,13 +1,16 @@
 """What a viewer knows of a run, built from its events alone; pure: no files, no clock, no Textual.
 
 `RunState.apply(record)` takes one event in and changes the state in place: a run has 100,000 of
-them. `version` grows with each, so that a view can tell whether anything is new.
+them, which `apply_all` takes in many at a time. `version` grows with each, so that a view can tell
+whether anything is new.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import groupby
 from operator import attrgetter
 from typing import Literal
 
@@ -31,7 +34,7 @@ from orpo_mlx.runs.events import (
     StepCompleted,
 )
 from tui.names import place_text
-from tui.table import Table
+from tui.table import Floats, Table
 
 STEP_NAMES = (
     "step", "seconds", *METRIC_NAMES, "learning_rate", "grad_norm", "tokens",
@@ -43,7 +46,9 @@ lam times the odds-ratio loss, what it adds to the loss."""
 
 EVAL_NAMES = ("step", "seconds", *METRIC_NAMES, "tokens", "preference_term")
 
-_step_values = attrgetter(*STEP_NAMES[2:-1])
+_SECONDS, _TERM = 1, -1
+# `epoch` and `odds_ratio_loss` stand where `seconds` and `preference_term` are computed.
+_step_values = attrgetter("step", "epoch", *STEP_NAMES[2:-1], "odds_ratio_loss")
 
 MarkKind = Literal["checkpoint", "pause", "resume", "nan"]
 
@@ -118,16 +123,27 @@ class RunState:
         """Time spent, pauses and the time between two processes excluded."""
         return self._seconds
 
+    def apply_all(self, records: Iterable[Record]) -> RunState:
+        """Take events in, in order; steps that follow each other at once. Returns itself."""
+        for is_step, group in groupby(records, _is_step):
+            if is_step:
+                self._take_steps(list(group))
+            else:
+                for record in group:
+                    self.apply(record)
+        return self
+
     def apply(self, record: Record) -> RunState:
         """Take one event in; unknown ones change nothing. Returns itself."""
-        self.version += 1
         event = record.event
+        if isinstance(event, StepCompleted):
+            self._take_steps([record])
+            return self
+        self.version += 1
         if event is None:
             return self
         self._count_time(record)
         match event:
-            case StepCompleted():
-                self._take_step(event)
             case EvalCompleted():
                 self._take_eval(event)
             case RunStarted():
@@ -169,10 +185,22 @@ class RunState:
         self._forget_after(event.resumed_from_step)
         self.step = event.resumed_from_step
 
-    def _take_step(self, event: StepCompleted) -> None:
-        self.step, self.epoch = event.step, event.epoch
-        lam = self.lam * event.odds_ratio_loss
-        self.steps.append((event.step, self._seconds, *_step_values(event), lam))
+    def _take_steps(self, records: list[Record]) -> None:
+        rows = np.array([_step_values(record.event) for record in records], dtype=np.float64)
+        rows[:, _SECONDS] = self._seconds + np.cumsum(self._gaps(records))
+        rows[:, _TERM] *= self.lam
+        self.steps.extend(rows)
+        self._seconds, self._clock = float(rows[-1, _SECONDS]), records[-1].time
+        last = records[-1].event
+        self.step, self.epoch = last.step, last.epoch  # type: ignore[union-attr]
+        self.version += len(records)
+
+    def _gaps(self, records: list[Record]) -> Floats:
+        """Return the seconds before each of these that count."""
+        times = np.array([record.time for record in records])
+        if self.paused:
+            return np.zeros(len(times))
+        return np.maximum(0.0, np.diff(times, prepend=self._clock or times[0]))
 
     def _take_eval(self, event: EvalCompleted) -> None:
         tokens = self.steps.last("tokens")
@@ -205,12 +233,14 @@ class RunState:
 
     def _write_line(self, record: Record) -> None:
         event = record.event
-        if isinstance(event, StepCompleted) or event is None:
-            return
         kind = _KINDS.get(type(event), "state")
         if isinstance(event, NoteLogged):
             kind = "note" if event.level == "info" else "warning"
         self.lines.append(LogLine(record.time, kind, _text(record)))
+
+
+def _is_step(record: Record) -> bool:
+    return isinstance(record.event, StepCompleted)
 
 
 def _text(record: Record) -> str:

@@ -2,13 +2,15 @@
 
 The trainer is a session leader without a terminal: closing the window or the app ends nothing. Its
 output goes to a file beside the runs until the run's folder exists, then it is that run's
-`train.log`. After the start everything goes by the run directory (orpo_mlx.runs).
+`train.log` (`tui.trainer_log`). After the start everything goes by the run directory
+(orpo_mlx.runs).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import re
 import secrets
@@ -19,6 +21,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from orpo_mlx.config import TrainConfig
 from orpo_mlx.durable import write_unsynced
@@ -27,8 +30,8 @@ from orpo_mlx.runs.directory import RunDirectory, runs_folder
 from orpo_mlx.runs.listing import iter_runs
 from orpo_mlx.settings_file import with_absolute_paths, write_settings
 from tui.settings import Settings
+from tui.trainer_log import STARTING, add_line, mark_seen, read_tail, resumed_line
 
-_STARTING = ".starting"
 _POLL_SECONDS = 0.1
 
 
@@ -40,6 +43,8 @@ class Start:
     argv: list[str]
     log_file: Path
     process: subprocess.Popen[bytes]
+    log_begin: int = 0
+    """Bytes of the log that an earlier process wrote."""
 
     @property
     def command(self) -> str:
@@ -48,7 +53,12 @@ class Start:
 
     def read_log(self, max_bytes: int = 1 << 16) -> str:
         """Return the end of the trainer's output so far."""
-        return read_tail(self.log_file, max_bytes)
+        return read_tail(self.log_file, max_bytes, begin=self.log_begin)
+
+    @property
+    def exit_code(self) -> int | None:
+        """How the trainer ended: below 0 by that signal; None while it lives."""
+        return self.process.poll()
 
     def is_started(self) -> bool:
         """Tell whether the run is there and owned by a living trainer, or already over."""
@@ -71,12 +81,20 @@ class Start:
         """Ask the trainer to end; it saves nothing before the first step."""
         with contextlib.suppress(ProcessLookupError):
             self.process.terminate()
+        self.has_been_seen()
+
+    def has_been_seen(self) -> None:
+        """Note that the user knows of a start that came to nothing."""
+        if self.log_file != self.run.log_file:
+            mark_seen(self.log_file)
+            self.log_file = self.log_file.with_suffix(".seen")
 
     def _adopt_log(self) -> None:
         """Make the output the run's own log; the trainer goes on writing into it."""
         if self.log_file != self.run.log_file and not self.run.log_file.exists():
-            # On another disk it stays where it is; `log_of` finds it there.
+            # Where it cannot be moved it stays; `log_of` finds it there.
             with contextlib.suppress(OSError):
+                self.log_file.with_suffix(".toml").unlink(missing_ok=True)
                 os.rename(self.log_file, self.run.log_file)
                 self.log_file = self.run.log_file
 
@@ -111,18 +129,26 @@ def start_demo(runs_dir: Path | None, settings: Settings) -> Start:
     return _start(run, ["--demo", "--run-dir", str(run.path)], aside, settings)
 
 
-def resume_training(run: RunDirectory, settings: Settings) -> Start:
-    """Start a trainer that goes on with a run.
+def resume_training(run: RunDirectory, settings: Settings, why: str = "resumed") -> Start:
+    """Start a trainer that goes on with a run; its output follows the earlier one.
+
+    Args:
+        why: what the log says above the output.
 
     Raises:
         RunError: a trainer is at it, or the log cannot be written.
     """
     if run.is_locked():
         raise RunError(f"{run.id}: process {run.pid} is training this run", "Open it instead.")
-    # A refused resume must find no old events to take for its own.
-    aside = _starting_folder(run.path.parent)
-    start = _start(run, ["--resume", str(run.path)], aside, settings)
-    return ResumeStart(start.run, start.argv, start.log_file, start.process)
+    argv = _argv("--resume", str(run.path))
+    add_line(run.log_file, resumed_line(why))
+    try:
+        with run.log_file.open("ab") as log:
+            begin = log.tell()
+            process = _spawn(argv, log, settings)
+    except OSError as error:
+        raise _unwritable(run.log_file, error) from None
+    return ResumeStart(run, argv, run.log_file, process, begin)
 
 
 @dataclass
@@ -132,12 +158,6 @@ class ResumeStart(Start):
     def is_started(self) -> bool:
         """Tell whether the trainer owns the run, or has already finished with it."""
         return self.run.is_locked() or self.process.poll() == 0
-
-    def _adopt_log(self) -> None:
-        # The earlier output stays first, as `>>` would have it: the whole story in one file.
-        with contextlib.suppress(OSError):
-            if not self.run.log_file.exists():
-                super()._adopt_log()
 
 
 def running_runs(runs_dir: Path | None) -> list[RunDirectory]:
@@ -153,43 +173,37 @@ def trainer_environment(settings: Settings) -> dict[str, str]:
     return environment
 
 
-def log_of(run: RunDirectory) -> Path:
-    """Return the file with a run's output: its log, or where the last start left it."""
-    aside = run.path.parent / _STARTING / f"{run.id}.log"
-    if not aside.exists():
-        return run.log_file
-    newer = not run.log_file.exists() or aside.stat().st_mtime >= run.log_file.stat().st_mtime
-    return aside if newer else run.log_file
-
-
-def read_tail(path: Path, max_bytes: int = 1 << 16) -> str:
-    """Return the end of a text file, "" if it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            size = file.seek(0, 2)
-            file.seek(max(0, size - max_bytes))
-            return file.read().decode("utf-8", errors="replace")
-    except OSError:
-        return ""
-
-
 def _start(run: RunDirectory, words: Sequence[str], aside: Path, settings: Settings) -> Start:
-    argv = [sys.executable, "-m", "orpo_mlx.train", *words]
+    argv = _argv(*words)
     log_file = aside / f"{run.id}.log"
     try:
         with log_file.open("wb") as log:
-            process = subprocess.Popen(
-                argv,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                env=trainer_environment(settings),
-            )
+            # Inherited with the file, and released when the last process with it has ended: so a
+            # later app knows whether somebody still writes here.
+            with contextlib.suppress(OSError):
+                fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            process = _spawn(argv, log, settings)
     except OSError as error:
         raise _unwritable(log_file, error) from None
-    _keep_awake(process.pid)
     return Start(run, argv, log_file, process)
+
+
+def _argv(*words: str) -> list[str]:
+    return [sys.executable, "-m", "orpo_mlx.train", *words]
+
+
+def _spawn(argv: list[str], log: BinaryIO, settings: Settings) -> subprocess.Popen[bytes]:
+    """Start a session leader without a terminal that writes into a log."""
+    process = subprocess.Popen(
+        argv,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        env=trainer_environment(settings),
+    )
+    _keep_awake(process.pid)
+    return process
 
 
 def _keep_awake(pid: int) -> None:
@@ -222,7 +236,7 @@ def _new_id(name: str) -> str:
 
 
 def _starting_folder(folder: Path) -> Path:
-    aside = folder / _STARTING
+    aside = folder / STARTING
     try:
         aside.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -33,6 +33,7 @@ class Settings:
         calm: no animation.
         smoothing: of charts at the start, 0 to 0.99.
         bell: ring at the end of a run.
+        auto_resume: go on with a run that crashed while the app is open.
         relax_gpu_watchdog: start trainers with AGX_RELAX_CDM_CTXSTORE_TIMEOUT=1, which keeps macOS
             from stopping long GPU work while the display is on.
         charts: the charts shown on the live screen, by name.
@@ -45,6 +46,7 @@ class Settings:
     calm: bool = False
     smoothing: float = 0.9
     bell: bool = True
+    auto_resume: bool = False
     relax_gpu_watchdog: bool = True
     charts: str = "loss,log_odds,logps,accuracy"
     export_folder: str = ""

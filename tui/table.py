@@ -31,20 +31,27 @@ class Table:
         """Add one row, in the order of `names`."""
         self._new.extend(values)
 
+    def extend(self, rows: Floats) -> None:
+        """Add many rows: [rows, names]."""
+        self._settle()
+        self._put(rows)
+
     def _settle(self) -> None:
         """Move the new rows into the arrays: many at once cost little more than one."""
-        rows = np.array(self._new).reshape(-1, len(self.names)).T
-        end = self._length + rows.shape[1]
+        if self._new:
+            self._put(np.array(self._new).reshape(-1, len(self.names)))
+            self._new.clear()
+
+    def _put(self, rows: Floats) -> None:
+        end = self._length + len(rows)
         while end > self._rows.shape[1]:
             self._rows = np.concatenate([self._rows, np.empty_like(self._rows)], axis=1)
-        self._rows[:, self._length : end] = rows
+        self._rows[:, self._length : end] = rows.T
         self._length = end
-        self._new.clear()
 
     def column(self, name: str) -> Floats:
         """Return the values of a name; a view, valid until the next `append`."""
-        if self._new:
-            self._settle()
+        self._settle()
         return self._rows[self._index[name], : self._length]
 
     def last(self, name: str) -> float:

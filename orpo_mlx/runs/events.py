@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
-from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -227,13 +226,6 @@ Event = (
 )  # fmt: skip
 
 
-def _getter(names: tuple[str, ...]) -> Callable[[dict[str, Any]], tuple[Any, ...]]:
-    """Return what takes these values out of a dictionary; itemgetter gives no tuple of one."""
-    if len(names) > 1:
-        return itemgetter(*names)
-    return lambda raw: tuple(raw[name] for name in names)
-
-
 EVENT_TYPES: dict[str, type] = {
     cls.__name__: cls
     for cls in (
@@ -242,8 +234,7 @@ EVENT_TYPES: dict[str, type] = {
     )
 }  # fmt: skip
 
-_FIELDS = {cls: tuple(f.name for f in fields(cls)) for cls in EVENT_TYPES.values()}
-_VALUES = {cls: _getter(names) for cls, names in _FIELDS.items()}
+_FIELDS = {cls: frozenset(f.name for f in fields(cls)) for cls in EVENT_TYPES.values()}
 
 
 class Record(NamedTuple):
@@ -289,11 +280,14 @@ def _record(raw: Any) -> Record:
 
 
 def _event(cls: type, raw: dict[str, Any]) -> Any:
-    try:
-        return cls(*_VALUES[cls](raw))  # all fields are there, as in nearly every line: quicker
-    except KeyError:
-        known = _FIELDS[cls]
-        return cls(**{key: value for key, value in raw.items() if key in known})
+    known = _FIELDS[cls]
+    if raw.keys() >= known:
+        # The line's dictionary becomes the event's own: setting 25 frozen fields one after the
+        # other is a quarter of the time it takes to read a long run.
+        event = object.__new__(cls)
+        object.__setattr__(event, "__dict__", raw)
+        return event
+    return cls(**{key: value for key, value in raw.items() if key in known})
 
 
 class EventWriter:

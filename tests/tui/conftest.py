@@ -133,20 +133,30 @@ def make_state() -> Callable[..., RunState]:
 
     A `RunStarted` of 100 steps comes first; events come a second apart. An event may also be a
     dictionary: it is a step with these values, every other metric being an ordinary number.
+    `make.records(...)` returns them as they come from a file.
     """
 
-    def make(*given: events.Event | dict[str, Any], total: int = 100, **config: Any) -> RunState:
+    def records(
+        *given: events.Event | dict[str, Any], total: int = 100, **config: Any
+    ) -> list[events.Record]:
         started = events.RunStarted(
             run_id="r", model="m", data="d", total_steps=total, pairs_train=80, pairs_valid=8,
             trainable_parameters=1, total_parameters=10, config={"lam": 0.1, **config}, versions={},
         )  # fmt: skip
-        state = RunState()
+        found = []
         for second, event in enumerate([started, *given]):
             if isinstance(event, dict):
                 event = events.StepCompleted(**{**METRICS, "step_seconds": 2.0, **event})
-            state.apply(events.Record(event, type(event).__name__, NOW + second, {}))
+            found.append(events.Record(event, type(event).__name__, NOW + second, {}))
+        return found
+
+    def make(*given: events.Event | dict[str, Any], **how: Any) -> RunState:
+        state = RunState()
+        for record in records(*given, **how):
+            state.apply(record)
         return state
 
+    make.records = records  # type: ignore[attr-defined]
     return make
 
 

@@ -60,3 +60,35 @@ def test_a_living_run_has_no_card(make_state, status):
 
 def test_a_stalled_run_offers_to_end_it(make_state):
     assert "K ends the process" in ending_card("stalled", make_state({"step": 1})).remedy
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (-9, "Ended by signal 9 (SIGKILL): by the system when memory ran out, or by somebody's"),
+        (-11, "Ended by signal 11 (SIGSEGV): a fault in native code."),
+        (-15, "Ended by signal 15 (SIGTERM)."),
+        (-99, "Ended by signal 99."),
+        (3, "Its process ended with exit code 3."),
+        (None, "Its process ended without a word: killed, out of memory, or the power went."),
+    ],
+)
+def test_a_crash_names_the_signal_where_it_is_known(make_state, code, words):
+    card = ending_card("crashed", make_state({"step": 3}), exit_code=code)
+    assert card.cause.startswith(words)
+    assert card.remedy
+
+
+def test_a_known_fault_and_its_signal_are_both_named_and_older_processes_are_not(make_state):
+    old = "OutOfMemory\n--- orpo-mlx: resumed, 2026-01-01 ---\n"
+    now = "No space left on device\n--- orpo-mlx: the trainer ended with code -6\n"
+    card = ending_card("crashed", make_state({"step": 3}), old + now)
+    assert card.cause == "The disk is full (ended by signal 6 (SIGABRT))."
+    assert card.details == ("No space left on device",)
+
+
+def test_a_pause_that_freed_the_memory_is_no_stop(make_state):
+    ended = RunFinished("stopped", 50, 60.0, None)
+    card = ending_card("stopped", make_state(CheckpointSaved(50, "/c", 1, 1), ended), is_freed=True)
+    assert "its memory is free" in card.title
+    assert "goes on from step 50" in card.remedy

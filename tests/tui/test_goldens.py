@@ -25,9 +25,10 @@ from tui.screens.export import ExportScreen
 from tui.screens.live import LiveScreen
 from tui.screens.new_run import NewRunScreen
 from tui.screens.playground import PlaygroundScreen
-from tui.screens.runs import RunsScreen
+from tui.widgets import run_view
 from tui.widgets.dataset_table import DatasetTable
 from tui.widgets.model_step import ModelStep
+from tui.widgets.run_summary import RunSummaryPanel
 from tui.wizard import DATA, FORM, MODEL, REVIEW
 
 FOLDER = Path(__file__).parent / "goldens"
@@ -47,7 +48,7 @@ def same_machine(monkeypatch, tmp_path):
     """The same memory, disk and folders wherever the tests run."""
     machine = Machine(18_000_000_000, 9_000_000_000, 0, 12.0)
     monkeypatch.setattr(live_module, "read_machine", lambda: machine)
-    monkeypatch.setattr(live_module, "memory_limit_bytes", lambda: 13_500_000_000)
+    monkeypatch.setattr(run_view, "memory_limit_bytes", lambda: 13_500_000_000)
     monkeypatch.setattr(export_module, "_free_space", lambda folder: "112 GB free")
     home = Path(os.environ["ORPO_MLX_HOME"])
     home.mkdir(parents=True, exist_ok=True)
@@ -72,7 +73,7 @@ def old_run(make_run):
 
 async def show_runs(pilot, old_run, wait_for):
     screen = pilot.app.screen
-    await wait_for(pilot, lambda: isinstance(screen, RunsScreen) and screen.state.ended)
+    await wait_for(pilot, lambda: screen.query_one(RunSummaryPanel).state.ended)
 
 
 async def show_live(pilot, old_run, wait_for):

@@ -10,7 +10,7 @@ import pytest
 
 from tui.cells import CHARSETS
 from tui.painting import Painter, clock_text, nearest_index
-from tui.picture import Ink, Line, View
+from tui.picture import Ink, Line, Painting, View, ink_name
 from tui.plotting import Scale
 
 
@@ -129,3 +129,21 @@ def test_nearest_point(x, index):
 )
 def test_times_on_an_axis(seconds, text):
     assert clock_text(seconds) == text
+
+
+def test_changes_name_the_cells_that_differ_and_no_others():
+    old, new = Painting.blank(20, 4), Painting.blank(20, 4)
+    new.write(1, 3, "ab", Ink.LABEL)
+    new.write(3, 0, "x", Ink.LABEL)
+    new.write(3, 19, "x", Ink.LABEL)
+    assert new.changes(old) == [(1, 3, 5), (3, 0, 20)]
+    assert new.changes(new) == []
+
+
+def test_a_row_comes_in_pieces_of_one_ink():
+    picture = Painting.blank(8, 1)
+    picture.write(0, 2, "ab", Ink.TITLE)
+    picture.write(0, 4, "c", Ink.LINE + 1)
+    blank, title, line = int(Ink.BLANK), int(Ink.TITLE), Ink.LINE + 1
+    assert list(picture.pieces(0)) == [("  ", blank), ("ab", title), ("c", line), ("   ", blank)]
+    assert [ink_name(ink) for ink in (blank, title, line)] == ["", "title", "line-2"]

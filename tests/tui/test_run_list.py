@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from orpo_mlx.errors import RunError
+from orpo_mlx.runs.listing import RunSummary
 from tui import run_list
-from tui.run_list import RunList, move_to_trash, when_text
+from tui.run_list import (
+    Order,
+    RunList,
+    move_to_trash,
+    runs_to_compare,
+    when_text,
+)
 
 
 def test_a_run_nobody_works_at_is_read_once(make_run, runs_dir, monkeypatch):
@@ -62,3 +71,42 @@ NOW = 1_700_000_000  # Tue 14 Nov 2023, 22:13 UTC
 )
 def test_times_as_people_say_them(then, text):
     assert when_text(then, NOW) == text
+
+
+def summary(id: str, **values) -> RunSummary:
+    given = {
+        "status": "completed", "model": None, "data": None, "step": 1, "total_steps": 1,
+        "loss": None, "preference_accuracy": None, "started": None,
+    }  # fmt: skip
+    return RunSummary(id=id, path=Path(id), **{**given, **values})
+
+
+@pytest.mark.parametrize(
+    ("order", "ids"),
+    [
+        (Order(), ["b", "a", "c"]),
+        (Order.first_by("Loss"), ["a", "b", "c"]),
+        (Order.first_by("Loss").turned(), ["b", "a", "c"]),
+        (Order.first_by("Acc"), ["c", "a", "b"]),
+        (Order.first_by("Run"), ["a", "b", "c"]),
+        (Order.first_by("Status"), ["c", "a", "b"]),
+        (Order.first_by("Model"), ["b", "a", "c"]),
+        (Order.first_by("Step"), ["c", "b", "a"]),
+    ],
+)
+def test_runs_are_sorted_by_any_column_and_those_without_a_value_come_last(order, ids):
+    runs = [
+        summary("a", loss=1.0, started=10.0, model="/m/Zeta", step=1),
+        summary("b", loss=2.0, started=20.0, model="/n/alpha", step=2),
+        summary("c", preference_accuracy=0.5, status="running", step=3),
+    ]
+    assert [run.id for run in order.apply(runs)] == ids
+
+
+def test_the_selected_run_is_compared_with_the_newest_other():
+    runs = [summary("a"), summary("b"), summary("c")]
+    paths = lambda found: [path.name for path in found]  # noqa: E731
+    assert paths(runs_to_compare(runs, set(), runs[2])) == ["c", "a"]
+    assert paths(runs_to_compare(runs, {Path("b")}, runs[2])) == ["b", "c"]
+    assert paths(runs_to_compare(runs, {Path("b"), Path("c")}, runs[0])) == ["b", "c"]
+    assert paths(runs_to_compare(runs[:1], set(), runs[0])) == ["a"]

@@ -39,6 +39,24 @@ def test_a_resumed_process_voids_later_steps_evaluations_and_samples(make_state,
     assert state.best is None
 
 
+def test_many_events_at_once_make_the_same_as_one_by_one(make_state, make_eval):
+    given = [
+        *({"step": step, "loss": 1 / step} for step in range(1, 40)), make_eval(39), Paused(39),
+        {"step": 40}, Resumed(40), {"step": 41}, Resumed(20, new_process=True),
+        *({"step": step, "epoch": step / 50} for step in range(21, 50)),
+    ]  # fmt: skip
+    one = make_state(*given, lam=0.3)
+    many = RunState().apply_all(make_state.records(*given, lam=0.3))
+    for table in ("steps", "evals"):
+        a, b = getattr(one, table), getattr(many, table)
+        assert a.names == b.names
+        assert all((a.column(name) == b.column(name)).all() for name in a.names)
+    assert len(one.steps) == 49
+    assert one.elapsed_seconds == many.elapsed_seconds == 72  # a second each, none while paused
+    for name in ("step", "epoch", "lines", "marks", "version", "paused"):
+        assert getattr(one, name) == getattr(many, name)
+
+
 def test_going_on_after_a_pause_voids_nothing(make_state):
     state = make_state({"step": 1}, {"step": 2}, Paused(2), Resumed(2))
     assert not state.paused

@@ -15,6 +15,7 @@ from orpo_mlx.runs.directory import RunDirectory
 from tui import runner
 from tui.children import ChildFailed, JsonLinesChild, ask_child
 from tui.settings import Settings
+from tui.trainer_log import log_of
 
 
 async def test_a_refused_training_leaves_no_run_and_its_words(runs_dir: Path):
@@ -42,7 +43,8 @@ async def test_a_started_run_owns_its_log(runs_dir: Path, monkeypatch):
     assert await asyncio.wait_for(start.wait(), 60) is True
     start.process.wait()
     assert start.run.read_status() == "completed"
-    assert runner.log_of(start.run).parent in (start.run.path, runs_dir / ".starting")
+    assert log_of(start.run).parent in (start.run.path, runs_dir / ".starting")
+    assert start.exit_code == 0
 
 
 def test_a_run_under_training_is_not_resumed(make_run):
@@ -66,12 +68,12 @@ def test_the_watchdog_setting_can_be_switched_off():
 def test_the_log_of_a_refused_resume_is_found_before_the_older_one(make_run, runs_dir):
     run: RunDirectory = make_run()
     run.log_file.write_text("old")
-    assert runner.log_of(run) == run.log_file
+    assert log_of(run) == run.log_file
     (runs_dir / ".starting").mkdir()
     newer = runs_dir / ".starting" / f"{run.id}.log"
     newer.write_text("new")
     os.utime(run.log_file, (1, 1))
-    assert runner.log_of(run) == newer
+    assert log_of(run) == newer
 
 
 async def test_a_child_answers_in_json_lines_and_strays_are_kept():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, cast
 
 from textual.app import ComposeResult
@@ -38,6 +39,7 @@ class AppScreen(Screen[None]):
         return cast("OrpoApp", self.app)
 
     def compose(self) -> ComposeResult:
+        self._set_size_classes()
         yield TitleBar(self.TITLE or "", id="title")
         yield from self.compose_body()
         yield TooSmall()
@@ -52,9 +54,25 @@ class AppScreen(Screen[None]):
         raise NotImplementedError
 
     @property
+    def shown_run(self) -> Path | None:
+        """The run whose course the screen shows as it happens, None for none."""
+        return None
+
+    @property
     def unfinished(self) -> str:
         """What leaving would end, "" for nothing; the app asks before it quits."""
         return ""
+
+    def _set_size_classes(self) -> None:
+        # Textual sets these with the first resize, one frame after the first: what a narrow
+        # window has no room for would flash up.
+        size = self.app.size
+        for names, cells in (
+            (self.app.HORIZONTAL_BREAKPOINTS, size.width),
+            (self.app.VERTICAL_BREAKPOINTS, size.height),
+        ):
+            fitting = [name for least, name in names or () if cells >= least]
+            self.add_class(*fitting[-1:])
 
     def on_resize(self) -> None:
         self._show_small()

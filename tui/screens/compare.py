@@ -86,9 +86,7 @@ class CompareScreen(AppScreen):
         return next(run for run in self.runs if run.path == path)
 
     def on_events_arrived(self, message: EventsArrived) -> None:
-        state = self._run(message.run).state
-        for record in message.records:
-            state.apply(record)
+        self._run(message.run).state.apply_all(message.records)
 
     def on_caught_up(self, message: CaughtUp) -> None:
         self._run(message.run).caught_up = True

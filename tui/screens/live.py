@@ -2,44 +2,37 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from textual import work
-from textual.containers import Horizontal
 from textual.message import Message
 from textual.widget import Widget
-from textual.widgets import Static
 from textual.worker import get_current_worker
 
 from orpo_mlx.errors import OrpoError
-from orpo_mlx.formatting import visible
-from orpo_mlx.runs.control import RequestName, send_request
+from orpo_mlx.runs.control import RequestName
 from orpo_mlx.runs.directory import RunDirectory, Status
 from tui import doors, live_text
-from tui.asking import Asking
-from tui.charts import CHARTS_BY_ID, X_AXES, XAxis, chosen_charts
+from tui.charts import CHARTS_BY_ID, chosen_charts
 from tui.commands import bindings, key_text
-from tui.ending import ending_card
 from tui.follow import follow_run
-from tui.machine import Machine, memory_limit_bytes, read_machine
-from tui.messages import CaughtUp, EventsArrived, RunResumed, StatusChanged
-from tui.reading_rules import Note, reading_notes
+from tui.machine import Machine, read_machine
+from tui.messages import CaughtUp, EventsArrived, ReadingFailed, RunResumed, StatusChanged
+from tui.reading_rules import reading_notes
+from tui.run_news import BestNews
 from tui.run_state import RunState
-from tui.runner import log_of, read_tail
 from tui.save_charts import save_charts
-from tui.screens.ask import Answer, AskScreen
+from tui.screens import run_questions
 from tui.screens.base import AppScreen
 from tui.screens.pick_charts import PickChartsScreen
 from tui.status import ALIVE
+from tui.trainer import Trainer
 from tui.widgets.chart_grid import ChartGrid
-from tui.widgets.ending_card import EndingCard
-from tui.widgets.numbers import NumbersPanel
-from tui.widgets.run_tabs import LOG, RunTabs
+from tui.widgets.run_view import RunFacts, RunView
+from tui.widgets.title_bar import TitleBar
 from tui.widgets.too_small import TooSmall
 
 MACHINE_SECONDS = 5.0
@@ -68,27 +61,21 @@ class LiveScreen(AppScreen):
         self.state = RunState()
         self.status: Status = "preparing"
         self.machine: Machine | None = None
-        self.x_axis: XAxis = "step"
         self.caught_up = False
-        self.asking: Asking | None = None
-        self._is_status_known = False  # before that the end of a run is no news
+        self.unreadable = ""
+        self.trainer = Trainer(self.run_directory)
         self._drawn: tuple[object, ...] = ()
 
     def compose_body(self) -> Iterable[Widget]:
         settings = self.orpo.settings
-        yield Static("", id="progress", markup=False)
-        yield Static("", id="brief", markup=False)
-        with Horizontal(id="middle"):
-            yield ChartGrid(
-                chosen_charts(settings.charts), self.orpo.charset, settings.smoothing, id="charts"
-            )
-            yield NumbersPanel(id="numbers")
-        yield Static("", id="note", markup=False)
-        yield EndingCard()
-        yield RunTabs(self.run_directory, id="pane")
+        kinds = chosen_charts(settings.charts)
+        yield RunView(
+            self.run_directory, kinds, self.orpo.charset, settings.smoothing, self.orpo.keymap
+        )
 
     def on_mount(self) -> None:
-        self.limit_bytes = memory_limit_bytes()
+        self._best_news = BestNews(self.orpo)
+        self.query_one(TitleBar).left = f"{self.run_directory.id}  reading ..."
         self.charts.charts[0].focus()
         self._follow()
         self._read_machine()
@@ -96,14 +83,19 @@ class LiveScreen(AppScreen):
         self.set_interval(0.25, self._tick)
 
     @property
-    def charts(self) -> ChartGrid:
-        """The charts."""
-        return self.query_one(ChartGrid)
+    def course(self) -> RunView:
+        """What is drawn."""
+        return self.query_one(RunView)
 
     @property
-    def is_alive(self) -> bool:
-        """Whether a trainer owns the run."""
-        return self.status in ALIVE
+    def charts(self) -> ChartGrid:
+        """The charts."""
+        return self.course.charts
+
+    @property
+    def shown_run(self) -> Path:
+        """The run."""
+        return self.run_directory.path
 
     # Facts in
 
@@ -113,26 +105,25 @@ class LiveScreen(AppScreen):
 
     def on_events_arrived(self, message: EventsArrived) -> None:
         before = self.state.best
-        for record in message.records:
-            self.state.apply(record)
-        best = self.state.best
-        if self.caught_up and best is not None and best is not before and best.step:
-            self.app.notify(f"Best validation so far: loss {best.loss:.4f} at step {best.step}")
+        self.state.apply_all(message.records)
+        if self.caught_up and self.state.best is not before and self.is_current:
+            self._best_news.tell(self.state)
 
     def on_caught_up(self, message: CaughtUp) -> None:
         self.caught_up = True  # the status follows at once, and is drawn
 
     def on_status_changed(self, message: StatusChanged) -> None:
-        was_alive = self.is_alive and self._is_status_known and self.caught_up
-        self.status, self._is_status_known = message.status, True
-        if not self.is_alive:
-            self.asking = None
-            if was_alive:
-                is_bad = self.status in ("crashed", "failed")
-                text = f"{self.run_directory.id} {self.status} at step {self.state.step}"
-                self.orpo.announce(text, is_bad=is_bad)
+        self.status = message.status
+        if self.status not in ALIVE:
+            self.trainer.has_ended()
         self.refresh_bindings()
         self._draw()
+
+    def on_reading_failed(self, message: ReadingFailed) -> None:
+        self.unreadable = message.reason
+        self.refresh_bindings()
+        if self.caught_up:
+            self._draw()
 
     @work(thread=True, exclusive=True, group="machine")
     def _read_machine(self) -> None:
@@ -152,67 +143,42 @@ class LiveScreen(AppScreen):
         now = time.monotonic()
         if now - self._last_draw < self.orpo.redraw_seconds * 0.9 or not self.caught_up:
             return
-        if self._seen() != self._drawn or self.tabs.tab == LOG:
-            if self._is_overdue:
+        if self._seen() != self._drawn or self.course.is_moving:
+            if self.trainer.is_overdue(now):
                 self.refresh_bindings()
             self._draw()
 
     def _seen(self) -> tuple[object, ...]:
-        return self.state.version, self.status, self._asked_text, self.machine, self.size
+        facts = self.state.version, self.status, self._waiting_text, self.machine, self._exit_code
+        return *facts, self.size
 
     def _draw(self) -> None:
         self._last_draw, self._drawn = time.monotonic(), self._seen()
-        state, charset, width = self.state, self.orpo.charset, self.size.width
-        title = self.query_one("#title")
-        title.left = live_text.title_text(  # type: ignore[attr-defined]
-            self.run_directory.id, self.status, state, self._asked_text, charset
+        title = self.query_one(TitleBar)
+        status = "stalled" if self.unreadable else self.status
+        title.left = live_text.title_text(
+            self.run_directory.id, status, self.state, self._waiting_text, self.orpo.charset
         )
         pause = key_text(self.orpo.keymap.get("live.pause", "p"))
-        hint = f"{pause} goes on  " if self.status == "paused" else ""
-        title.right = hint + live_text.saved_text(state)  # type: ignore[attr-defined]
-        self._set("#progress", live_text.progress_bar(state, width - 2, charset))
-        self._set("#brief", live_text.brief_text(state, self.limit_bytes))
-        note = self._note_text()
-        self._set("#note", note)
-        self.query_one("#note").set_class(not note, "-empty")
-        self.charts.show(state, self.x_axis)
-        self.query_one(NumbersPanel).show(live_text.number_rows(state), self._machine_lines())
-        self._show_card()
-        self.tabs.show(state)
+        title.right = live_text.title_end(self.status, self.state, pause)
+        self.course.show(
+            RunFacts(
+                self.state,
+                self.status,
+                self.machine,
+                self._exit_code,
+                self.trainer.is_freeing,
+                self.unreadable,
+            )
+        )
         self.query_one(TooSmall).sentence = self.sentence()
 
-    def _set(self, selector: str, text: str) -> None:
-        widget = self.query_one(selector, Static)
-        if str(widget.content) != text:
-            widget.update(text)
-
-    def _machine_lines(self) -> list[str]:
-        memory = live_text.memory_lines(self.state, self.limit_bytes, 27, self.orpo.charset)
-        system = self.machine.lines() if self.machine else []
-        return ["", *memory, "", *system]
-
-    def _note_text(self) -> str:
-        notes = self._notes()
-        if not notes:
-            return ""
-        key = key_text(self.orpo.keymap.get("live.notes", "i"))
-        more = f" and {len(notes) - 1} more" if len(notes) > 1 else ""
-        return f"Note (press {key}{more}): {notes[0].line}"
-
-    def _notes(self) -> list[Note]:
-        return reading_notes(self.state)
-
-    def _show_card(self) -> None:
-        log = read_tail(log_of(self.run_directory), 1 << 13) if self.status == "crashed" else ""
-        key = key_text(self.orpo.keymap.get("live.resume", "R"))
-        self.query_one(EndingCard).show(ending_card(self.status, self.state, visible(log), key))
+    @property
+    def _exit_code(self) -> int | None:
+        """How the process ended, where this app was told."""
+        return self.orpo.exit_code(self.run_directory.path) if self.status == "crashed" else None
 
     # Tabs
-
-    @property
-    def tabs(self) -> RunTabs:
-        """Events, samples, config and log."""
-        return self.query_one(RunTabs)
 
     def action_tab_1(self) -> None:
         self._choose_tab(0)
@@ -228,62 +194,46 @@ class LiveScreen(AppScreen):
 
     def _choose_tab(self, tab: int) -> None:
         """Show a tab; in a low window texts to read get the room of a chart."""
-        self.tabs.choose(tab)
+        self.course.tabs.choose(tab)
         self.set_class(tab > 0, "-reading")
         self.call_after_refresh(self._draw)
 
     def action_follow(self) -> None:
-        self.tabs.toggle_following()
+        self.course.tabs.toggle_following()
 
     # Requests to the trainer
 
     @property
-    def _asked_text(self) -> str:
-        """What was asked and not yet answered, "" for nothing."""
-        if self.asking is not None and self.asking.is_answered(self.state):
-            self.asking = None
-        return self.asking.text(time.monotonic()) if self.asking else ""
-
-    @property
-    def _is_overdue(self) -> bool:
-        return self.asking is not None and self.asking.is_overdue(time.monotonic())
+    def _waiting_text(self) -> str:
+        waiting = self.trainer.waiting_text(self.state, time.monotonic())
+        return "cannot be read" if self.unreadable else waiting
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Say which commands make sense now; the footer shows only those."""
-        if action in ("pause", "stop", "stop_now", "checkpoint", "sample"):
-            return self.is_alive
-        if action == "resume":
-            return self.status in ("stopped", "failed", "crashed")
-        if action == "kill":
-            return self.status == "stalled" or self._is_overdue
-        if action in ("export", "test"):
-            return not self.is_alive
-        return True
+        needs_folder = action in ("resume", "export", "test", "save_charts")
+        allowed = self.trainer.allows(action, self.status, time.monotonic())
+        return allowed and not (needs_folder and self.unreadable)
 
-    def _ask(self, request: RequestName) -> None:
+    def _ask(self, request: RequestName, *, frees: bool = False) -> None:
         try:
-            send_request(self.run_directory, request)
+            self.trainer.ask(request, self.state, time.monotonic(), frees=frees)
         except OrpoError as error:
             self.orpo.show_error(error)
             return
-        self.asking = Asking.begin(request, self.state, time.monotonic())
         self._draw()
 
     def action_pause(self) -> None:
         self._ask("resume" if self.state.paused else "pause")
+
+    def action_free(self) -> None:
+        self._ask("stop", frees=True)
 
     def action_stop(self) -> None:
         self._ask("stop")
 
     @work(exclusive=True, group="ask")
     async def action_stop_now(self) -> None:
-        saved = self.state.checkpoints[-1].step if self.state.checkpoints else 0
-        lost = self.state.step - saved
-        question = AskScreen(
-            f"Stop {self.run_directory.id} without saving?",
-            f"The last checkpoint is of step {saved}; the {lost} steps since are lost.",
-            [Answer("no", "Go on"), Answer("yes", "Stop now", is_dangerous=True)],
-        )
+        question = run_questions.stop_without_saving(self.run_directory.id, self.state)
         if await self.app.push_screen_wait(question) == "yes":
             self._ask("abort")
 
@@ -295,19 +245,11 @@ class LiveScreen(AppScreen):
 
     @work(exclusive=True, group="ask")
     async def action_kill(self) -> None:
-        pid = self.run_directory.pid
-        question = AskScreen(
-            f"Kill process {pid}?",
-            "It ends at once; the last checkpoint is safe.",
-            [Answer("no", "Wait"), Answer("yes", "Kill it", is_dangerous=True)],
-        )
-        # The lock, not the number, says that the process is still this trainer.
-        confirmed = await self.app.push_screen_wait(question) == "yes"
-        if confirmed and pid is not None and self.run_directory.is_locked():
+        if await self.app.push_screen_wait(run_questions.kill(self.run_directory.pid)) == "yes":
             try:
-                os.kill(pid, signal.SIGKILL)
-            except OSError as error:
-                self.notify(f"{pid}: {error.strerror}", severity="error")
+                self.trainer.kill()
+            except OrpoError as error:
+                self.orpo.show_error(error)
 
     def action_resume(self) -> None:
         self.app.pop_screen()
@@ -317,8 +259,8 @@ class LiveScreen(AppScreen):
 
     def action_detach(self) -> None:
         self.action_back()
-        if self.is_alive:
-            self.app.notify(f"{self.run_directory.id} goes on; Enter opens it again")
+        if self.status in ALIVE:
+            self.app.notify(f"{self.run_directory.id} goes on; Enter opens it again", markup=False)
 
     def action_export(self) -> None:
         self.app.push_screen(doors.export(self.run_directory.path))
@@ -341,30 +283,24 @@ class LiveScreen(AppScreen):
             self.charts.charts[0].focus()
 
     def action_x_axis(self) -> None:
-        self.x_axis = X_AXES[(X_AXES.index(self.x_axis) + 1) % len(X_AXES)]
-        for chart in self.charts.charts:
-            chart.view = replace(chart.view, cursor=None, window=None)
+        self.course.next_x_axis()
         self._draw()
 
     def action_notes(self) -> None:
-        notes = self._notes()
-        text = "\n\n".join(
-            f"{note.line[0].upper()}{note.line[1:]}.\n{note.reason}" for note in notes
-        )
-        text = text or "No rule applies so far: nothing unusual can be read from the curves."
-        self.app.push_screen(AskScreen("What the charts say", text, [Answer("close", "Close")]))
+        self.app.push_screen(run_questions.what_charts_say(reading_notes(self.state)))
 
     def action_save_charts(self) -> None:
         try:
             paths = save_charts(self.run_directory.path / "charts", self.charts.kinds, self.state)
         except OSError as error:
-            self.notify(f"not saved: {error}", severity="error", markup=False)
+            text = f"The charts were not saved. {error.filename}: {error.strerror}"
+            self.notify(text, severity="error", markup=False)
             return
         self.notify("\n".join(map(str, paths)), title="Saved", timeout=8, markup=False)
 
     def settings_changed(self) -> None:
         """Use another charset at once."""
-        self.charts.set_charset(self.orpo.charset)
+        self.course.set_charset(self.orpo.charset)
 
     def sentence(self) -> str:
         return live_text.live_sentence(self.run_directory.id, self.status, self.state)

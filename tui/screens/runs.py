@@ -6,13 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.text import Text
 from textual import on, work
 from textual.containers import Vertical
-from textual.coordinate import Coordinate
 from textual.message import Message
 from textual.widget import Widget
-from textual.widgets import DataTable, Input
+from textual.widgets import DataTable, Input, Static
 from textual.worker import get_current_worker
 
 from orpo_mlx.errors import OrpoError
@@ -21,30 +19,31 @@ from orpo_mlx.runs.directory import RunDirectory
 from orpo_mlx.runs.listing import RunSummary
 from tui import doors
 from tui.commands import bindings
-from tui.follow import follow_run
-from tui.messages import EventsArrived, RunOpened, RunResumed
-from tui.run_list import RunList, RunRow, move_to_trash, row_of
-from tui.run_state import RunState
+from tui.messages import RunOpened, RunResumed
+from tui.run_list import Order, RunList, move_to_trash, row_of, runs_to_compare
+from tui.run_news import RunNews
 from tui.screens.ask import Answer, AskScreen
 from tui.screens.base import AppScreen
-from tui.status import ALIVE, status_text
+from tui.status import ALIVE
 from tui.widgets.run_summary import RunSummaryPanel
+from tui.widgets.run_table import RunTable
 from tui.widgets.too_small import TooSmall
 from tui.widgets.welcome import Welcome
 
 REFRESH_SECONDS = 2.0
-_NEEDS_RUN = ("open", "resume", "compare", "export", "test", "mark", "delete", "filter")
-WIDE = 96
-"""Columns from which on model and data are shown."""
+_NEEDS_RUN = (
+    "open", "resume", "compare", "export", "test", "mark", "delete", "filter", "sort", "turn",
+)  # fmt: skip
 
 
 class RunsScreen(AppScreen):
-    """All runs."""
+    """All runs. It lives as long as the app, so it is the one that tells of a run's end."""
 
     AREA = "runs"
     HELP = (
-        "All runs, newest first. Enter opens the selected one; space marks runs for comparing. A "
-        "deleted run lies in the folder .trash beside the runs until you remove it there."
+        "All runs. Enter opens the selected one; space marks runs for comparing; s or a click on a "
+        "header sorts. A deleted run lies in the folder .trash beside the runs until you remove it "
+        "there."
     )
     TITLE = "orpo-mlx · Runs"
     BINDINGS = bindings("runs")
@@ -58,54 +57,39 @@ class RunsScreen(AppScreen):
     def __init__(self) -> None:
         super().__init__()
         self.runs: list[RunSummary] = []
-        self.shown: list[RunRow] = []
         self.marked: set[Path] = set()
-        self.state = RunState()
         self._listed = False
-        self._is_wide = False
-        self._followed: Path | None = None
 
     def compose_body(self) -> Iterable[Widget]:
         yield Welcome()
         with Vertical(id="runs"):
             yield Input(placeholder="Show runs that contain ...", id="filter", compact=True)
-            yield DataTable(id="table", cursor_type="row", zebra_stripes=False)
+            yield RunTable(id="table")
+            yield Static("", id="none", classes="-empty", markup=False)
             yield RunSummaryPanel()
 
     def on_mount(self) -> None:
         self._list = RunList(self.orpo.runs_dir)
-        self._set_columns()
         self.query_one("#filter").display = False
+        self._news = RunNews(self.orpo)
+        self.run_worker(self._news.tell_failed_starts, thread=True)
         self.refresh_runs()
         self.set_interval(REFRESH_SECONDS, self.refresh_runs)
 
     def on_resize(self) -> None:
         super().on_resize()
-        if self._is_wide != (self.size.width >= WIDE):
-            self._set_columns()
-            self.shown = []
+        if self._listed:
             self._fill()
 
-    def _set_columns(self) -> None:
-        """Make the columns that fit; model and data need a wide window."""
-        self._is_wide = self.size.width >= WIDE
-        self._table.clear(columns=True)
-        wide = ("Model", "Data") if self._is_wide else ()
-        for name in ("", "Run", *wide, "Step", "Loss", "Acc", "When"):
-            self._table.add_column(name, key=name or "sign")
-
     @property
-    def _table(self) -> DataTable[Text]:
-        return self.query_one("#table", DataTable)
+    def table(self) -> RunTable:
+        """The runs that match the filter."""
+        return self.query_one(RunTable)
 
     @property
     def selected(self) -> RunSummary | None:
         """The run under the cursor."""
-        rows = self.shown
-        index = self._table.cursor_row
-        if not rows or not 0 <= index < len(rows):
-            return None
-        return next((run for run in self.runs if run.path == rows[index].path), None)
+        return self.table.selected
 
     # Reading
 
@@ -123,42 +107,27 @@ class RunsScreen(AppScreen):
             self.marked &= {run.path for run in self.runs}
             self._fill()
         self._update_title()
+        for run in self._news.ended(message.runs):
+            self.run_worker(self._news.tell_end(run))
 
     def _fill(self) -> None:
-        """Show the runs, the cursor staying on its run."""
-        table, kept = self._table, self.selected
         words = self.query_one("#filter", Input).value
         now = self.orpo.clock()
-        rows = [row_of(run, now) for run in self.runs]
-        rows = [row for row in rows if row.matches(words)]
-        if [row.path for row in rows] == [row.path for row in self.shown]:
-            for index, row in enumerate(rows):
-                for column, cell in enumerate(self._cells(row)):
-                    if table.get_cell_at(Coordinate(index, column)) != cell:
-                        table.update_cell_at(Coordinate(index, column), cell, update_width=True)
-            self.shown = rows
-        else:
-            self.shown = rows
-            table.clear()
-            for row in rows:
-                table.add_row(*self._cells(row), key=str(row.path))
-            paths = [row.path for row in rows]
-            if kept is not None and kept.path in paths:
-                table.move_cursor(row=paths.index(kept.path))
+        matching = [run for run in self.runs if row_of(run, now).matches(words)]
+        self.table.show(
+            matching,
+            marked=self.marked,
+            now=now,
+            charset=self.orpo.charset,
+            width=self.size.width,
+        )
+        none = self.query_one("#none", Static)
+        none.update(f"No run contains {words.strip()!r}. Esc shows all {len(self.runs)} again.")
+        none.set_class(bool(matching), "-empty")
+        self.query_one(RunSummaryPanel).set_class(not matching, "-empty")
         self._show_welcome()
-        self._follow_selected()
+        self._show_selected()
         self.query_one(TooSmall).sentence = self.sentence()
-
-    def _cells(self, row: RunRow) -> list[Text]:
-        run = next(run for run in self.runs if run.path == row.path)
-        status = status_text(run.status, self.orpo.charset)
-        mark = "*" if row.path in self.marked else " "
-        word = "" if run.status == "completed" else f" {status.word}"
-        name = Text(row.id, overflow="ellipsis", no_wrap=True)
-        name.append(word, style="italic" if status.tone != "bad" else "bold red")
-        wide = [Text(row.model[:24]), Text(row.data[:18])] if self._is_wide else []
-        numbers = [Text(text, justify="right") for text in (row.step, row.loss, row.accuracy)]
-        return [Text(mark + status.sign), name, *wide, *numbers, Text(row.when)]
 
     def _show_welcome(self) -> None:
         empty = not self.runs
@@ -170,7 +139,7 @@ class RunsScreen(AppScreen):
         if empty:
             welcome.focus_first()
         elif self.focused is None or welcome in self.focused.ancestors:
-            self._table.focus()
+            self.table.focus()
 
     def _update_title(self) -> None:
         alive = sum(run.status in ALIVE for run in self.runs)
@@ -178,31 +147,18 @@ class RunsScreen(AppScreen):
         title = self.query_one("#title")
         title.right = text if self.runs else ""  # type: ignore[attr-defined]
 
-    # The selected run
+    def want(self, path: Path) -> None:
+        """Put the cursor on a run that is being started."""
+        self.table.want(path)
+
+    def settings_changed(self) -> None:
+        """Use another charset at once."""
+        self._fill()
 
     @on(DataTable.RowHighlighted)
-    def _follow_selected(self) -> None:
-        run = self.selected
-        if run is None:
-            return
-        if run.path != self._followed:
-            self._followed = run.path
-            self.state = RunState()
-            self._follow(run.path)
-        self.query_one(RunSummaryPanel).show(run, self.state, self.orpo.charset)
-
-    @work(exclusive=True, group="follow")
-    async def _follow(self, path: Path) -> None:
-        await follow_run(RunDirectory(path), self.post_message, poll_seconds=1.0)
-
-    def on_events_arrived(self, message: EventsArrived) -> None:
-        if message.run != self._followed:
-            return
-        for record in message.records:
-            self.state.apply(record)
-        run = self.selected
-        if run is not None:
-            self.query_one(RunSummaryPanel).show(run, self.state, self.orpo.charset)
+    def _show_selected(self) -> None:
+        if run := self.selected:
+            self.query_one(RunSummaryPanel).show(run, self.orpo.charset)
 
     # Actions
 
@@ -241,14 +197,26 @@ class RunsScreen(AppScreen):
             self.marked ^= {run.path}
             self._fill()
 
+    def action_sort(self) -> None:
+        columns = self.table.columns_for(self.size.width)
+        names = ["When", *(name for name in columns if name != "When")]
+        now = self.table.order.column
+        index = names.index(now) if now in names else -1
+        self._sort(Order.first_by(names[(index + 1) % len(names)]))
+
+    def action_turn(self) -> None:
+        self._sort(self.table.order.turned())
+
+    def on_run_table_sorted(self, message: RunTable.Sorted) -> None:
+        self._sort(message.order)
+
+    def _sort(self, order: Order) -> None:
+        self.table.order = order
+        self._fill()
+
     def action_compare(self) -> None:
         """Compare the marked runs; with fewer than two, the selected one and the newest other."""
-        paths = [run.path for run in self.runs if run.path in self.marked]
-        selected = self.selected
-        if len(paths) < 2 and selected is not None:
-            first = [*paths, *([selected.path] if selected.path not in paths else [])]
-            others = [run.path for run in self.runs if run.path not in first]
-            paths = (first + others)[:2]
+        paths = runs_to_compare(self.runs, self.marked, self.selected)
         if len(paths) < 2:
             self.notify("There is only one run; comparing needs two.")
         else:
@@ -280,7 +248,7 @@ class RunsScreen(AppScreen):
         except OrpoError as error:
             self.orpo.show_error(error)
         else:
-            self.notify(f"{run.id} lies in {place.parent} now", timeout=8)
+            self.notify(f"{run.id} lies in {place.parent} now", timeout=8, markup=False)
         self.refresh_runs()
 
     def action_filter(self) -> None:
@@ -294,7 +262,7 @@ class RunsScreen(AppScreen):
 
     @on(Input.Submitted, "#filter")
     def _to_table(self) -> None:
-        self._table.focus()
+        self.table.focus()
 
     def key_escape(self) -> None:
         """Leave the filter and show all runs again."""
@@ -302,7 +270,7 @@ class RunsScreen(AppScreen):
         if field.display:
             field.value = ""
             field.display = False
-            self._table.focus()
+            self.table.focus()
 
     def sentence(self) -> str:
         if not self.runs:

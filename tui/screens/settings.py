@@ -9,16 +9,17 @@ from textual.containers import VerticalScroll
 from textual.widget import Widget
 from textual.widgets import Checkbox, Label, Select, Static
 
+from tui.chart_moves import SMOOTHING_STEPS
 from tui.commands import bindings
 from tui.screens.base import AppScreen
 from tui.settings import CHOICES, Settings, config_folder
 from tui.widgets.choices import Tick
-from tui.widgets.line_chart import SMOOTHING_STEPS
 
 _TITLES = {"theme": "Theme", "charset": "Characters of charts"}
 _SWITCHES = (
     ("calm", "No animations"),
     ("bell", "Ring when a run ends"),
+    ("auto_resume", "Go on by itself after a crash, 3 times a run, while this app is open"),
     ("relax_gpu_watchdog", "Ask macOS to allow long GPU work (AGX_RELAX_CDM_CTXSTORE_TIMEOUT=1)"),
 )
 

@@ -53,6 +53,7 @@ class StartingScreen(AppScreen):
         self.failed = True
         self.query_one("#title").left = "orpo-mlx · Not started"  # type: ignore[attr-defined]
         self._show_log()
+        self.start.has_been_seen()
         self.on_resize()
 
     def _show_log(self) -> None:

@@ -6,6 +6,7 @@ from textual.content import Content
 from textual.widgets import Static
 
 from tui.ending import Card
+from tui.names import shortened
 
 
 class EndingCard(Static):
@@ -38,6 +39,7 @@ class EndingCard(Static):
             self.set_class(card.is_bad, "-bad")
             lines = [f" {card.cause}", card.remedy]
             if card.details:
-                lines += ["Its last words (tab 4 has all):", *card.details[-2:]]
+                words = [shortened(line, self.app.size.width - 6) for line in card.details[-2:]]
+                lines += ["Its last words (tab 4 has all):", *words]
             text = Content(f"{card.title}.").stylize("bold").append("\n".join(lines))
             self.update(text)

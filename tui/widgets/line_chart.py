@@ -1,13 +1,11 @@
-"""A line chart in characters: the newest data, a crosshair, zoom; redraws only changed rows."""
+"""A line chart in characters: the newest data, a crosshair, zoom; redraws only changed cells."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import ClassVar
 
-import numpy as np
 from rich.segment import Segment
 from rich.style import Style
 from textual import events
@@ -18,12 +16,11 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from tui.cells import CHARSETS, CharsetName
+from tui.chart_moves import moved_cursor, next_smoothing, panned_window, x_at, zoomed_window
 from tui.commands import bindings
 from tui.painting import Painter
-from tui.picture import Ink, Line, Painting, View
+from tui.picture import Line, Painting, View, ink_name
 from tui.plotting import Scale
-
-SMOOTHING_STEPS = (0.0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99)
 
 
 class LineChart(Widget, can_focus=True):
@@ -123,6 +120,7 @@ class LineChart(Widget, can_focus=True):
         self.lines: Sequence[Line] = ()
         self.marks: Sequence[tuple[float, str]] = ()
         self.painting: Painting | None = None
+        self._is_plotted = False
         self._strips: list[Strip | None] = []
         self._styles: dict[int, Style] = {}
 
@@ -132,7 +130,7 @@ class LineChart(Widget, can_focus=True):
         self, lines: Sequence[Line], marks: Sequence[tuple[float, str]] = (), x_name: str = "step"
     ) -> None:
         """Show these lines from now on; rows that stay the same are not sent again."""
-        self.lines, self.marks = lines, marks
+        self.lines, self.marks, self._is_plotted = lines, marks, True
         if x_name != self.painter.x_name:
             self.painter.x_name = x_name
             self.painter.forget()
@@ -161,8 +159,8 @@ class LineChart(Widget, can_focus=True):
     def _paint(self) -> None:
         """Paint anew and refresh the rows that differ."""
         width, height = self.size
-        if not width or not height:
-            return
+        if not width or not height or not self._is_plotted:
+            return  # empty rather than "no loss yet" while a long run is still being read
         old = self.painting
         new = self.painter.paint(self.lines, self.view, width, height, self.marks)
         self.painting = new
@@ -170,12 +168,7 @@ class LineChart(Widget, can_focus=True):
             self._strips = [None] * height
             self.refresh()
             return
-        changed = (old.codes != new.codes) | (old.inks != new.inks)
-        rows = np.flatnonzero(changed.any(axis=1))
-        # From the first to the last cell that differs: what a slow line to the terminal feels.
-        first = changed.argmax(axis=1)
-        last = width - changed[:, ::-1].argmax(axis=1)
-        regions = [Region(int(first[y]), y, int(last[y] - first[y]), 1) for y in rows.tolist()]
+        regions = [Region(first, y, stop - first, 1) for y, first, stop in new.changes(old)]
         for region in regions:
             self._strips[region.y] = None
         if regions:
@@ -192,20 +185,15 @@ class LineChart(Widget, can_focus=True):
         return strip
 
     def _make_strip(self, painting: Painting, y: int) -> Strip:
-        inks = painting.inks[y]
-        starts = [0, *(np.flatnonzero(np.diff(inks)) + 1).tolist(), len(inks)]
-        text = painting.row_text(y)
-        segments = [
-            Segment(text[start:stop], self._style(int(inks[start])))
-            for start, stop in pairwise(starts)
-            if stop > start
-        ]
-        return Strip(segments, len(inks))
+        segments = [Segment(text, self._style(ink)) for text, ink in painting.pieces(y)]
+        return Strip(segments, painting.codes.shape[1])
 
     def _style(self, ink: int) -> Style:
         if ink not in self._styles:
-            name = _component(ink)
-            self._styles[ink] = self.get_component_rich_style(name) if name else self.rich_style
+            name = ink_name(ink)
+            self._styles[ink] = (
+                self.get_component_rich_style(f"chart--{name}") if name else self.rich_style
+            )
         return self._styles[ink]
 
     # Keys and mouse
@@ -219,14 +207,11 @@ class LineChart(Widget, can_focus=True):
         self._move_cursor(1)
 
     def _move_cursor(self, direction: int) -> None:
-        """Move the crosshair; the first time it appears at the newest point."""
-        painting = self.painting
-        if painting is None or not painting.plot_width:
+        if self.painting is None:
             return
-        step = (painting.x.high - painting.x.low) / painting.plot_width
-        newest = max((float(line.xs[-1]) for line in self.lines if len(line.xs)), default=0.0)
-        x = newest if self.view.cursor is None else self.view.cursor + direction * step
-        self.post_message(self.CursorMoved(self, min(max(x, painting.x.low), painting.x.high)))
+        x = moved_cursor(self.painting, self.lines, self.view, direction)
+        if x is not None:
+            self.post_message(self.CursorMoved(self, x))
 
     def action_zoom_in(self) -> None:
         """Zoom in around the crosshair, or around the right end."""
@@ -250,8 +235,8 @@ class LineChart(Widget, can_focus=True):
         self._pan(0.25)
 
     def _pan(self, share: float) -> None:
-        if self.painting and self.view.window:
-            self.post_message(self.Zoomed(self, self.painting.x.moved(share)))
+        if self.painting:
+            self.post_message(self.Zoomed(self, panned_window(self.painting, self.view, share)))
 
     def action_fit(self) -> None:
         """Show everything and take the crosshair away."""
@@ -271,10 +256,7 @@ class LineChart(Widget, can_focus=True):
         self._smooth(1)
 
     def _smooth(self, direction: int) -> None:
-        steps = SMOOTHING_STEPS
-        nearest = min(range(len(steps)), key=lambda i: abs(steps[i] - self.view.smoothing))
-        index = min(len(steps) - 1, max(0, nearest + direction))
-        self.post_message(self.Smoothed(self, steps[index]))
+        self.post_message(self.Smoothed(self, next_smoothing(self.view.smoothing, direction)))
 
     def action_band(self) -> None:
         """Draw the raw values of the next line behind, after the last one of none."""
@@ -287,18 +269,8 @@ class LineChart(Widget, can_focus=True):
         self.post_message(self.Maximised(self))
 
     def _zoom(self, factor: float, at: float) -> None:
-        painting = self.painting
-        if painting is None or not painting.plot_width:
-            return
-        window = painting.x.zoomed(factor, at)
-        data = [line.xs for line in self.lines if len(line.xs)]
-        if not data:
-            return
-        low, high = min(0.0, *(float(xs[0]) for xs in data)), max(float(xs[-1]) for xs in data)
-        is_whole = factor < 1 and window.low <= low and window.high >= high
-        if is_whole:
-            self.post_message(self.Zoomed(self, None))
-        elif window.high - window.low > 1e-9 * max(1.0, abs(high)):
+        if self.painting:
+            window = zoomed_window(self.painting, self.lines, self.view, factor, at)
             self.post_message(self.Zoomed(self, window))
 
     def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
@@ -323,15 +295,4 @@ class LineChart(Widget, can_focus=True):
             self.action_maximise()
 
     def _x_at(self, column: int) -> float:
-        painting = self.painting
-        if painting is None or not painting.plot_width:
-            return 0.0
-        return painting.x.from_dots(column - painting.left + 0.5, painting.plot_width)
-
-
-def _component(ink: int) -> str:
-    if ink >= Ink.BAND:
-        return f"chart--band-{ink - Ink.BAND + 1}"
-    if ink >= Ink.LINE:
-        return f"chart--line-{ink - Ink.LINE + 1}"
-    return "" if ink == Ink.BLANK else f"chart--{Ink(ink).name.lower()}"
+        return x_at(self.painting, column) if self.painting else 0.0

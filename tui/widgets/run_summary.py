@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
+from textual import work
 from textual.widgets import Static
 
 from orpo_mlx.axes import format_value
 from orpo_mlx.formatting import format_bytes, format_duration
+from orpo_mlx.runs.directory import RunDirectory
 from orpo_mlx.runs.events import RunFailed
 from orpo_mlx.runs.listing import RunSummary
 from tui.cells import CharsetName
+from tui.follow import follow_run
+from tui.messages import EventsArrived
 from tui.names import place_text
 from tui.run_state import RunState
 from tui.status import ALIVE, status_text
@@ -29,18 +34,42 @@ class RunSummaryPanel(Static):
         height: auto;
         max-height: 9;
         border-top: solid $foreground 40%;
+        border-title-color: $foreground;
         padding: 0 1;
     }
     """
 
     def __init__(self) -> None:
         super().__init__(markup=False)
+        self.state = RunState()
+        """What is known of the run so far."""
+        self._shown: tuple[RunSummary, CharsetName] | None = None
 
-    def show(self, run: RunSummary, state: RunState, charset: CharsetName) -> None:
-        """Show a run."""
+    def show(self, run: RunSummary, charset: CharsetName) -> None:
+        """Show a run, and what happens to it from now on."""
+        is_other = self._shown is None or self._shown[0].path != run.path
+        self._shown = run, charset
+        if is_other:
+            self.state = RunState()
+            self._follow(run.path)
+        self._draw()
+
+    @work(exclusive=True, group="follow")
+    async def _follow(self, path: Path) -> None:
+        await follow_run(RunDirectory(path), self.post_message, poll_seconds=1.0)
+
+    def on_events_arrived(self, message: EventsArrived) -> None:
+        if self._shown and message.run == self._shown[0].path:
+            self.state.apply_all(message.records)
+            self._draw()
+
+    def _draw(self) -> None:
+        if self._shown is None:
+            return
+        run, charset = self._shown
         status = status_text(run.status, charset)
         self.border_title = f"{run.id} · {status.sign} {status.word}"
-        self.update("\n".join(summary_lines(run, state, charset)))
+        self.update("\n".join(summary_lines(run, self.state, charset)))
 
 
 def summary_lines(run: RunSummary, state: RunState, charset: CharsetName) -> list[str]:

@@ -8,7 +8,7 @@ from textual.containers import Vertical
 from orpo_mlx.runs.directory import RunDirectory
 from tui import live_text
 from tui.run_state import RunState
-from tui.runner import log_of, read_tail
+from tui.trainer_log import log_of, read_tail
 from tui.widgets.line_view import LineView, TextLine
 from tui.widgets.tab_strip import TabStrip
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from orpo_mlx.runs.directory import RunDirectory
-from orpo_mlx.runs.events import encode, read_events
+from orpo_mlx.runs.events import Resumed, encode, read_events
 from tui.screens.ask import AskScreen
 from tui.screens.live import LiveScreen
 from tui.screens.runs import RunsScreen
@@ -142,13 +142,18 @@ async def test_a_killed_trainer_shows_a_crash_with_a_remedy(
 ):
     async with open_app() as pilot:
         await wait_for(pilot, lambda: trainer.is_locked() and "StepCompleted" in names(trainer))
+        runs = pilot.app.screen
+        await wait_for(pilot, lambda: [run.status for run in runs.runs] == ["running"])
         screen = await open_live(pilot, wait_for, trainer.path)
         assert trainer.pid is not None
+        rung = []
+        pilot.app.ring = rung.append
         os.kill(trainer.pid, number)
         await wait_for(pilot, lambda: screen.status == "crashed")
         await wait_for(pilot, lambda: "Crashed at step" in screen_text(pilot.app))
         await wait_for(pilot, lambda: "R tries again" in screen_text(pilot.app))
-        await wait_for(pilot, lambda: "now crashed at step" in toasts(pilot.app))
+        await wait_for(pilot, lambda: rung and "now crashed at step" in rung[0])
+        assert "crashed at step" not in toasts(pilot.app)  # the card says it already
 
 
 async def test_a_crash_of_metal_names_its_cause_the_checkpoint_and_the_key(
@@ -168,13 +173,21 @@ async def test_a_crash_of_metal_names_its_cause_the_checkpoint_and_the_key(
         assert "OutOfMemory" in text
 
 
-async def test_a_new_best_evaluation_is_told(make_run, open_app, wait_for, make_eval):
-    run = make_run()
-    async with open_app() as pilot:
-        await open_live(pilot, wait_for, run.path)
+@pytest.mark.parametrize(("nan_at", "is_told"), [(30, True), (0, False)])
+async def test_a_new_best_evaluation_is_told_unless_the_run_is_over(
+    make_run, open_app, wait_for, make_eval, nan_at, is_told
+):
+    run = make_run(nan_at=nan_at)
+    if nan_at:  # it goes on
         with run.events_file.open("a") as file:
-            file.write(encode(make_eval(41, loss=0.25, is_best=True)))
-        await wait_for(pilot, lambda: "loss 0.2500 at step 41" in toasts(pilot.app))
+            file.write(encode(Resumed(25, new_process=True)))
+    async with open_app() as pilot:
+        screen = await open_live(pilot, wait_for, run.path)
+        with run.events_file.open("a") as file:
+            file.write(encode(make_eval(30, loss=0.25, is_best=True)))
+        await wait_for(pilot, lambda: screen.state.best.loss == 0.25)
+        await pilot.pause()
+        assert ("Best so far: 0.2500 at 30" in toasts(pilot.app)) == is_told
 
 
 async def test_the_crosshair_the_zoom_and_the_smoothing_are_common_to_all_charts(
@@ -268,7 +281,7 @@ async def test_opening_a_run_that_ended_long_ago_is_no_news(make_run, open_app, 
     run = make_run()
     async with open_app() as pilot:
         said = []
-        pilot.app.announce = lambda text, **how: said.append(text)
+        pilot.app.ring = said.append
         screen = LiveScreen(run.path)
         pilot.app.push_screen(screen)
         await wait_for(pilot, lambda: screen.caught_up and screen.status == "completed")
@@ -296,8 +309,83 @@ async def test_in_a_low_window_a_text_to_read_takes_the_room_of_a_chart(
         screen = LiveScreen(make_run().path)
         pilot.app.push_screen(screen)
         await wait_for(pilot, lambda: screen.status == "completed")
-        low = screen.tabs.size.height
+        low = screen.course.tabs.size.height
         await pilot.press("3")
-        await wait_for(pilot, lambda: screen.tabs.size.height > low + 4)
+        await wait_for(pilot, lambda: screen.course.tabs.size.height > low + 4)
         await pilot.press("1")
-        await wait_for(pilot, lambda: screen.tabs.size.height == low)
+        await wait_for(pilot, lambda: screen.course.tabs.size.height == low)
+
+
+async def test_pause_and_free_memory_ends_the_trainer_with_a_promise_to_go_on(
+    trainer, open_app, wait_for, screen_text
+):
+    async with open_app(size=(100, 30)) as pilot:
+        await wait_for(pilot, lambda: trainer.is_locked() and "StepCompleted" in names(trainer))
+        screen = await open_live(pilot, wait_for, trainer.path)
+        await pilot.press("P")
+        await wait_for(pilot, lambda: screen.status == "stopped")
+        await wait_for(pilot, lambda: "its memory is free" in screen_text(pilot.app))
+        assert "R loads the model again and goes on" in screen_text(pilot.app)
+        assert "Resume" in screen_text(pilot.app).split("\n")[-1]
+        assert "CheckpointSaved" in names(trainer)
+
+
+async def test_the_first_frame_has_the_layout_of_the_window(make_run, open_app, wait_for):
+    run = make_run()
+    async with open_app() as pilot:
+        frames = []
+        show = pilot.app._display
+        pilot.app._display = lambda screen, *rest: (
+            frames.append(screen_sizes(screen)),
+            show(screen, *rest),
+        )
+        await open_live(pilot, wait_for, run.path)
+        shown = [sizes for sizes in frames if sizes]
+        assert shown
+        assert all(len([size for size in sizes if size.width]) == 2 for sizes in shown)
+
+
+def screen_sizes(screen) -> list:
+    return [chart.size for chart in screen.query(LineChart)]
+
+
+async def test_a_key_pressed_again_says_its_thing_once(make_run, open_app, wait_for):
+    run = make_run()
+    async with open_app() as pilot:
+        await open_live(pilot, wait_for, run.path)
+        for _ in range(4):
+            await pilot.press("w")
+        await wait_for(pilot, lambda: "charts.svg" in toasts(pilot.app))
+        assert toasts(pilot.app).count("charts.svg") == 1
+
+
+async def test_a_run_folder_that_vanished_is_told_not_raised(
+    trainer, open_app, wait_for, monkeypatch
+):
+    async with open_app() as pilot:
+        await wait_for(pilot, lambda: trainer.is_locked() and "StepCompleted" in names(trainer))
+        await open_live(pilot, wait_for, trainer.path)
+        trainer.control_folder.rename(trainer.path / "elsewhere")
+        trainer.control_folder.write_text("no folder")
+        await pilot.press("p")
+        await wait_for(pilot, lambda: "cannot be written" in toasts(pilot.app))
+
+
+async def test_a_run_that_cannot_be_read_is_told_and_read_again_when_it_can(
+    make_run, open_app, wait_for, screen_text
+):
+    run = make_run()
+    async with open_app(size=(100, 30)) as pilot:
+        screen = await open_live(pilot, wait_for, run.path)
+        away = run.path.parent.parent / "away"
+        run.path.rename(away)
+        card = lambda: screen.query_one(EndingCard).card.cause  # noqa: E731
+        await wait_for(pilot, lambda: "the folder is gone" in card())
+        assert "CANNOT BE READ" in screen_text(pilot.app)
+        assert "Loss" in screen_text(pilot.app)  # what was read stays
+        away.rename(run.path)
+        await wait_for(pilot, lambda: "The run is complete" in screen_text(pilot.app))
+        run.events_file.unlink()
+        run.events_file.mkdir()
+        await wait_for(pilot, lambda: "events.jsonl: Is a directory" in card())
+        assert screen.state.step == 40

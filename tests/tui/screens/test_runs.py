@@ -9,6 +9,7 @@ import pytest
 from tui.screens.ask import AskScreen
 from tui.screens.live import LiveScreen
 from tui.screens.runs import RunsScreen
+from tui.trainer_log import sweep
 from tui.widgets.welcome import Welcome
 
 
@@ -57,9 +58,9 @@ async def test_the_filter_keeps_runs_with_all_words(make_run, open_app, wait_for
     async with open_app() as pilot:
         screen = await runs_screen(pilot, wait_for)
         await pilot.press("slash", *"poems sec")
-        await wait_for(pilot, lambda: [row.id for row in screen.shown] == ["second-poems"])
+        await wait_for(pilot, lambda: [run.id for run in screen.table.runs] == ["second-poems"])
         await pilot.press("escape")
-        await wait_for(pilot, lambda: len(screen.shown) == 2)
+        await wait_for(pilot, lambda: len(screen.table.runs) == 2)
 
 
 @pytest.mark.parametrize(("keys", "is_there"), [(["enter"], True), (["right", "enter"], False)])
@@ -77,3 +78,99 @@ async def test_deleting_asks_and_moves_to_the_trash(
         await wait_for(pilot, lambda: (runs_dir / "gone").exists() == is_there)
         assert (runs_dir / ".trash" / "gone").exists() != is_there
         await wait_for(pilot, lambda: len(screen.runs) == int(is_there))
+
+
+def ids(screen: RunsScreen) -> list[str]:
+    return [run.id for run in screen.table.runs]
+
+
+async def test_a_key_sorts_by_the_next_column_and_another_turns_it(
+    make_run, open_app, wait_for, screen_text
+):
+    make_run("b", steps=10)
+    make_run("a", steps=30)
+    make_run("c", steps=20, nan_at=5)
+    async with open_app() as pilot:
+        screen = await runs_screen(pilot, wait_for)
+        await wait_for(pilot, lambda: ids(screen) == ["c", "a", "b"])
+        assert "When ▼" in screen_text(pilot.app)
+        await pilot.press("down")
+        await pilot.press("s")  # by status: completed ones first
+        await wait_for(pilot, lambda: ids(screen) == ["a", "b", "c"])
+        await pilot.press("s")
+        await wait_for(pilot, lambda: "Run ▲" in screen_text(pilot.app))
+        assert ids(screen) == ["a", "b", "c"]
+        assert screen.selected.id == "a"  # the cursor stays on its run
+        await pilot.press("S")
+        await wait_for(pilot, lambda: ids(screen) == ["c", "b", "a"])
+        assert "Run ▼" in screen_text(pilot.app)
+        assert screen.selected.id == "a"
+
+
+async def test_a_click_on_a_header_sorts_and_a_second_one_turns(
+    make_run, open_app, wait_for, screen_text
+):
+    make_run("few", steps=10)
+    make_run("many", steps=30)
+    async with open_app(charset="ascii") as pilot:
+        screen = await runs_screen(pilot, wait_for)
+        header = screen_text(pilot.app).split("\n")[1]
+        assert "When v" in header
+        await pilot.click("#table", offset=(header.index("Step"), 0))
+        await wait_for(pilot, lambda: "Step v" in screen_text(pilot.app))
+        assert ids(screen) == ["many", "few"]
+        await pilot.click("#table", offset=(header.index("Step"), 0))
+        await wait_for(pilot, lambda: "Step ^" in screen_text(pilot.app))
+        assert ids(screen) == ["few", "many"]
+
+
+async def test_the_cursor_goes_to_a_run_that_was_started(make_run, open_app, wait_for):
+    make_run("old")
+    async with open_app() as pilot:
+        screen = await runs_screen(pilot, wait_for)
+        screen.want(screen.runs[0].path.parent / "new")
+        assert screen.selected.id == "old"
+        make_run("new")
+        make_run("newer")
+        screen.refresh_runs()
+        await wait_for(pilot, lambda: len(ids(screen)) == 3)
+        assert screen.selected.id == "new"
+
+
+async def test_a_filter_without_a_match_says_so(make_run, open_app, wait_for, screen_text):
+    make_run()
+    async with open_app() as pilot:
+        await runs_screen(pilot, wait_for)
+        await pilot.press("slash", *"[xyz")
+        await wait_for(pilot, lambda: "No run contains '[xyz'" in screen_text(pilot.app))
+        await pilot.press("escape")
+        await wait_for(pilot, lambda: "run-a" in screen_text(pilot.app))
+
+
+async def test_a_start_that_failed_unseen_is_told_once(make_run, open_app, wait_for, runs_dir):
+    make_run()
+    (runs_dir / ".starting").mkdir()
+    (runs_dir / ".starting" / "poems-1.log").write_text("Loading\nerror: no such model\n")
+    async with open_app() as pilot:
+        await wait_for(pilot, lambda: list(pilot.app._notifications))
+        note = next(iter(pilot.app._notifications))
+        assert note.title == "poems-1 did not start"
+        assert note.message.startswith("error: no such model\n")
+        assert note.message.endswith("poems-1.seen")
+    # Seen, it is not told again.
+    assert sweep(runs_dir, 0.0) == []
+    assert [path.name for path in (runs_dir / ".starting").iterdir()] == ["poems-1.seen"]
+
+
+@pytest.mark.parametrize("width", [80, 120])
+async def test_a_long_name_leaves_room_for_the_numbers(
+    make_run, open_app, wait_for, screen_text, width
+):
+    make_run("日本語のとても長い名前" * 6)
+    async with open_app((width, 24)) as pilot:
+        await runs_screen(pilot, wait_for)
+        lines = screen_text(pilot.app).split("\n")
+        assert "When ▼" in lines[1]
+        assert "…" in lines[2]
+        assert "40/40" in lines[2]
+        assert "Nov" in lines[2]
