@@ -51,11 +51,6 @@ class AppScreen(Screen[None]):
         """Return what the screen shows, in one sentence of plain text."""
         raise NotImplementedError
 
-    @property
-    def unfinished(self) -> str:
-        """What leaving would end, "" for nothing; the app asks before it quits."""
-        return ""
-
     def on_resize(self) -> None:
         self._show_small()
 
