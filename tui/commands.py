@@ -183,6 +183,11 @@ TEST = (
     Command("test.temperature", "f2", "", "Test: temperature",
             "Next temperature: 0, 0.3, 0.7, 1."),
     Command("test.seed", "f3", "", "Test: another seed", "Other answers, if not at temperature 0."),
+    Command("test.top-p", "f4", "", "Test: top-p",
+            "Draw from fewer tokens: the likeliest that make up 1, 0.95 or 0.8 of all."),
+    Command("test.max-tokens", "f5", "", "Test: longest answer", "256, 1024 or 64 tokens."),
+    Command("test.load", "f6", "", "Test: unload the model, or load it again",
+            "Give its memory back, or load it again, also after a failure."),
     Command("test.copy", "ctrl+y", "", "Test: copy prompt and answers", "Copy all three texts."),
 )  # fmt: skip
 

@@ -139,7 +139,7 @@ def _headline(job: Job, charset: CharsetName) -> str:
             files = counted(len(job.files), "file")
             return f"written: {files}, {size}, {format_duration(job.seconds)}"
         case "failed":
-            return "failed; nothing of it is left"
+            return "failed; the reason stands below"
         case "ended":
             return "ended by you; nothing is left of it"
 

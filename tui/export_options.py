@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from orpo_mlx.export.formats import FORMATS, OPTIONS, Option, find_format
 
-FieldKind = Literal["text", "file", "choice", "switch"]
-
-OWN_PLACES = ("lmstudio",)
-"""Formats that go where their program looks, not into the chosen folder."""
+FieldKind = Literal["text", "file", "choice", "switch", "place"]
 
 NEEDED = {"gguf": "base_gguf", "ollama": "base_gguf", "hub": "repo"}
 """Option without which a format cannot be written."""
@@ -31,6 +29,7 @@ _LABELS = {
     "weights_dtype": "GGUF numbers",
     "base_id": "Base on the Hub",
     "original": "Original model",
+    "lmstudio": "LM Studio",
     "model": "Base model",
 }
 """What stands before a field, in the order of the form."""
@@ -43,6 +42,7 @@ _HINTS = {
     "name": "the run's name if left empty",
     "base_id": "OWNER/NAME of the original model; found if empty",
     "original": "folder or OWNER/NAME the MLX base was made from",
+    "lmstudio": "folder of its models; found if left empty",
     "model": "where the adapter says, if left empty",
 }
 
@@ -54,6 +54,7 @@ class Field:
     Attributes:
         name: of the option, with underscores.
         label: shown before it.
+        kind: of "place" it is no option, but says where to write; see `place_of`.
         hint: what belongs into it.
         help: what it does, a sentence or two.
         formats: that take it.
@@ -101,9 +102,18 @@ _MODEL = Field(
     "The base model, a folder or OWNER/NAME, if it is not where the adapter says.",
     tuple(one.name for one in FORMATS),
 )
+_LMSTUDIO = Field(
+    "lmstudio",
+    _LABELS["lmstudio"],
+    "place",
+    _HINTS["lmstudio"],
+    "The folder in which LM Studio keeps its models, if it is not in your home folder.",
+    ("lmstudio",),
+)
 _ORDER = list(_LABELS)
 FIELDS: tuple[Field, ...] = (
     *sorted(map(_field, OPTIONS), key=lambda field: (*_ORDER, field.name).index(field.name)),
+    _LMSTUDIO,
     _MODEL,
 )
 FIELDS_BY_NAME = {field.name: field for field in FIELDS}
@@ -117,13 +127,13 @@ def fields_for(formats: Iterable[str]) -> list[Field]:
     return sorted(found, key=lambda field: field.name not in needed)
 
 
-def missing(formats: Iterable[str], values: Mapping[str, str]) -> str:
-    """Return a sentence about the first thing that is still needed, "" if nothing is."""
+def missing(formats: Iterable[str], values: Mapping[str, str]) -> tuple[Field | None, str]:
+    """Return the first field that must still be filled in and why; (None, "") if none must."""
     for name in formats:
         field = FIELDS_BY_NAME.get(NEEDED.get(name, ""))
         if field and not values.get(field.name, "").strip():
-            return f"{name} needs {field.label}: {field.hint}."
-    return ""
+            return field, f"{name} needs {field.label}: {field.hint}."
+    return None, ""
 
 
 def option_words(format: str, values: Mapping[str, str]) -> list[str]:
@@ -131,7 +141,7 @@ def option_words(format: str, values: Mapping[str, str]) -> list[str]:
     words = []
     for field in FIELDS:
         value = values.get(field.name, "").strip()
-        if format not in field.formats or not value:
+        if format not in field.formats or not value or field.kind == "place":
             continue
         if field.kind == "switch":
             words.append(field.flag)
@@ -140,7 +150,10 @@ def option_words(format: str, values: Mapping[str, str]) -> list[str]:
     return words
 
 
-def file_name(run_id: str, format: str) -> str:
-    """Return what an export is called in the chosen folder."""
+def place_of(format: str, run_id: str, folder: Path, values: Mapping[str, str]) -> Path | None:
+    """Return where an export goes; None leaves it to the export: where its program looks."""
+    if format == "lmstudio":
+        place = values.get("lmstudio", "").strip()
+        return Path(place).expanduser() / "orpo-mlx" / run_id if place else None
     found = find_format(format)
-    return f"{run_id}-{format}{found.suffix if found else ''}"
+    return folder / f"{run_id}-{format}{found.suffix if found else ''}"

@@ -128,4 +128,4 @@ class ExportWriter:
         failed = sum(job.state == "failed" for job in self.jobs)
         if not failed:
             return DONE
-        return f"{len(self.jobs) - failed} written, {failed} failed: the reason stands above."
+        return f"{len(self.jobs) - failed} written, {failed} failed."

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from orpo_mlx.errors import OrpoError
@@ -12,16 +14,16 @@ from tui.export_options import (
     FIELDS_BY_NAME,
     NEEDED,
     fields_for,
-    file_name,
     missing,
     option_words,
+    place_of,
 )
 
 FILLED = {field.name: field.values[-1] if field.values else "x" for field in FIELDS}
 
 
 def test_every_option_of_a_format_has_a_labelled_field():
-    assert {option.name for option in OPTIONS} == set(FIELDS_BY_NAME) - {"model"}
+    assert {option.name for option in OPTIONS} == set(FIELDS_BY_NAME) - {"model", "lmstudio"}
     for field in FIELDS:
         assert not field.label.startswith("--"), f"{field.name}: give it a label"
         assert len(field.label) <= 16
@@ -49,10 +51,24 @@ def test_an_option_is_given_only_to_formats_that_take_it():
 
 def test_what_a_format_cannot_do_without_comes_first_and_is_asked_for():
     assert next(field.name for field in fields_for(["mlx", "gguf"])) == NEEDED["gguf"]
-    assert missing(["mlx", "gguf"], {"base_gguf": " "}).startswith("gguf needs Base GGUF")
-    assert missing(["mlx", "gguf"], {"base_gguf": "a.gguf"}) == ""
+    field, said = missing(["mlx", "gguf"], {"base_gguf": " "})
+    assert field is FIELDS_BY_NAME["base_gguf"]
+    assert said.startswith("gguf needs Base GGUF")
+    assert missing(["mlx", "gguf"], {"base_gguf": "a.gguf"}) == (None, "")
 
 
-def test_files_are_named_by_run_and_format():
-    assert file_name("run", "gguf-lora") == "run-gguf-lora.gguf"
-    assert file_name("run", "mlx") == "run-mlx"
+@pytest.mark.parametrize(
+    ("format", "given", "place"),
+    [
+        ("gguf-lora", "", "/out/run-gguf-lora.gguf"),
+        ("mlx", "", "/out/run-mlx"),
+        ("hub", "", "/out/run-hub"),
+        ("lmstudio", "/lm/models", "/lm/models/orpo-mlx/run"),
+    ],
+)
+def test_files_are_named_by_run_and_format(format, given, place):
+    assert place_of(format, "run", Path("/out"), {"lmstudio": given}) == Path(place)
+
+
+def test_lm_studio_is_looked_for_by_the_export_where_it_is_not_named():
+    assert place_of("lmstudio", "run", Path("/out"), {"lmstudio": " "}) is None

@@ -116,7 +116,7 @@ async def show_exported(pilot, old_run, wait_for):
     pilot.app.push_screen(ExportScreen(run.path))
     await wait_for(pilot, lambda: writer.on_change)
     writer.jobs = exported_jobs()
-    writer.say("1 written, 1 failed: the reason stands above.")
+    writer.say("1 written, 1 failed.")
 
 
 async def show_playground(pilot, old_run, wait_for):

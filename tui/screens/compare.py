@@ -21,7 +21,7 @@ from tui.comparing import LETTERS, MAX_RUNS, METRICS_BY_ID, ComparedRun
 from tui.follow import follow_run
 from tui.messages import CaughtUp, EventsArrived, StatusChanged
 from tui.screens.base import AppScreen
-from tui.screens.pick_metric import PickMetricScreen
+from tui.screens.pick_one import PickOneScreen
 from tui.status import status_text
 from tui.widgets.compare_table import DIFFERS, CompareTable
 from tui.widgets.line_chart import LineChart
@@ -175,7 +175,9 @@ class CompareScreen(AppScreen):
     @work(exclusive=True, group="ask")
     async def action_metric(self) -> None:
         """Choose the metric."""
-        chosen = await self.app.push_screen_wait(PickMetricScreen(self.metric.id))
+        titles = {metric.id: metric.title for metric in comparing.METRICS}
+        picker = PickOneScreen("Metric", titles, self.metric.id)
+        chosen = await self.app.push_screen_wait(picker)
         if chosen:
             self._metric_chosen = True
             self.metric = METRICS_BY_ID[chosen]

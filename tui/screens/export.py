@@ -17,7 +17,7 @@ from orpo_mlx.export.formats import FORMATS, find_format
 from orpo_mlx.runs.directory import RunDirectory
 from tui.commands import bindings
 from tui.export_jobs import Job, jobs_lines
-from tui.export_options import FIELDS_BY_NAME, OWN_PLACES, fields_for, file_name, missing
+from tui.export_options import FIELDS_BY_NAME, fields_for, missing, place_of
 from tui.export_writer import HINT
 from tui.screens.base import AppScreen
 from tui.widgets.choices import Choices
@@ -143,17 +143,17 @@ class ExportScreen(AppScreen):
         if problem := self._problem(chosen, values):
             self.writer.say(problem)
             return
-        jobs = [Job(name, self._place(name)) for name in chosen]
+        folder = self.form.folder
+        jobs = [Job(name, place_of(name, self.run.id, folder, values)) for name in chosen]
         taken = [job for job in jobs if job.path is not None and _is_taken(job.path)]
         if taken:
             names = ", ".join(job.path.name for job in taken if job.path)
-            if not await self.orpo.exports.ask_replace(
-                f"{names}: there already, in {self.form.folder}."
-            ):
+            if not await self.orpo.exports.ask_replace(f"{names}: there already, in {folder}."):
                 return
             for job in taken:
                 job.force = True
-        self.orpo.change_settings(replace(self.orpo.settings, export_folder=str(self.form.folder)))
+        self.orpo.change_settings(replace(self.orpo.settings, export_folder=str(folder)))
+        self.query_one(LineView).focus()  # arrows scroll there, and letters are keys
         self.orpo.exports.start(self.writer, jobs, self.form.checkpoint, values)
 
     def _problem(self, chosen: list[str], values: dict[str, str]) -> str:
@@ -161,10 +161,12 @@ class ExportScreen(AppScreen):
             return "Choose a format first: space marks the selected one."
         if not str(self.form.folder_text).strip():
             return "Where to? Give a folder, or ctrl+o chooses one."
-        return missing(chosen, values)
-
-    def _place(self, format: str) -> Path | None:
-        return None if format in OWN_PLACES else self.form.folder / file_name(self.run.id, format)
+        if str(self.form.folder).startswith("~"):
+            return f"{self.form.folder}: nobody has that home folder. Give another one."
+        field, said = missing(chosen, values)
+        if field:
+            self.form.query_one(f"#{field.name}").focus()
+        return said
 
     def action_stop(self) -> None:
         """End what is being written."""

@@ -110,6 +110,7 @@ async def test_only_options_of_chosen_formats_are_shown_and_needed_ones_are_aske
         assert "Repository" not in screen_text(pilot.app)
         await pilot.press("ctrl+r")
         await wait_for(pilot, lambda: "gguf needs Base GGUF" in screen.writer.status)
+        await wait_for(pilot, lambda: screen.query_one("#base_gguf").has_focus)
         screen.query_one("#base_gguf", Input).value = "/models/base.gguf"
         await pilot.press("ctrl+r")
         await wait_for(pilot, lambda: states(screen) == [("gguf", "written")])
