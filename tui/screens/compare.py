@@ -13,6 +13,7 @@ from textual.widget import Widget
 from textual.widgets import Static
 
 from orpo_mlx.durable import write_atomically
+from orpo_mlx.formatting import counted
 from orpo_mlx.runs.directory import RunDirectory
 from tui import comparing
 from tui.charts import X_AXES, XAxis
@@ -135,7 +136,7 @@ class CompareScreen(AppScreen):
         ]
         equal = len(settings) - len(differing)
         where = comparing.where_text(self.x_axis, self.chart.view)
-        text = f"Values {where} · what differs ({equal} equal settings hidden, d shows them)"
+        text = f"Values {where} · what differs · d shows {counted(equal, 'equal setting')}, too"
         if self.shows_all:
             sign = DIFFERS[self.orpo.charset == "ascii"]
             text = f"Values {where} · all settings ({sign} marks the {len(differing)} that differ)"

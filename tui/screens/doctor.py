@@ -10,7 +10,7 @@ from textual import work
 from textual.widget import Widget
 from textual.widgets import Static
 
-from orpo_mlx.formatting import counted
+from orpo_mlx.formatting import counted, visible
 from tui.children import JsonLinesChild
 from tui.commands import bindings
 from tui.screens.base import AppScreen
@@ -18,6 +18,8 @@ from tui.widgets.line_view import LineView, TextLine
 
 SIGNS = {"ok": "✓", "info": " ", "warning": "!", "error": "✗"}
 _SELF_TEST = "self-test"
+_TEXT_AT = 26
+"""Column of a fact's text, behind its sign and name."""
 
 
 class DoctorScreen(AppScreen):
@@ -37,7 +39,9 @@ class DoctorScreen(AppScreen):
     def __init__(self) -> None:
         super().__init__()
         self.facts: list[dict[str, Any]] = []
+        self.words = ["-m", "orpo_mlx", "doctor", "--json"]
         self.status = "Looking ..."
+        self._is_testing = False
 
     def compose_body(self) -> Iterable[Widget]:
         yield LineView(id="facts")
@@ -51,13 +55,12 @@ class DoctorScreen(AppScreen):
 
     @work(exclusive=True, group="doctor")
     async def _look(self, more: list[str]) -> None:
-        """Show what a doctor in its own process says; nothing is repeated."""
-        words = ["-m", "orpo_mlx", "doctor", "--json", *more]
-        async with JsonLinesChild(words) as child:
+        """Show what a doctor in its own process says."""
+        async with JsonLinesChild([*self.words, *more]) as child:
             async for fact in child:
-                if fact not in self.facts:
-                    self.facts.append(fact)
-                    self._show()
+                self._take(fact)
+                self._show_progress()
+        self._is_testing = False
         bad = sum(fact["level"] == "error" for fact in self.facts)
         warnings = sum(fact["level"] == "warning" for fact in self.facts)
         if not self.facts:
@@ -71,12 +74,33 @@ class DoctorScreen(AppScreen):
             self.status += " T trains the demo as a test."
         self._show()
 
+    def _take(self, fact: dict[str, Any]) -> None:
+        """Add a fact, in place of what was said of the same thing before."""
+        keys = [(one["group"], one["name"]) for one in self.facts]
+        key = (fact["group"], fact["name"])
+        if key in keys:
+            self.facts[keys.index(key)] = fact
+        else:
+            self.facts.append(fact)
+
     def action_self_test(self) -> None:
         """Train the built-in model three times, and compare."""
         self.facts = [fact for fact in self.facts if fact["group"] != _SELF_TEST]
-        self.status = "Training the built-in model three times; esc leaves and ends it ..."
-        self._show()
+        self._is_testing = True
+        self.query_one("#facts", LineView).following = True  # its results come at the end
+        self._show_progress()
         self._look(["--self-test"])
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """One self-test at a time."""
+        return not (action == "self_test" and self._is_testing)
+
+    def _show_progress(self) -> None:
+        if self._is_testing:
+            done = sum(fact["group"] == _SELF_TEST for fact in self.facts)
+            part = ("once", "again, the same", "again, killed and resumed")[min(done, 2)]
+            self.status = f"Training the built-in model {part} ... esc leaves and ends it."
+        self._show()
 
     def action_copy(self) -> None:
         """Copy all lines, for a report."""
@@ -85,6 +109,7 @@ class DoctorScreen(AppScreen):
     def _show(self) -> None:
         self.query_one("#facts", LineView).show(self._lines())
         self.query_one("#status", Static).update(self.status)
+        self.refresh_bindings()
         self.on_resize()
 
     def _lines(self) -> list[TextLine]:
@@ -96,11 +121,12 @@ class DoctorScreen(AppScreen):
                 lines.append((("kind", group.capitalize()),))
             kind = "bad" if fact["level"] == "error" else "text"
             sign = SIGNS.get(fact["level"], " ")
-            lines.append(
-                ((kind, f" {sign} "), ("quiet", f"{fact['name']:<22} "), (kind, fact["text"]))
-            )
-            width = max(20, self.query_one("#facts", LineView).size.width - 6)
-            advice = textwrap.wrap(fact["what_to_do"], width)
+            width = max(40, self.query_one("#facts", LineView).size.width - 2)
+            first, *more = textwrap.wrap(visible(fact["text"]), width - _TEXT_AT) or [""]
+            name = ("quiet", f"{fact['name']:<22} ")
+            lines.append(((kind, f" {sign} "), name, (kind, first)))
+            lines += [((kind, " " * _TEXT_AT + line),) for line in more]
+            advice = textwrap.wrap(visible(fact["what_to_do"]), width - 5)
             lines += [(("quiet", f"     {line}"),) for line in advice]
         return lines
 
