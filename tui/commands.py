@@ -7,7 +7,7 @@ The id never changes once released: `keys.toml` names it. The last part of the i
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from textual.binding import Binding, BindingType
 
@@ -237,6 +237,15 @@ AREAS: dict[str, tuple[Command, ...]] = {
 def bindings(*areas: str) -> list[BindingType]:
     """Return the Textual bindings of some areas, in order."""
     return [command.binding() for area in areas for command in AREAS[area]]
+
+
+def dialog_bindings() -> list[BindingType]:
+    """Return what also works in a dialog, which the app's own keys do not reach: reading it."""
+    return [
+        replace(command.binding(), action=f"app.{command.action}", show=False)
+        for command in APP
+        if command.id in ("app.read", "app.copy-reading")
+    ]
 
 
 def all_commands() -> list[Command]:

@@ -11,6 +11,8 @@ from textual.containers import Horizontal, Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Button, Static
 
+from tui.commands import dialog_bindings
+
 
 class Answer(NamedTuple):
     """One button."""
@@ -49,6 +51,7 @@ class AskScreen(ModalScreen[str]):
         Binding("escape", "dismiss('')", "Cancel", show=False),
         Binding("left", "app.focus_previous", show=False),
         Binding("right", "app.focus_next", show=False),
+        *dialog_bindings(),
     ]
 
     def __init__(self, title: str, text: str, answers: Sequence[Answer]) -> None:

@@ -37,6 +37,11 @@ class AppScreen(Screen[None]):
         """The app, with its own type."""
         return cast("OrpoApp", self.app)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether its parts are there: a worker may bring news while a screen is being left."""
+        return self.is_mounted and self in self.app.screen_stack
+
     def compose(self) -> ComposeResult:
         yield TitleBar(self.TITLE or "", id="title")
         yield from self.compose_body()

@@ -111,6 +111,8 @@ class CompareScreen(AppScreen):
     # Drawing
 
     def _draw(self) -> None:
+        if not self.is_open:
+            return
         self._last_draw = time.monotonic()
         chart = self.chart
         if chart.painter.title != self.metric.title:

@@ -107,6 +107,8 @@ class DoctorScreen(AppScreen):
         self.orpo.copy("\n".join("".join(text for _, text in line) for line in self._lines()))
 
     def _show(self) -> None:
+        if not self.is_open:
+            return
         self.query_one("#facts", LineView).show(self._lines())
         self.query_one("#status", Static).update(self.status)
         self.refresh_bindings()

@@ -184,8 +184,8 @@ class ExportScreen(AppScreen):
     # Showing
 
     def _show_jobs(self) -> None:
-        if not self.query(LineView):
-            return  # the screen is being left
+        if not self.is_open:
+            return
         writer, view = self.writer, self.query_one(LineView)
         self.set_class(bool(writer.jobs), "-started")
         view.show(jobs_lines(writer.jobs, view.size.width - 2, self.orpo.charset))

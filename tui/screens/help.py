@@ -10,7 +10,7 @@ from textual.containers import VerticalScroll
 from textual.screen import ModalScreen, Screen
 from textual.widgets import Static
 
-from tui.commands import APP, AREAS, Command, key_text
+from tui.commands import APP, AREAS, Command, dialog_bindings, key_text
 
 
 class HelpScreen(ModalScreen[None]):
@@ -31,7 +31,8 @@ class HelpScreen(ModalScreen[None]):
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape,question_mark,f1,q", "dismiss", "Close", show=False)
+        Binding("escape,question_mark,f1,q", "dismiss", "Close", show=False),
+        *dialog_bindings(),
     ]
 
     def __init__(self, screen: Screen, keymap: dict[str, str]) -> None:

@@ -13,6 +13,8 @@ from textual.screen import ModalScreen
 from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
+from tui.commands import dialog_bindings
+
 
 class PickOneScreen(ModalScreen[str]):
     """Returns the id of what was chosen, "" to change nothing.
@@ -36,6 +38,7 @@ class PickOneScreen(ModalScreen[str]):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "dismiss('')", "Cancel", show=False),
+        *dialog_bindings(),
     ]
 
     def __init__(self, title: str, choices: Mapping[str, str], chosen: str) -> None:

@@ -93,7 +93,7 @@ class PlaygroundScreen(AppScreen):
 
     def _take(self, message: dict[str, Any]) -> None:
         self.state.apply(message)
-        if message["event"] == "pairs":
+        if message["event"] == "pairs" and self.is_open:
             self._next_pair()
         self._show()
 
@@ -219,9 +219,12 @@ class PlaygroundScreen(AppScreen):
     # Showing
 
     def _say(self, text: str) -> None:
-        self.query_one("#status", Static).update(text)
+        if self.is_open:
+            self.query_one("#status", Static).update(text)
 
     def _show(self) -> None:
+        if not self.is_open:
+            return
         state = self.state
         for side in SIDES:
             self._show_side(side)
@@ -276,7 +279,9 @@ class PlaygroundScreen(AppScreen):
         rows = [f"{side}: log-odds ratio {r}, prefers {w}" for side, _, _, r, w in
                 self.state.score_rows()]  # fmt: skip
         said = [f"{side} answers: {text}" for side, text in self.state.answers.items()]
-        return f"Test of {self.run.id}. " + "; ".join([*said, *rows]) + "."
+        busy = ["it is being answered"] if self.state.is_busy else []
+        parts = [*busy, *said, *rows] or ["nothing is asked yet"]
+        return f"Test of {self.run.id}: " + "; ".join(" ".join(p.split()) for p in parts) + "."
 
 
 _PAIR = ("prompt", "chosen", "rejected")
