@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from orpo_mlx.formatting import counted
+from tui.cells import CharsetName
 
 Side = Literal["base", "adapter"]
 SIDES: tuple[Side, Side] = ("base", "adapter")
@@ -123,7 +124,7 @@ class PlaygroundState:
         end = "" if found["ended"] else ", cut"
         return f"{counted(found['tokens'], 'token')}, {found['tokens_per_second']:.0f}/s{logp}{end}"
 
-    def score_rows(self) -> list[tuple[str, str, str, str, str]]:
+    def score_rows(self, charset: CharsetName) -> list[tuple[str, str, str, str, str]]:
         """Return (side, chosen, rejected, log-odds ratio, what it prefers) per side."""
         rows = []
         for side in SIDES:
@@ -131,6 +132,8 @@ class PlaygroundState:
                 score = self.scores[side]
                 ratio = score["log_odds_ratio"]
                 word = "chosen ✓" if ratio > 0 else "rejected ✗"
+                if charset == "ascii":
+                    word = word[:-2]
                 rows.append(
                     (
                         side,

@@ -100,7 +100,9 @@ async def test_a_screen_can_be_read_and_helped(name, open_app, open_screen, wait
     ],
     ids=["ask", "pick"],
 )
-async def test_a_dialog_can_be_read_and_answered_with_the_mouse(dialog, open_app, wait_for):
+async def test_a_dialog_can_be_read_and_answered_with_the_mouse(
+    dialog, open_app, wait_for, screen_text
+):
     async with open_app() as pilot:
         answers = []
         pilot.app.push_screen(dialog, answers.append)
@@ -109,6 +111,9 @@ async def test_a_dialog_can_be_read_and_answered_with_the_mouse(dialog, open_app
         await pilot.press("a")
         await wait_for(pilot, lambda: pilot.app._notifications)
         if isinstance(dialog, AskScreen):
+            await wait_for(pilot, lambda: "> Stay      End it" in screen_text(pilot.app))
+            await pilot.press("right")
+            await wait_for(pilot, lambda: "Stay    > End it" in screen_text(pilot.app))
             await pilot.click("#yes")
         else:
             await pilot.click("OptionList", offset=(5, 0))

@@ -16,7 +16,9 @@ from tui.commands import bindings
 from tui.screens.base import AppScreen
 from tui.widgets.line_view import LineView, TextLine
 
-SIGNS = {"ok": "✓", "info": " ", "warning": "!", "error": "✗"}
+SIGNS = {"ok": "✓v", "info": "  ", "warning": "!!", "error": "✗x"}
+"""Sign of a level; the second without Unicode."""
+
 _SELF_TEST = "self-test"
 _TEXT_AT = 26
 """Column of a fact's text, behind its sign and name."""
@@ -67,7 +69,7 @@ class DoctorScreen(AppScreen):
             self.status = child.complaint or "The doctor said nothing."
         elif bad or warnings:
             said = f"{counted(bad, 'error')}, {counted(warnings, 'warning')}"
-            self.status = f"{said}: see the lines with ✗ and !."
+            self.status = f"{said}: see the lines with {self._sign('error')} and !."
         else:
             self.status = "All is well."
         if not more:
@@ -122,7 +124,7 @@ class DoctorScreen(AppScreen):
                 group = fact["group"]
                 lines.append((("kind", group.capitalize()),))
             kind = "bad" if fact["level"] == "error" else "text"
-            sign = SIGNS.get(fact["level"], " ")
+            sign = self._sign(fact["level"])
             width = max(40, self.query_one("#facts", LineView).size.width - 2)
             first, *more = textwrap.wrap(visible(fact["text"]), width - _TEXT_AT) or [""]
             name = ("quiet", f"{fact['name']:<22} ")
@@ -131,6 +133,9 @@ class DoctorScreen(AppScreen):
             advice = textwrap.wrap(visible(fact["what_to_do"]), width - 5)
             lines += [(("quiet", f"     {line}"),) for line in advice]
         return lines
+
+    def _sign(self, level: str) -> str:
+        return SIGNS.get(level, SIGNS["info"])[self.orpo.charset == "ascii"]
 
     def sentence(self) -> str:
         chip = next((fact["text"] for fact in self.facts if fact["name"] == "chip"), "this machine")

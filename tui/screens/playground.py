@@ -120,9 +120,11 @@ class PlaygroundScreen(AppScreen):
     def action_ask(self) -> None:
         """Answer the prompt on both sides."""
         prompt = self._text("prompt")
+        if not self._may_ask():
+            return
         if not prompt.strip():
             self._say("Type a prompt first.")
-        elif self._may_ask():
+        else:
             self.state.asked()
             self._send({"op": "answer", **self._prompt(prompt), **asdict(self.draws)})
             self._show()
@@ -140,9 +142,11 @@ class PlaygroundScreen(AppScreen):
     def action_score(self) -> None:
         """Score the pair under both sides."""
         texts = {name: self._text(name) for name in _PAIR}
+        if not self._may_ask():
+            return
         if not all(text.strip() for text in texts.values()):
             self._say("A score needs a prompt, a good answer and a bad one.")
-        elif self._may_ask():
+        else:
             pair = self.state.pairs[self._pair] if self.state.pairs and self._pair >= 0 else {}
             same = all(texts[name] == pair.get(name) for name in _PAIR)
             self.state.is_busy = True
@@ -258,7 +262,7 @@ class PlaygroundScreen(AppScreen):
             self.query_one(f"#{side}", VerticalScroll).scroll_end(animate=False)
 
     def _score_table(self) -> str:
-        rows = self.state.score_rows()
+        rows = self.state.score_rows(self.orpo.charset)
         if not rows:
             return "Log-prob per token and log-odds ratio of both answers: ctrl+r"
         lines = [f"{'':8} {'chosen':>9} {'rejected':>9} {'log-odds ratio':>15}  prefers"]
@@ -277,7 +281,7 @@ class PlaygroundScreen(AppScreen):
         if not self.state.ready:
             return f"Test of {self.run.id}: the model is being loaded."
         rows = [f"{side}: log-odds ratio {r}, prefers {w}" for side, _, _, r, w in
-                self.state.score_rows()]  # fmt: skip
+                self.state.score_rows("ascii")]  # fmt: skip
         said = [f"{side} answers: {text}" for side, text in self.state.answers.items()]
         busy = ["it is being answered"] if self.state.is_busy else []
         parts = [*busy, *said, *rows] or ["nothing is asked yet"]
