@@ -58,8 +58,9 @@ APP = (
             "Show the keys of this screen and of the focused part."),
     Command("app.settings", "comma", "", "App: settings",
             "Theme, charset, smoothing, animation, keys."),
-    Command("app.read", "a", "", "App: read this screen as a sentence",
-            "Say in one sentence what the screen shows; also for screen readers."),
+    # Where a field takes letters, only the F-key reaches the app.
+    Command("app.read", "a,f10", "", "App: read this screen as a sentence",
+            "Say in one sentence what the screen shows, F10 in a field; also for screen readers."),
     Command("app.copy-reading", "A", "", "App: copy the screen's sentence",
             "Copy that sentence to the clipboard."),
     Command("app.next-theme", "ctrl+t", "", "App: next theme", "Switch between dark and light."),

@@ -85,6 +85,8 @@ async def test_the_value_of_a_token_is_read_with_the_cursor(open_test, wait_for,
         await wait_for(pilot, lambda: "' it' -2.000 nats" in screen_text(pilot.app))
         await pilot.press("right", "right", "right")
         await wait_for(pilot, lambda: "' is.' -9.000 nats" in screen_text(pilot.app))
+        await pilot.click("#chosen-tokens", offset=(5, 0))
+        await wait_for(pilot, lambda: "' it' -2.000 nats" in screen_text(pilot.app))
 
 
 async def test_another_checkpoint_can_be_chosen(open_test, wait_for):
@@ -151,3 +153,12 @@ async def test_an_empty_prompt_is_not_sent(open_test, screen_text):
         await pilot.press("ctrl+r")
         await pilot.pause()
         assert "A score needs" in screen_text(pilot.app)
+
+
+async def test_a_failure_is_not_written_over_by_a_question(open_test, wait_for, screen_text):
+    async with open_test("broken") as (pilot, screen):
+        await wait_for(pilot, lambda: "there is no such model. f6 loads" in screen_text(pilot.app))
+        await pilot.press("enter", "ctrl+r", "ctrl+n", "ctrl+o")
+        await pilot.pause()
+        assert pilot.app.screen is screen
+        assert "there is no such model. f6 loads" in screen_text(pilot.app)
