@@ -276,17 +276,19 @@ def keymap_from(keys: Mapping[str, object]) -> tuple[dict[str, str], list[str]]:
 def key_text(key: str) -> str:
     """Return how a key is written for people.
 
-    >>> key_text("question_mark,f1"), key_text("ctrl+t"), key_text("left_square_bracket")
-    ('?', '^t', '[')
+    >>> key_text("question_mark,f1"), key_text("ctrl+t"), key_text("f2"), key_text("f")
+    ('?', '^t', 'F2', 'f')
     """
     first = key.split(",")[0]
     if first.startswith("ctrl+"):
         return "^" + first[5:]
+    if first[0] == "f" and first[1:].isdigit():
+        return first.upper()
     return _KEY_TEXTS.get(first, first)
 
 
 _KEY_TEXTS = {
     "question_mark": "?", "comma": ",", "slash": "/", "escape": "esc", "plus": "+", "minus": "-",
     "left_square_bracket": "[", "right_square_bracket": "]", "left": "←", "right": "→",
-    "up": "↑", "down": "↓", "enter": "⏎", "equals_sign": "=", "f1": "F1", "f8": "F8",
+    "up": "↑", "down": "↓", "enter": "⏎", "equals_sign": "=",
 }  # fmt: skip

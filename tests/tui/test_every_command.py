@@ -8,7 +8,7 @@ import pytest
 
 from tui import doors
 from tui.screens.ask import Answer, AskScreen
-from tui.screens.help import HelpScreen
+from tui.screens.help import HelpScreen, help_lines
 from tui.screens.pick_one import PickOneScreen
 
 FAKES = Path(__file__).parents[1] / "fakes"
@@ -118,3 +118,12 @@ async def test_a_dialog_can_be_read_and_answered_with_the_mouse(
         else:
             await pilot.click("OptionList", offset=(5, 0))
         await wait_for(pilot, lambda: answers == ["yes" if isinstance(dialog, AskScreen) else "a"])
+
+
+async def test_no_line_of_help_breaks_out_of_its_column(open_app, open_screen, wait_for):
+    async with open_app() as pilot:
+        screen = await open_screen(pilot, "test")
+        lines = help_lines(screen, {})
+        assert any(line.startswith("  F2       ") for line in lines)
+        assert any(line.startswith(" " * 11) and line.strip() for line in lines), "a second line"
+        assert all(len(line) <= 74 for line in lines if line.startswith("  "))
