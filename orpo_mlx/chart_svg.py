@@ -138,11 +138,19 @@ def _paths(frame: _Frame, xs: Sequence[float], ys: Sequence[float], style: str) 
     ]
 
 
+def _shortened(name: str) -> str:
+    """Return a name that fits a legend; the middle gives way: both ends tell names apart."""
+    if len(name) <= _LONGEST_NAME:
+        return name
+    head = (_LONGEST_NAME - 3) // 2
+    return name[:head] + "..." + name[head + 3 - _LONGEST_NAME :]
+
+
 def _legend(series: Sequence[Series]) -> list[str]:
     """Name the lines below the title, as many as fit beside each other."""
     parts, x, y = [], float(_LEFT), 38.0
     for index, one in enumerate(series):
-        name = one.name if len(one.name) <= _LONGEST_NAME else "..." + one.name[3 - _LONGEST_NAME :]
+        name = _shortened(one.name)
         width = 34 + 7.2 * len(name) + 16
         if x + width > WIDTH and x > _LEFT:
             x, y = float(_LEFT), y + 16

@@ -59,17 +59,23 @@ def _train(run: Path, steps: int) -> tuple[str | None, str | None]:
 
 def _train_interrupted(run: Path, steps: int) -> tuple[str | None, str | None]:
     process = _start(_command(run, steps))
-    directory = RunDirectory(run)
-    while process.poll() is None:
-        state = directory.read_state()
-        if state is not None and state.step >= steps // 3 and directory.is_locked():
-            process.kill()
-            break
-        time.sleep(0.02)
-    process.communicate()
+    try:
+        _wait_for_step(RunDirectory(run), steps // 3, process)
+    finally:
+        process.kill()
+        process.communicate()
     if process.returncode == 0:
         return None, "the training ended before it could be interrupted"
     return _finish(_start([sys.executable, "-m", "orpo_mlx.train", "--resume", str(run)]), run)
+
+
+def _wait_for_step(run: RunDirectory, step: int, process: subprocess.Popen[str]) -> None:
+    """Wait until the run has come that far, or its process has ended."""
+    while process.poll() is None:
+        state = run.read_state()
+        if state is not None and state.step >= step and run.is_locked():
+            return
+        time.sleep(0.02)
 
 
 def _start(command: list[str]) -> subprocess.Popen[str]:
@@ -86,9 +92,10 @@ def _finish(process: subprocess.Popen[str], run: Path) -> tuple[str | None, str 
     try:
         _, said = process.communicate(timeout=_LIMIT_SECONDS)
     except subprocess.TimeoutExpired:
+        return None, f"not done after {_LIMIT_SECONDS:.0f} s"
+    finally:  # an interrupted self-test leaves no trainer behind
         process.kill()
         process.communicate()
-        return None, f"not done after {_LIMIT_SECONDS:.0f} s"
     if process.returncode != 0:
         return None, f"exit code {process.returncode}: {said.strip()[-300:]}"
     weights = run / "adapter" / "adapters.safetensors"

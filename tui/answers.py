@@ -7,16 +7,13 @@ longer of interest ends with its child process.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tui.children import ChildFailed
+from tui.children import ChildFailed, JsonLinesChild
 
 _MOST_KEPT = 200
-_PATIENCE_SECONDS = 3.0
 
 
 class Answers:
@@ -77,34 +74,14 @@ class Answers:
 
 async def ask_json(words: Sequence[str]) -> Mapping[str, Any] | ChildFailed:
     """Run `python words...` and return the JSON object it prints, or why there is none."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *words,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        start_new_session=True,
-    )
+    async with JsonLinesChild(words) as child:
+        printed = [line async for line in child.lines()]
     try:
-        printed, complaint = await process.communicate()
-    finally:
-        await _end(process)
-    try:
-        found = json.loads(printed)
+        found = json.loads("\n".join(printed))
     except ValueError:
-        text = complaint.decode("utf-8", errors="replace").strip()
-        return ChildFailed(_reason(text) or f"The command ended with code {process.returncode}.")
+        reason = _reason(child.complaint)
+        return ChildFailed(reason or f"The command ended with code {child.exit_code}.")
     return found if isinstance(found, dict) else ChildFailed("The command gave no object.")
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    for end in (process.terminate, process.kill):
-        if process.returncode is not None:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            end()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(process.wait(), _PATIENCE_SECONDS)
 
 
 def _reason(text: str) -> str:

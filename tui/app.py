@@ -20,6 +20,7 @@ from orpo_mlx.runs.directory import RunDirectory
 from tui import doors, runner
 from tui.cells import CHARSET_NAMES, CharsetName
 from tui.commands import bindings
+from tui.exports import Exports
 from tui.keymap import keymap_from
 from tui.messages import RunOpened, RunResumed
 from tui.palette import palette_entries
@@ -66,6 +67,7 @@ class OrpoApp(App[None]):
         super().__init__()
         self.runs_dir = runs_dir
         self.clock = clock
+        self.exports = Exports(self)
         self.settings, self.problems = load_settings(config_folder())
         self.starts: dict[Path, runner.Start] = {}
         """Trainers started by this app, by run; only their parent is told how they end."""
@@ -291,16 +293,15 @@ class OrpoApp(App[None]):
             self.exit()
 
     async def _may_end_unfinished(self) -> bool:
-        """Ask about work that lives only as long as its screen."""
-        for screen in reversed(self.screen_stack):
-            if work := getattr(screen, "unfinished", ""):
-                question = AskScreen(
-                    f"End the {work}?",
-                    "It is not complete and ends with this window.",
-                    [Answer("no", "Stay"), Answer("yes", "End it", is_dangerous=True)],
-                )
-                return await self.push_screen_wait(question) == "yes"
-        return True
+        """Ask about exports: they live only as long as this window."""
+        if not self.exports.unfinished:
+            return True
+        question = AskScreen(
+            f"End the {self.exports.unfinished}?",
+            "It is not complete and ends with this window.",
+            [Answer("no", "Stay"), Answer("yes", "End it", is_dangerous=True)],
+        )
+        return await self.push_screen_wait(question) == "yes"
 
     def _stop_all(self, running: list[RunDirectory]) -> None:
         for run in running:

@@ -5,7 +5,7 @@
             ...
     if child.exit_code: child.complaint
 
-Their input is a pipe, so a child that reads commands ends when the app does.
+None outlives the app, also one that is killed: see `tui.leash`.
 """
 
 from __future__ import annotations
@@ -21,14 +21,18 @@ from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
 from typing import Any
 
-MAX_LINE_BYTES = 1 << 24
+MAX_LINE_BYTES = 1 << 28
 """A data check names every finding in one line."""
 
-_PATIENCE_SECONDS = 3.0
+_PATIENCE_SECONDS = 5.0
 
 
 class JsonLinesChild:
     """A `python ...` process and the JSON objects it prints, one a line.
+
+    Args:
+        words: `-m MODULE ...`, or a file of Python and its arguments.
+        env: added to the environment.
 
     Attributes:
         exit_code: None while it runs.
@@ -42,6 +46,7 @@ class JsonLinesChild:
         self._errors: deque[str] = deque(maxlen=50)
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
+        self._hold: int | None = None
 
     @property
     def exit_code(self) -> int | None:
@@ -54,16 +59,24 @@ class JsonLinesChild:
         return "\n".join(self._errors)
 
     async def __aenter__(self) -> JsonLinesChild:
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            *self.words,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", **(self._env or {})},
-            limit=MAX_LINE_BYTES,
-            start_new_session=True,
-        )
+        held, self._hold = os.pipe()
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                *("-m", "tui.leash", str(held)),
+                *self.words,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                env={**os.environ, "PYTHONUNBUFFERED": "1", **(self._env or {})},
+                limit=MAX_LINE_BYTES,
+                start_new_session=True,
+                pass_fds=(held,),
+            )
+        finally:
+            os.close(held)
+            if self._process is None:
+                self._let_go()
         self._reader = asyncio.create_task(self._read_errors())
         return self
 
@@ -106,24 +119,30 @@ class JsonLinesChild:
         await self._process.stdin.drain()
 
     async def close(self) -> None:
-        """End the child: close its input, then ask, then insist."""
+        """End the child and what it started: let it clean up, then insist."""
+        self._let_go()  # the leash interrupts it
         process = self._process
         if process is None:
             return
         if process.stdin:
             process.stdin.close()
-        # An interrupt first: what it was writing aside is then removed by the child itself.
-        for end in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+        for end in (None, signal.SIGTERM, signal.SIGKILL):
             if process.returncode is not None:
                 break
-            with contextlib.suppress(ProcessLookupError):
-                process.send_signal(end)
+            if end is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, end)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(process.wait(), _PATIENCE_SECONDS)
         if self._reader:
             self._reader.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._reader
+
+    def _let_go(self) -> None:
+        if self._hold is not None:
+            os.close(self._hold)
+            self._hold = None
 
     async def _read_errors(self) -> None:
         assert self._process

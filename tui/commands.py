@@ -7,7 +7,7 @@ The id never changes once released: `keys.toml` names it. The last part of the i
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from textual.binding import Binding, BindingType
 
@@ -58,8 +58,9 @@ APP = (
             "Show the keys of this screen and of the focused part."),
     Command("app.settings", "comma", "", "App: settings",
             "Theme, charset, smoothing, animation, keys."),
-    Command("app.read", "a", "", "App: read this screen as a sentence",
-            "Say in one sentence what the screen shows; also for screen readers."),
+    # Where a field takes letters, only the F-key reaches the app.
+    Command("app.read", "a,f10", "", "App: read this screen as a sentence",
+            "Say in one sentence what the screen shows, F10 in a field; also for screen readers."),
     Command("app.copy-reading", "A", "", "App: copy the screen's sentence",
             "Copy that sentence to the clipboard."),
     Command("app.next-theme", "ctrl+t", "", "App: next theme", "Switch between dark and light."),
@@ -189,6 +190,11 @@ TEST = (
     Command("test.temperature", "f2", "", "Test: temperature",
             "Next temperature: 0, 0.3, 0.7, 1."),
     Command("test.seed", "f3", "", "Test: another seed", "Other answers, if not at temperature 0."),
+    Command("test.top-p", "f4", "", "Test: top-p",
+            "Draw from fewer tokens: the likeliest that make up 1, 0.95 or 0.8 of all."),
+    Command("test.max-tokens", "f5", "", "Test: longest answer", "256, 1024 or 64 tokens."),
+    Command("test.load", "f6", "", "Test: unload the model, or load it again",
+            "Give its memory back, or load it again, also after a failure."),
     Command("test.copy", "ctrl+y", "", "Test: copy prompt and answers", "Copy all three texts."),
 )  # fmt: skip
 
@@ -240,6 +246,15 @@ def bindings(*areas: str) -> list[BindingType]:
     return [command.binding() for area in areas for command in AREAS[area]]
 
 
+def dialog_bindings() -> list[BindingType]:
+    """Return what also works in a dialog, which the app's own keys do not reach: reading it."""
+    return [
+        replace(command.binding(), action=f"app.{command.action}", show=False)
+        for command in APP
+        if command.id in ("app.read", "app.copy-reading")
+    ]
+
+
 def all_commands() -> list[Command]:
     """Return every command."""
     return [command for commands in AREAS.values() for command in commands]
@@ -253,17 +268,19 @@ def palette_commands(areas: Iterable[str]) -> list[Command]:
 def key_text(key: str) -> str:
     """Return how a key is written for people.
 
-    >>> key_text("question_mark,f1"), key_text("ctrl+t"), key_text("left_square_bracket")
-    ('?', '^t', '[')
+    >>> key_text("question_mark,f1"), key_text("ctrl+t"), key_text("f2"), key_text("f")
+    ('?', '^t', 'F2', 'f')
     """
     first = key.split(",")[0]
     if first.startswith("ctrl+"):
         return "^" + first[5:]
+    if first[0] == "f" and first[1:].isdigit():
+        return first.upper()
     return KEY_TEXTS.get(first, first)
 
 
 KEY_TEXTS = {
     "question_mark": "?", "comma": ",", "slash": "/", "escape": "esc", "plus": "+", "minus": "-",
     "left_square_bracket": "[", "right_square_bracket": "]", "left": "←", "right": "→",
-    "up": "↑", "down": "↓", "enter": "⏎", "equals_sign": "=", "f1": "F1", "f8": "F8",
+    "up": "↑", "down": "↓", "enter": "⏎", "equals_sign": "=",
 }  # fmt: skip

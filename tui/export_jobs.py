@@ -6,6 +6,7 @@ Built from the JSON lines of `orpo-mlx export --json`.
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -92,22 +93,35 @@ class Job:
             self.fail(said, "Try again; `orpo-mlx doctor` looks at the machine.")
 
 
-def job_lines(job: Job, width: int, charset: CharsetName) -> list[TextLine]:
-    """Return what is shown of a job: its state, checks, the command, or what to do."""
+def jobs_lines(jobs: Sequence[Job], width: int, charset: CharsetName) -> list[TextLine]:
+    """Return what is shown of all jobs: how each stands, then what is known, failures first."""
+    lines = [_state_line(job, charset) for job in jobs]
+    for job in sorted(jobs, key=lambda job: job.state != "failed"):
+        details = _details(job, width, charset)
+        if details and len(jobs) > 1:
+            lines += [(), (("kind", f"  {job.format}"),)]
+        lines += details
+    return lines
+
+
+def _state_line(job: Job, charset: CharsetName) -> TextLine:
     sign = _SIGNS[job.state][charset == "ascii"]
     kind = "bad" if job.state == "failed" else "kind"
-    name = (kind, f"{sign} {job.format:<10} ")
-    lines: list[TextLine] = [(name, ("text", _headline(job, charset)))]
+    return (kind, f"{sign} {job.format:<10} "), ("text", _headline(job, charset))
+
+
+def _details(job: Job, width: int, charset: CharsetName) -> list[TextLine]:
+    lines: list[TextLine] = []
     if job.state == "failed":
         lines += _wrapped(job.message, width, "bad") + _wrapped(job.what_to_do, width, "text")
     if job.state == "written":
         lines += _wrapped(str(job.path), width, "text")
+    if job.command:
+        lines += _wrapped(f"use it: {job.command}", width, "kind")
     for check in job.checks:
         lines += _check_lines(check, width, charset)
     for note in job.notes:
         lines += _wrapped(f"note: {note}", width, "quiet")
-    if job.command:
-        lines += _wrapped(f"use it: {job.command}", width, "kind")
     return lines
 
 
@@ -125,7 +139,7 @@ def _headline(job: Job, charset: CharsetName) -> str:
             files = counted(len(job.files), "file")
             return f"written: {files}, {size}, {format_duration(job.seconds)}"
         case "failed":
-            return "failed; nothing of it is left"
+            return "failed; the reason stands below"
         case "ended":
             return "ended by you; nothing is left of it"
 

@@ -2,11 +2,51 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
+
+from orpo_mlx.formatting import counted
+from tui.cells import CharsetName
 
 Side = Literal["base", "adapter"]
 SIDES: tuple[Side, Side] = ("base", "adapter")
+
+
+@dataclass(frozen=True)
+class Draws:
+    """How answers are drawn; each setting goes round a few values.
+
+    Attributes:
+        top_p: only the likeliest tokens that make up this share; 1 for all.
+        max_tokens: longest answer.
+    """
+
+    temperature: float = 0.0
+    seed: int = 0
+    top_p: float = 1.0
+    max_tokens: int = 256
+
+    def with_next(self, name: str) -> Draws:
+        """Return the same with the next value of one setting; seeds go on for ever."""
+        value = getattr(self, name)
+        if name == "seed":
+            return replace(self, seed=value + 1)
+        values = _ROUNDS[name]
+        return replace(self, **{name: values[(values.index(value) + 1) % len(values)]})
+
+    def text(self) -> str:
+        """Return them with the keys that change them."""
+        return (
+            f"f2 temperature {self.temperature:g} · f3 seed {self.seed} · f4 top-p {self.top_p:g} "
+            f"· f5 {self.max_tokens} tokens"
+        )
+
+
+_ROUNDS: dict[str, tuple[float, ...]] = {
+    "temperature": (0.0, 0.3, 0.7, 1.0),
+    "top_p": (1.0, 0.95, 0.8),
+    "max_tokens": (256, 1024, 64),
+}
 
 
 @dataclass
@@ -41,7 +81,9 @@ class PlaygroundState:
         if event != "text":
             self.is_busy = False
         if event == "failed":
-            self.failed = f"{message['message']} {message['what_to_do']}"
+            said = message["message"].rstrip()
+            stop = "" if said.endswith((".", "!", "?")) else "."
+            self.failed = f"{said}{stop} {message['what_to_do']}"
             return
         self.failed = ""
         if event == "ready":
@@ -63,6 +105,10 @@ class PlaygroundState:
             self.checkpoint = message["checkpoint"]
             self.tokens, self.scores = {}, {}  # another adapter's
 
+    def begin(self) -> None:
+        """Note that the model is being loaded."""
+        self.ready, self.is_busy, self.failed = False, True, ""
+
     def asked(self) -> None:
         """Note that something was asked; old answers go."""
         self.is_busy, self.failed = True, ""
@@ -74,11 +120,11 @@ class PlaygroundState:
         if not found:
             return ""
         mean = found["mean_logp"]
-        logp = "" if mean is None else f"  log-prob/token {mean:+.2f}"
-        end = "" if found["ended"] else "  cut at the limit"
-        return f"{found['tokens']} tokens  {found['tokens_per_second']:.0f} tok/s{logp}{end}"
+        logp = "" if mean is None else f", log-prob {mean:+.2f}"
+        end = "" if found["ended"] else ", cut"
+        return f"{counted(found['tokens'], 'token')}, {found['tokens_per_second']:.0f}/s{logp}{end}"
 
-    def score_rows(self) -> list[tuple[str, str, str, str, str]]:
+    def score_rows(self, charset: CharsetName) -> list[tuple[str, str, str, str, str]]:
         """Return (side, chosen, rejected, log-odds ratio, what it prefers) per side."""
         rows = []
         for side in SIDES:
@@ -86,6 +132,8 @@ class PlaygroundState:
                 score = self.scores[side]
                 ratio = score["log_odds_ratio"]
                 word = "chosen ✓" if ratio > 0 else "rejected ✗"
+                if charset == "ascii":
+                    word = word[:-2]
                 rows.append(
                     (
                         side,

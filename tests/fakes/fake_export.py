@@ -11,11 +11,6 @@ import sys
 import time
 from pathlib import Path
 
-LIST = [
-    {"format": name, "what": f"{name} files", "who_reads_it": f"readers of {name}", "loss": "none"}
-    for name in ("mlx", "peft", "fused", "gguf", "lmstudio", "hub")
-]
-
 
 def say(event: str, **content: object) -> None:
     sys.stdout.write(json.dumps({"event": event, **content}) + "\n")
@@ -28,11 +23,6 @@ def check(passed: bool) -> dict[str, object]:
 
 
 words = sys.argv[1:]
-if "broken" in words:
-    sys.exit("error: there is no export here.")
-if "--list" in words:
-    sys.stdout.write(json.dumps(LIST, indent=2) + "\n")
-    sys.exit(0)
 format = words[words.index("--to") + 1]
 out = Path(words[words.index("--out") + 1]) if "--out" in words else Path("its-place")
 say("started", format=format, out=str(out))

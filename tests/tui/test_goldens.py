@@ -16,8 +16,8 @@ import pytest
 from orpo_mlx.runs.directory import RunDirectory
 from orpo_mlx.runs.events import read_events
 from tui.draft import Draft
+from tui.export_jobs import Job
 from tui.machine import Machine
-from tui.screens import export as export_module
 from tui.screens import live as live_module
 from tui.screens.compare import CompareScreen
 from tui.screens.doctor import DoctorScreen
@@ -25,7 +25,7 @@ from tui.screens.export import ExportScreen
 from tui.screens.live import LiveScreen
 from tui.screens.new_run import NewRunScreen
 from tui.screens.playground import PlaygroundScreen
-from tui.widgets import run_view
+from tui.widgets import export_form, run_view
 from tui.widgets.dataset_table import DatasetTable
 from tui.widgets.model_step import ModelStep
 from tui.widgets.run_summary import RunSummaryPanel
@@ -49,7 +49,7 @@ def same_machine(monkeypatch, tmp_path):
     machine = Machine(18_000_000_000, 9_000_000_000, 0, 12.0)
     monkeypatch.setattr(live_module, "read_machine", lambda: machine)
     monkeypatch.setattr(run_view, "memory_limit_bytes", lambda: 13_500_000_000)
-    monkeypatch.setattr(export_module, "_free_space", lambda folder: "112 GB free")
+    monkeypatch.setattr(export_form, "free_space", lambda folder: "112 GB free")
     home = Path(os.environ["ORPO_MLX_HOME"])
     home.mkdir(parents=True, exist_ok=True)
     (home / "app.toml").write_text('export_folder = "/models"\n')
@@ -92,15 +92,36 @@ async def show_compare(pilot, old_run, wait_for):
     screen._draw()
 
 
+def exported_jobs():
+    check = {"name": "delta", "value": 2.5e-7, "limit": 1e-6, "text": "of all layers", "advice": ""}
+    good, bad = Job("mlx", Path("/models/run-c-mlx")), Job("fused", Path("/models/run-c-fused"))
+    for message in (
+        {"event": "verified", "checks": [{**check, "passed": True}]},
+        {"event": "finished", "path": "/models/run-c-mlx", "seconds": 0.4, "notes": ["Mind this."],
+         "files": [{"name": "a", "bytes": 38_000_000}], "command": "use /models/run-c-mlx"},
+    ):  # fmt: skip
+        good.apply(message)
+    bad.apply({"event": "failed", "message": "/models: is full.", "what_to_do": "Free some space."})
+    return [good, bad, Job("hub", None, state="writing", done=3, total=4, what="uploading")]
+
+
 async def show_export(pilot, old_run, wait_for):
     run = old_run("run-c")
     run.adapter_folder.mkdir()
     screen = ExportScreen(run.path)
-    screen.words = [str(FAKES / "fake_export.py")]
     pilot.app.push_screen(screen)
-    await wait_for(pilot, lambda: screen.formats and screen.form.free_text)
-    await pilot.press("down", "down", "down", "space")
+    await wait_for(pilot, lambda: screen.is_mounted and screen.form.free_text)
+    await pilot.press("down", "down", "down", "down", "space")
     await wait_for(pilot, lambda: "gguf" in screen.chosen)
+
+
+async def show_exported(pilot, old_run, wait_for):
+    run = old_run("run-c")
+    writer = pilot.app.exports.writer(run.path)
+    pilot.app.push_screen(ExportScreen(run.path))
+    await wait_for(pilot, lambda: writer.on_change)
+    writer.jobs = exported_jobs()
+    writer.say("1 written, 1 failed.")
 
 
 async def show_playground(pilot, old_run, wait_for):
@@ -190,6 +211,7 @@ SCREENS = {
     "live": show_live,
     "compare": show_compare,
     "export": show_export,
+    "exported": show_exported,
     "playground": show_playground,
     "doctor": show_doctor,
 }

@@ -103,15 +103,15 @@ async def test_from_the_welcome_over_a_real_training_and_its_test_to_an_exported
         await wait_for(pilot, lambda: app.screen is live)
         await pilot.press("e")
         export = await wait_for(pilot, lambda: isinstance(app.screen, ExportScreen) and app.screen)
-        await wait_long(pilot, lambda: export.formats, "the formats")
+        await wait_for(pilot, lambda: export.chosen == ["mlx"])
         export.form.folder = tmp_path / "out"
         await pilot.press("ctrl+r")
         await wait_long(
             pilot,
-            lambda: export.jobs and export.jobs[0].state in ("written", "failed"),
+            lambda: export.writer.jobs and export.writer.jobs[0].state in ("written", "failed"),
             "the exported adapter",
         )
-        (job,) = export.jobs
+        (job,) = export.writer.jobs
         assert (job.format, job.state) == ("mlx", "written"), job
         assert all(check["passed"] for check in job.checks)
         assert "mlx_lm" in job.command

@@ -13,7 +13,6 @@ from orpo_mlx.config import TrainConfig
 from orpo_mlx.errors import RunError
 from orpo_mlx.runs.directory import RunDirectory
 from tui import runner
-from tui.children import ChildFailed, JsonLinesChild, ask_child
 from tui.settings import Settings
 from tui.trainer_log import log_of
 
@@ -74,20 +73,3 @@ def test_the_log_of_a_refused_resume_is_found_before_the_older_one(make_run, run
     newer.write_text("new")
     os.utime(run.log_file, (1, 1))
     assert log_of(run) == newer
-
-
-async def test_a_child_answers_in_json_lines_and_strays_are_kept():
-    script = "import sys, json\nprint('hello')\nfor line in sys.stdin: print(line, end='')"
-    async with JsonLinesChild(["-u", "-c", script]) as child:
-        await child.send({"a": 1})
-        async for message in child:
-            assert message == {"a": 1}
-            break
-        assert list(child.stray) == ["hello"]
-    assert child.exit_code is not None
-
-
-async def test_a_child_that_fails_gives_its_complaint():
-    with pytest.raises(ChildFailed, match="no such thing"):
-        await ask_child(["-c", "import sys; sys.exit('no such thing')"])
-    assert await ask_child(["-c", "print('{\"a\": [1]}')"]) == {"a": [1]}

@@ -11,6 +11,10 @@ from textual.containers import Horizontal, Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Button, Static
 
+from tui.commands import dialog_bindings
+
+_MARK, _UNMARKED = "> ", "  "
+
 
 class Answer(NamedTuple):
     """One button."""
@@ -49,6 +53,7 @@ class AskScreen(ModalScreen[str]):
         Binding("escape", "dismiss('')", "Cancel", show=False),
         Binding("left", "app.focus_previous", show=False),
         Binding("right", "app.focus_next", show=False),
+        *dialog_bindings(),
     ]
 
     def __init__(self, title: str, text: str, answers: Sequence[Answer]) -> None:
@@ -62,10 +67,18 @@ class AskScreen(ModalScreen[str]):
             with Horizontal():
                 for answer in self.answers:
                     variant = "error" if answer.is_dangerous else "default"
-                    yield Button(answer.label, id=answer.id, variant=variant, compact=True)
+                    yield Button(
+                        _UNMARKED + answer.label, id=answer.id, variant=variant, compact=True
+                    )
 
     def on_mount(self) -> None:
         self.query_one(f"#{self.answers[0].id}", Button).focus()
+
+    def on_descendant_focus(self) -> None:
+        """Mark the answer that enter gives with a sign: a colour alone does not say it."""
+        for answer in self.answers:
+            button = self.query_one(f"#{answer.id}", Button)
+            button.label = (_MARK if button.has_focus else _UNMARKED) + answer.label
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
         self.dismiss(event.button.id or "")

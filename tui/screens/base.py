@@ -38,6 +38,11 @@ class AppScreen(Screen[None]):
         """The app, with its own type."""
         return cast("OrpoApp", self.app)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether its parts are there: a worker may bring news while a screen is being left."""
+        return self.is_mounted and self in self.app.screen_stack
+
     def compose(self) -> ComposeResult:
         self._set_size_classes()
         yield TitleBar(self.TITLE or "", id="title")
@@ -57,11 +62,6 @@ class AppScreen(Screen[None]):
     def shown_run(self) -> Path | None:
         """The run whose course the screen shows as it happens, None for none."""
         return None
-
-    @property
-    def unfinished(self) -> str:
-        """What leaving would end, "" for nothing; the app asks before it quits."""
-        return ""
 
     def _set_size_classes(self) -> None:
         # Textual sets these with the first resize, one frame after the first: what a narrow

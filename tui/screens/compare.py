@@ -13,6 +13,7 @@ from textual.widget import Widget
 from textual.widgets import Static
 
 from orpo_mlx.durable import write_atomically
+from orpo_mlx.formatting import counted
 from orpo_mlx.runs.directory import RunDirectory
 from tui import comparing
 from tui.charts import X_AXES, XAxis
@@ -21,7 +22,7 @@ from tui.comparing import LETTERS, MAX_RUNS, METRICS_BY_ID, ComparedRun
 from tui.follow import follow_run
 from tui.messages import CaughtUp, EventsArrived, StatusChanged
 from tui.screens.base import AppScreen
-from tui.screens.pick_metric import PickMetricScreen
+from tui.screens.pick_one import PickOneScreen
 from tui.status import status_text
 from tui.widgets.compare_table import DIFFERS, CompareTable
 from tui.widgets.line_chart import LineChart
@@ -108,6 +109,8 @@ class CompareScreen(AppScreen):
     # Drawing
 
     def _draw(self) -> None:
+        if not self.is_open:
+            return
         self._last_draw = time.monotonic()
         chart = self.chart
         if chart.painter.title != self.metric.title:
@@ -133,7 +136,7 @@ class CompareScreen(AppScreen):
         ]
         equal = len(settings) - len(differing)
         where = comparing.where_text(self.x_axis, self.chart.view)
-        text = f"Values {where} · what differs ({equal} equal settings hidden, d shows them)"
+        text = f"Values {where} · what differs · d shows {counted(equal, 'equal setting')}, too"
         if self.shows_all:
             sign = DIFFERS[self.orpo.charset == "ascii"]
             text = f"Values {where} · all settings ({sign} marks the {len(differing)} that differ)"
@@ -173,7 +176,9 @@ class CompareScreen(AppScreen):
     @work(exclusive=True, group="ask")
     async def action_metric(self) -> None:
         """Choose the metric."""
-        chosen = await self.app.push_screen_wait(PickMetricScreen(self.metric.id))
+        titles = {metric.id: metric.title for metric in comparing.METRICS}
+        picker = PickOneScreen("Metric", titles, self.metric.id)
+        chosen = await self.app.push_screen_wait(picker)
         if chosen:
             self._metric_chosen = True
             self.metric = METRICS_BY_ID[chosen]

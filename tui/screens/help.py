@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import ClassVar
 
 from textual.app import ComposeResult
@@ -10,7 +11,10 @@ from textual.containers import VerticalScroll
 from textual.screen import ModalScreen, Screen
 from textual.widgets import Static
 
-from tui.commands import APP, AREAS, Command, key_text
+from tui.commands import APP, AREAS, Command, dialog_bindings, key_text
+
+_WIDTH = 73
+"""Columns of its text in the narrowest window that shows it whole."""
 
 
 class HelpScreen(ModalScreen[None]):
@@ -31,7 +35,8 @@ class HelpScreen(ModalScreen[None]):
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape,question_mark,f1,q", "dismiss", "Close", show=False)
+        Binding("escape,question_mark,f1,q", "dismiss", "Close", show=False),
+        *dialog_bindings(),
     ]
 
     def __init__(self, screen: Screen, keymap: dict[str, str]) -> None:
@@ -60,19 +65,18 @@ def help_lines(screen: Screen, keymap: dict[str, str]) -> list[str]:
     lines += [getattr(screen, "HELP", ""), ""] if getattr(screen, "HELP", "") else []
     lines += _table(AREAS.get(area, ()), keymap)
     if focused is not None and isinstance(help := getattr(focused, "HELP", None), str):
-        lines += [
-            "",
-            help,
-            "",
-            *_table(AREAS.get(getattr(focused, "COMMAND_AREA", ""), ()), keymap),
-        ]
+        table = _table(AREAS.get(getattr(focused, "COMMAND_AREA", ""), ()), keymap)
+        lines += ["", help, *([""] if table else []), *table]
     lines += ["", "Everywhere", *_table((*APP, *AREAS["screen"]), keymap)]
     lines += ["", "  ^p       all of this by name", "", "Keys can be changed in keys.toml, by id:"]
     return [*lines, *(f"  {command.id}" for command in AREAS.get(area, ()))]
 
 
 def _table(commands: tuple[Command, ...], keymap: dict[str, str]) -> list[str]:
-    return [
-        f"  {key_text(keymap.get(command.id, command.key)):<8} {command.help}"
-        for command in commands
-    ]
+    lines = []
+    for command in commands:
+        key = f"  {key_text(keymap.get(command.id, command.key)):<8} "
+        lines += textwrap.wrap(
+            command.help, _WIDTH, initial_indent=key, subsequent_indent=" " * len(key)
+        )
+    return lines

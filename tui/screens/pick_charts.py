@@ -13,6 +13,7 @@ from textual.widgets import Static
 from textual.widgets.selection_list import Selection
 
 from tui.charts import CHARTS
+from tui.commands import dialog_bindings
 from tui.widgets.choices import Choices
 
 
@@ -32,6 +33,7 @@ class PickChartsScreen(ModalScreen[list[str]]):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,v", "done", "Done", show=False),
+        *dialog_bindings(),
     ]
 
     def __init__(self, chosen: Sequence[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,11 @@ from orpo_mlx.formatting import format_bytes
 from orpo_mlx.runs.directory import RunDirectory
 from tui.children import JsonLinesChild
 from tui.commands import bindings
-from tui.playground_state import SIDES, PlaygroundState, Side
-from tui.screens.ask import Answer, AskScreen
+from tui.playground_state import SIDES, Draws, PlaygroundState, Side
 from tui.screens.base import AppScreen
+from tui.screens.pick_one import PickOneScreen
+from tui.widgets.line_field import LineField
 from tui.widgets.token_view import TokenView
-
-_TEMPERATURES = (0.0, 0.3, 0.7, 1.0)
-_MAX_TOKENS = 256
 
 
 class PlaygroundScreen(AppScreen):
@@ -47,14 +46,15 @@ class PlaygroundScreen(AppScreen):
         super().__init__()
         self.run = RunDirectory(run)
         self.state = PlaygroundState()
-        self.temperature, self.seed = 0.0, 0
+        self.draws = Draws()
         self.words = ["-m", "orpo_mlx.playground", "--run", str(run)]
         self._child: JsonLinesChild | None = None
         self._pair = -1
 
     def compose_body(self) -> Iterable[Widget]:
         charset = self.orpo.charset
-        yield Input(placeholder="Prompt: type and press enter", id="prompt", compact=True)
+        is_ascii = charset == "ascii"
+        yield LineField("Prompt: type and press enter", id="prompt", is_ascii=is_ascii)
         with Horizontal(id="answers"):
             for side in SIDES:
                 with VerticalScroll(id=side, classes="answer"):
@@ -62,8 +62,8 @@ class PlaygroundScreen(AppScreen):
                     yield Static("", id=f"{side}-text", markup=False)
                     yield Static("", id=f"{side}-figures", classes="figures", markup=False)
         with Vertical(id="pair"):
-            yield Input(placeholder="A good answer", id="chosen", compact=True)
-            yield Input(placeholder="A bad answer", id="rejected", compact=True)
+            yield LineField("A good answer", id="chosen", is_ascii=is_ascii)
+            yield LineField("A bad answer", id="rejected", is_ascii=is_ascii)
             yield Static("", id="scores", markup=False)
             with VerticalScroll(id="strips"):
                 yield TokenView("chosen", charset, id="chosen-tokens")
@@ -72,7 +72,6 @@ class PlaygroundScreen(AppScreen):
 
     def on_mount(self) -> None:
         self.query_one("#prompt").focus()
-        self._show()
         self._serve()
 
     # The child
@@ -80,6 +79,8 @@ class PlaygroundScreen(AppScreen):
     @work(exclusive=True, group="playground")
     async def _serve(self) -> None:
         """Load the model in a child and take what it says; leaving the screen ends it."""
+        self.state.begin()
+        self._show()
         async with JsonLinesChild(self.words) as child:
             self._child = child
             async for message in child:
@@ -92,8 +93,19 @@ class PlaygroundScreen(AppScreen):
 
     def _take(self, message: dict[str, Any]) -> None:
         self.state.apply(message)
-        if message["event"] == "pairs":
+        if message["event"] == "pairs" and self.is_open:
             self._next_pair()
+        self._show()
+
+    def action_load(self) -> None:
+        """Give the model's memory back, or load it again."""
+        if self._child is None:
+            self._serve()
+            return
+        self.workers.cancel_group(self, "playground")
+        self._child = None
+        self.state.begin()
+        self.state.failed = "The model is unloaded."
         self._show()
 
     @work(group="send")
@@ -107,32 +119,36 @@ class PlaygroundScreen(AppScreen):
     @on(Input.Submitted, "#prompt")
     def action_ask(self) -> None:
         """Answer the prompt on both sides."""
-        prompt = self.query_one("#prompt", Input).value
+        prompt = self._text("prompt")
+        if not self._may_ask():
+            return
         if not prompt.strip():
             self._say("Type a prompt first.")
-        elif self._may_ask():
+        else:
             self.state.asked()
-            self._send({"op": "answer", **self._prompt(prompt), **self._sampling()})
+            self._send({"op": "answer", **self._prompt(prompt), **asdict(self.draws)})
             self._show()
 
     def _prompt(self, text: str) -> dict[str, Any]:
         """Return the held-out pair itself where its prompt stands unchanged: all its turns."""
         pair = self.state.pairs[self._pair] if self.state.pairs and self._pair >= 0 else None
-        return {"pair": self._pair} if pair and text == _line(pair["prompt"]) else {"prompt": text}
+        return {"pair": self._pair} if pair and text == pair["prompt"] else {"prompt": text}
 
-    def _sampling(self) -> dict[str, Any]:
-        return {"temperature": self.temperature, "seed": self.seed, "max_tokens": _MAX_TOKENS}
+    def _text(self, name: str) -> str:
+        return self.query_one(f"#{name}", LineField).text
 
     @on(Input.Submitted, "#chosen")
     @on(Input.Submitted, "#rejected")
     def action_score(self) -> None:
         """Score the pair under both sides."""
-        texts = {name: self.query_one(f"#{name}", Input).value for name in _PAIR}
+        texts = {name: self._text(name) for name in _PAIR}
+        if not self._may_ask():
+            return
         if not all(text.strip() for text in texts.values()):
             self._say("A score needs a prompt, a good answer and a bad one.")
-        elif self._may_ask():
+        else:
             pair = self.state.pairs[self._pair] if self.state.pairs and self._pair >= 0 else {}
-            same = all(texts[name] == _line(pair.get(name, "\n")) for name in _PAIR)
+            same = all(texts[name] == pair.get(name) for name in _PAIR)
             self.state.is_busy = True
             self._send({"op": "score", **({"pair": self._pair} if same else texts)})
             self._show()
@@ -140,7 +156,8 @@ class PlaygroundScreen(AppScreen):
     def _may_ask(self) -> bool:
         if self.state.ready and not self.state.is_busy:
             return True
-        self._say("Wait for the answer, or end it with ctrl+g." if self.state.ready else "Not yet.")
+        if self.state.ready:
+            self._say("Wait for the answer, or end it with ctrl+g.")
         return False
 
     def action_stop(self) -> None:
@@ -149,9 +166,9 @@ class PlaygroundScreen(AppScreen):
 
     def action_pair(self) -> None:
         """Take the next pair that was held out of the training."""
-        if not self.state.ready:
-            self._say("The model is still being loaded.")
-        elif self.state.pairs:
+        if not self._may_ask():
+            return
+        if self.state.pairs:
             self._next_pair()
         else:
             self._say("Reading the held-out pairs ...")
@@ -161,45 +178,57 @@ class PlaygroundScreen(AppScreen):
         self._pair = (self._pair + 1) % len(self.state.pairs)
         pair = self.state.pairs[self._pair]
         for name in _PAIR:
-            self.query_one(f"#{name}", Input).value = _line(pair[name])
+            self.query_one(f"#{name}", LineField).text = pair[name]
         self.query_one("#prompt").focus()
 
     @work(exclusive=True, group="choose")
     async def action_checkpoint(self) -> None:
         """Choose the checkpoint whose adapter answers."""
-        names = self.state.checkpoints
-        if not names:
+        if not self._may_ask():
             return
-        answers = [Answer(f"c{name}", _checkpoint_name(name)) for name in reversed(names[-8:])]
-        text = "The adapter as it was after that step; final is the result of the run."
-        chosen = await self.app.push_screen_wait(AskScreen("Which adapter?", text, answers))
-        if chosen:
+        names = {name: _checkpoint_name(name) for name in reversed(self.state.checkpoints)}
+        picker = PickOneScreen("Adapter after", names, self.state.checkpoint)
+        chosen = await self.app.push_screen_wait(picker)
+        if chosen and self._may_ask():
             self.state.asked()
-            self._send({"op": "checkpoint", "name": chosen[1:]})
+            self._send({"op": "checkpoint", "name": chosen})
+            self._show()
 
     def action_temperature(self) -> None:
         """Go to the next temperature: 0, 0.3, 0.7, 1."""
-        place = _TEMPERATURES.index(self.temperature)
-        self.temperature = _TEMPERATURES[(place + 1) % len(_TEMPERATURES)]
-        self._show()
+        self._draw_otherwise("temperature")
 
     def action_seed(self) -> None:
         """Take another seed: other answers at a temperature above 0."""
-        self.seed += 1
+        self._draw_otherwise("seed")
+
+    def action_top_p(self) -> None:
+        """Draw from fewer tokens, or from all again."""
+        self._draw_otherwise("top_p")
+
+    def action_max_tokens(self) -> None:
+        """Allow longer answers, or shorter ones."""
+        self._draw_otherwise("max_tokens")
+
+    def _draw_otherwise(self, name: str) -> None:
+        self.draws = self.draws.with_next(name)
         self._show()
 
     def action_copy(self) -> None:
         """Copy the prompt and both answers."""
-        prompt = self.query_one("#prompt", Input).value
+        prompt = self._text("prompt")
         parts = [f"{side}: {self.state.answers.get(side, '')}" for side in SIDES]
         self.orpo.copy("\n\n".join([f"prompt: {prompt}", *parts]))
 
     # Showing
 
     def _say(self, text: str) -> None:
-        self.query_one("#status", Static).update(text)
+        if self.is_open:
+            self.query_one("#status", Static).update(text)
 
     def _show(self) -> None:
+        if not self.is_open:
+            return
         state = self.state
         for side in SIDES:
             self._show_side(side)
@@ -208,20 +237,22 @@ class PlaygroundScreen(AppScreen):
             view = self.query_one(f"#{name}-tokens", TokenView)
             view.show(state.tokens.get(name, []), shown.get(name, []))
         self.query_one("#scores", Static).update(self._score_table())
-        draws = f"temperature {self.temperature:g}, seed {self.seed}, at most {_MAX_TOKENS} tokens"
-        if state.failed:
-            self._say(state.failed)
-        elif not state.ready:
-            self._say("Loading the model ...")
-        else:
-            busy = "Answering ... ctrl+g ends it. " if state.is_busy else ""
-            hint = "" if state.is_busy or state.answers else "Enter asks both. "
-            self._say(f"{busy}{hint}{draws}, {format_bytes(state.memory_bytes)} in memory")
+        self._say(self._status())
         title = f"orpo-mlx · Test · {self.run.id}"
         if state.checkpoint:
             title += f" · {_checkpoint_name(state.checkpoint)}"
         self.query_one("#title").left = title  # type: ignore[attr-defined]
         self.on_resize()
+
+    def _status(self) -> str:
+        state = self.state
+        if state.failed:
+            return state.failed if state.ready else f"{state.failed} f6 loads it."
+        if not state.ready:
+            return "Loading the model ..."
+        if state.is_busy:
+            return "Answering ... ctrl+g ends it."
+        return f"{self.draws.text()} · {format_bytes(state.memory_bytes)}"
 
     def _show_side(self, side: Side) -> None:
         text = self.state.answers.get(side, "")
@@ -231,7 +262,7 @@ class PlaygroundScreen(AppScreen):
             self.query_one(f"#{side}", VerticalScroll).scroll_end(animate=False)
 
     def _score_table(self) -> str:
-        rows = self.state.score_rows()
+        rows = self.state.score_rows(self.orpo.charset)
         if not rows:
             return "Log-prob per token and log-odds ratio of both answers: ctrl+r"
         lines = [f"{'':8} {'chosen':>9} {'rejected':>9} {'log-odds ratio':>15}  prefers"]
@@ -250,18 +281,15 @@ class PlaygroundScreen(AppScreen):
         if not self.state.ready:
             return f"Test of {self.run.id}: the model is being loaded."
         rows = [f"{side}: log-odds ratio {r}, prefers {w}" for side, _, _, r, w in
-                self.state.score_rows()]  # fmt: skip
+                self.state.score_rows("ascii")]  # fmt: skip
         said = [f"{side} answers: {text}" for side, text in self.state.answers.items()]
-        return f"Test of {self.run.id}. " + "; ".join([*said, *rows]) + "."
+        busy = ["it is being answered"] if self.state.is_busy else []
+        parts = [*busy, *said, *rows] or ["nothing is asked yet"]
+        return f"Test of {self.run.id}: " + "; ".join(" ".join(p.split()) for p in parts) + "."
 
 
 _PAIR = ("prompt", "chosen", "rejected")
 
 
-def _line(text: str) -> str:
-    """Return a text as one line of an input."""
-    return " ".join(text.split())
-
-
 def _checkpoint_name(name: str) -> str:
-    return name if name == "final" else f"step {name}"
+    return "final result" if name == "final" else f"step {int(name):,}"

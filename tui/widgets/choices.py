@@ -27,6 +27,11 @@ class Choices(SelectionList[str]):
     }
     """
 
+    def action_select(self) -> None:
+        """Toggle at once: Textual's message toggles what is highlighted when it arrives."""
+        if self.highlighted is not None:
+            self.toggle(self.get_option_at_index(self.highlighted))
+
     def render_line(self, y: int) -> Strip:
         """Return one row, Textual's box replaced by the sign."""
         line = super().render_line(y)

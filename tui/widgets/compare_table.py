@@ -10,8 +10,13 @@ from tui.cells import CharsetName
 from tui.comparing import CompareRow
 from tui.widgets.line_view import LineView, Piece, TextLine
 
-_NAME = 26
-_GAP = 2
+_NAME = (20, 26)
+"""Fewest and most columns of a row's name."""
+
+_VALUE = 13
+"""Columns of a value with its step and star: as many as a name leaves to it, if it can."""
+
+_GAP = 1
 DIFFERS = ("≠", "#")
 """The sign of a setting that differs; the second without Unicode."""
 
@@ -33,8 +38,9 @@ class CompareTable(LineView):
         charset: CharsetName,
     ) -> None:
         """Show one column per name."""
-        name_width = min(_NAME, max(16, self.size.width // 4))
-        width = max(6, (self.size.width - 1 - name_width) // max(1, len(names)) - _GAP)
+        room, columns = self.size.width - 1, max(1, len(names))
+        name_width = min(_NAME[1], max(_NAME[0], room - columns * (_VALUE + _GAP)))
+        width = max(6, (room - name_width) // columns - _GAP)
         lines: list[TextLine] = [(("kind", " " * name_width), *_cells(names, width, "kind"))]
         for row in rows:
             sign = "  "

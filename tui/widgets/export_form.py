@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from textual import on, work
 from textual.app import ComposeResult
 from textual.containers import Horizontal, VerticalScroll
+from textual.message import Message
 from textual.widgets import Input, Label, Select, Static
+from textual.worker import get_current_worker
 
+from orpo_mlx.formatting import format_bytes
 from orpo_mlx.runs.directory import RunDirectory
 from tui.export_options import FIELDS, Field
 from tui.widgets.choices import Tick
@@ -18,6 +24,12 @@ FINAL, BEST = "final", "best"
 
 class ExportForm(VerticalScroll, can_focus=False):
     """Rows of label and field; only those of the chosen formats are shown."""
+
+    @dataclass
+    class SpaceFound(Message, bubble=False):
+        """How much room the target's disk has."""
+
+        text: str
 
     def __init__(self, run: RunDirectory, folder: str, *, id: str) -> None:
         super().__init__(id=id)
@@ -36,6 +48,20 @@ class ExportForm(VerticalScroll, can_focus=False):
             with Horizontal(classes="row -empty", id=f"row-{field.name}"):
                 yield Label(field.label)
                 yield from _widgets(field)
+
+    def on_mount(self) -> None:
+        self.look_for_space()
+
+    @on(Input.Changed, "#folder")
+    @work(thread=True, exclusive=True, group="space")
+    def look_for_space(self) -> None:
+        """Look how much is free, in a thread: a folder may be on the network."""
+        text = free_space(self.folder)
+        if not get_current_worker().is_cancelled:
+            self.post_message(self.SpaceFound(text))
+
+    def on_export_form_space_found(self, message: SpaceFound) -> None:
+        self.query_one("#free", Static).update(message.text)
 
     def show_fields(self, fields: Sequence[Field]) -> None:
         """Show these options and no others."""
@@ -63,10 +89,6 @@ class ExportForm(VerticalScroll, can_focus=False):
     def free_text(self) -> str:
         """What stands beside the folder."""
         return str(self.query_one("#free", Static).content)
-
-    @free_text.setter
-    def free_text(self, text: str) -> None:
-        self.query_one("#free", Static).update(text)
 
     @property
     def checkpoint(self) -> str:
@@ -115,3 +137,16 @@ def checkpoint_names(run: RunDirectory) -> list[tuple[str, str]]:
         names.append(("best validation loss", BEST))
         names += [(f"step {step:,}", str(step)) for step in reversed(steps)]
     return names or [("final result", FINAL)]
+
+
+def existing_folder(path: Path) -> Path:
+    """Return the nearest folder that exists, the path itself or one above it."""
+    return next((p for p in (path, *path.absolute().parents) if p.is_dir()), Path.home())
+
+
+def free_space(folder: Path) -> str:
+    """Return how much room there is where the folder is, or will be."""
+    try:
+        return f"{format_bytes(shutil.disk_usage(existing_folder(folder)).free)} free"
+    except OSError:
+        return "free space unknown"

@@ -10,7 +10,7 @@ import pytest
 
 from orpo_mlx.runs.directory import RunDirectory
 from tui.screens.compare import CompareScreen
-from tui.screens.pick_metric import PickMetricScreen
+from tui.screens.pick_one import PickOneScreen
 from tui.widgets.compare_table import CompareTable
 
 
@@ -61,7 +61,7 @@ async def test_the_crosshair_reads_every_run(open_compare, wait_for, screen_text
 async def test_another_metric_and_another_axis(open_compare, wait_for, screen_text):
     async with open_compare(2) as (pilot, screen):
         await pilot.press("m")
-        await wait_for(pilot, lambda: isinstance(pilot.app.screen, PickMetricScreen))
+        await wait_for(pilot, lambda: isinstance(pilot.app.screen, PickOneScreen))
         await pilot.press("down", "enter")
         await wait_for(pilot, lambda: screen.metric.id == "loss")
         await pilot.press("x")

@@ -32,3 +32,37 @@ async def test_advice_is_broken_into_lines(open_app, wait_for):
         assert lines[1].startswith(" ! source")
         assert len(lines) > 3
         assert all(len(line) <= 80 for line in lines)
+
+
+SELF_TEST = """
+import json, sys, time
+def say(group, name, text):
+    fact = {"group": group, "name": name, "text": text, "level": "ok", "what_to_do": ""}
+    print(json.dumps(fact), flush=True)
+say("machine", "free memory", "now" if "--self-test" in sys.argv else "before")
+if "--self-test" in sys.argv:
+    say("self-test", "a training", "20 steps")
+    say("self-test", "the same twice", "word " * 40)
+    time.sleep(600)
+"""
+
+
+async def test_a_self_test_shows_how_far_it_is_and_ends_with_its_screen(
+    open_app, wait_for, screen_text, tmp_path
+):
+    (tmp_path / "doctor.py").write_text(SELF_TEST)
+    async with open_app(size=(80, 24)) as pilot:
+        screen = DoctorScreen()
+        screen.words = [str(tmp_path / "doctor.py")]
+        pilot.app.push_screen(screen)
+        await wait_for(pilot, lambda: "All is well" in screen.status)
+        await pilot.press("T")
+        await wait_for(pilot, lambda: "killed and resumed" in screen.status)
+        text = screen_text(pilot.app)
+        assert "before" not in text  # what is known better now is not said twice
+        assert text.count("free memory") == 1
+        assert text.count("word word") > 2  # broken into lines, not cut
+        assert "T Self-test" not in text  # one at a time
+        worker = next(one for one in pilot.app.workers if one.group == "doctor")
+        await pilot.press("escape")
+        await wait_for(pilot, lambda: worker.is_finished)

@@ -6,29 +6,28 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from textual import events
 from textual.widgets import Input, SelectionList
 
 from tui.screens.ask import AskScreen
 from tui.screens.export import ExportScreen
 from tui.screens.runs import RunsScreen
+from tui.widgets.line_view import LineView
 
 FAKE = str(Path(__file__).parents[2] / "fakes" / "fake_export.py")
 
 
 @pytest.fixture
 def open_export(open_app, make_run, wait_for, tmp_path):
-    """Return `open(*formats, size=, words=)`: the screen of a run with these formats chosen."""
+    """Return `open(*formats, size=)`: the screen of a run with these formats chosen."""
 
     @asynccontextmanager
-    async def open(*formats: str, size=(80, 24), words=()):
+    async def open(*formats: str, size=(80, 24)):
         run = make_run()
         (run.path / "checkpoints" / "000020").mkdir(parents=True)
         async with open_app(size) as pilot:
             await wait_for(pilot, lambda: isinstance(pilot.app.screen, RunsScreen))
-            screen = ExportScreen(run.path)
-            screen.words = [FAKE, *words]
-            pilot.app.push_screen(screen)
-            await wait_for(pilot, lambda: screen.formats or words, "the formats are listed")
+            screen = await show(pilot, run.path, wait_for)
             if formats:
                 screen.form.folder = tmp_path / "out"
                 chosen = screen.query_one("#formats", SelectionList)
@@ -41,17 +40,42 @@ def open_export(open_app, make_run, wait_for, tmp_path):
     return open
 
 
+async def show(pilot, run: Path, wait_for) -> ExportScreen:
+    pilot.app.exports.writer(run).words = [FAKE]
+    screen = ExportScreen(run)
+    pilot.app.push_screen(screen)
+    await wait_for(pilot, lambda: screen.query(LineView) and screen.is_mounted)
+    await pilot.pause()
+    return screen
+
+
 def states(screen: ExportScreen) -> list[tuple[str, str]]:
-    return [(job.format, job.state) for job in screen.jobs]
+    return [(job.format, job.state) for job in screen.writer.jobs]
 
 
 async def test_formats_say_who_reads_them_and_what_is_lost(open_export, screen_text, wait_for):
     async with open_export() as (pilot, screen):
         assert screen.chosen == ["mlx"]
-        await wait_for(pilot, lambda: "readers of gguf" in screen_text(pilot.app))
-        await pilot.press("down")
-        await wait_for(pilot, lambda: "Writes peft files." in screen_text(pilot.app))
+        await wait_for(pilot, lambda: "mlx-lm, orpo-mlx" in screen_text(pilot.app))
+        await pilot.press("down", "down", "down")  # the longest of all
+        await wait_for(pilot, lambda: "Writes the tuned model" in screen_text(pilot.app))
+        assert "Lost on the way: rounding to the number format" in screen_text(pilot.app)
         await wait_for(pilot, lambda: " free" in screen_text(pilot.app))
+
+
+async def test_quick_keys_mark_what_was_selected_when_they_were_pressed(open_export, wait_for):
+    async with open_export() as (pilot, screen):
+        for key in ("down", "space", "down", "space"):
+            pilot.app.post_message(events.Key(key, " " if key == "space" else None))
+        await wait_for(pilot, lambda: screen.chosen == ["mlx", "peft", "gguf-lora"])
+
+
+async def test_the_focused_option_is_explained(open_export, wait_for, screen_text):
+    async with open_export("peft", size=(120, 36)) as (pilot, screen):
+        screen.query_one("#dtype").focus()
+        await wait_for(pilot, lambda: "Numbers: Number format of what is" in screen_text(pilot.app))
+        screen.query_one("#formats").focus()
+        await wait_for(pilot, lambda: "Writes the adapter folder" in screen_text(pilot.app))
 
 
 async def test_chosen_formats_are_written_one_after_the_other(
@@ -59,7 +83,9 @@ async def test_chosen_formats_are_written_one_after_the_other(
 ):
     async with open_export("mlx", "peft", size=(120, 36)) as (pilot, screen):
         await pilot.press("ctrl+r")
-        await wait_for(pilot, lambda: "1 written, 1 failed" in screen.status, "both have ended")
+        await wait_for(
+            pilot, lambda: "1 written, 1 failed" in screen.writer.status, "both have ended"
+        )
         assert states(screen) == [("mlx", "written"), ("peft", "failed")]
         text = screen_text(pilot.app)
         assert "written: 1 file, 38" in text
@@ -83,14 +109,16 @@ async def test_only_options_of_chosen_formats_are_shown_and_needed_ones_are_aske
         await wait_for(pilot, lambda: "Base GGUF" in screen_text(pilot.app))
         assert "Repository" not in screen_text(pilot.app)
         await pilot.press("ctrl+r")
-        await wait_for(pilot, lambda: "gguf needs Base GGUF" in screen.status)
+        await wait_for(pilot, lambda: "gguf needs Base GGUF" in screen.writer.status)
+        await wait_for(pilot, lambda: screen.query_one("#base_gguf").has_focus)
         screen.query_one("#base_gguf", Input).value = "/models/base.gguf"
         await pilot.press("ctrl+r")
         await wait_for(pilot, lambda: states(screen) == [("gguf", "written")])
-        (note,) = screen.jobs[0].notes
+        (note,) = screen.writer.jobs[0].notes
         assert "--base-gguf /models/base.gguf" in note
-        assert note.startswith("--json --checkpoint best --out")
-        assert note.split()[4].endswith("run-a-gguf.gguf")
+        assert "--checkpoint best" in note
+        assert note.startswith("--json --out ")
+        assert note.split()[2].endswith("run-a-gguf.gguf")
 
 
 async def test_an_earlier_export_is_replaced_only_when_asked(open_export, wait_for, tmp_path):
@@ -102,12 +130,12 @@ async def test_an_earlier_export_is_replaced_only_when_asked(open_export, wait_f
         await wait_for(pilot, lambda: isinstance(pilot.app.screen, AskScreen))
         await pilot.press("enter")  # the safe answer has the focus
         await wait_for(pilot, lambda: pilot.app.screen is screen)
-        assert not screen.jobs
+        assert not screen.writer.jobs
         await pilot.press("ctrl+r")
         await wait_for(pilot, lambda: isinstance(pilot.app.screen, AskScreen))
         await pilot.press("right", "enter")
         await wait_for(pilot, lambda: states(screen) == [("mlx", "written")])
-        assert "--force" in screen.jobs[0].notes[0]
+        assert "--force" in screen.writer.jobs[0].notes[0]
 
 
 async def test_a_place_the_format_chose_itself_is_asked_for_too(open_export, wait_for):
@@ -119,24 +147,64 @@ async def test_a_place_the_format_chose_itself_is_asked_for_too(open_export, wai
         await wait_for(pilot, lambda: states(screen) == [("lmstudio", "written")])
 
 
-async def test_leaving_asks_while_something_is_being_written_and_ends_it(open_export, wait_for):
+async def test_leaving_ends_nothing_and_quitting_asks(open_export, wait_for, screen_text):
     async with open_export("mlx", "fused", "gguf") as (pilot, screen):
         screen.query_one("#base_gguf", Input).value = "base.gguf"
         await pilot.press("ctrl+r")
-        await wait_for(pilot, lambda: screen.jobs and screen.jobs[1].total == 4)
-        await pilot.press("escape")
-        await wait_for(pilot, lambda: isinstance(pilot.app.screen, AskScreen))
-        await pilot.press("enter")
-        await wait_for(pilot, lambda: pilot.app.screen is screen)
-        assert screen.is_writing
-        await pilot.press("q")  # quitting asks as well
-        await wait_for(pilot, lambda: isinstance(pilot.app.screen, AskScreen))
-        await pilot.press("enter")
-        await pilot.press("ctrl+g")
-        ended = [("mlx", "written"), ("fused", "ended"), ("gguf", "ended")]
-        await wait_for(pilot, lambda: states(screen) == ended)
+        writer = screen.writer
+        await wait_for(pilot, lambda: writer.jobs and writer.jobs[1].total == 4)
         await pilot.press("escape")
         await wait_for(pilot, lambda: isinstance(pilot.app.screen, RunsScreen))
+        await pilot.press("q")
+        await wait_for(pilot, lambda: isinstance(pilot.app.screen, AskScreen))
+        assert "export of run-a to fused" in pilot.app.screen.question
+        await pilot.press("enter")  # the safe answer has the focus
+        await wait_for(pilot, lambda: isinstance(pilot.app.screen, RunsScreen))
+        back = await show(pilot, screen.run.path, wait_for)
+        assert back.chosen == ["mlx", "fused", "gguf"]
+        await wait_for(pilot, lambda: "Writing fused" in screen_text(pilot.app))
+        await pilot.press("ctrl+g")
+        ended = [("mlx", "written"), ("fused", "ended"), ("gguf", "ended")]
+        await wait_for(pilot, lambda: states(back) == ended)
+        await wait_for(pilot, lambda: "Ended; ctrl+r starts again" in screen_text(pilot.app))
+
+
+async def test_two_runs_are_exported_one_after_the_other(
+    open_export, make_run, wait_for, monkeypatch, tmp_path
+):
+    async with open_export("fused") as (pilot, screen):
+        said = []
+        monkeypatch.setattr(pilot.app, "announce", lambda text, **_: said.append(text))
+        await pilot.press("ctrl+r")
+        await wait_for(pilot, lambda: states(screen) == [("fused", "writing")])
+        await pilot.press("escape")
+        other = await show(pilot, make_run("run-b").path, wait_for)
+        await pilot.press("ctrl+r")
+        await wait_for(pilot, lambda: "Waiting for another export" in other.writer.status)
+        assert states(other) == [("mlx", "waiting")]
+        screen.writer.stop()
+        await wait_for(pilot, lambda: states(other) == [("mlx", "written")])
+        assert states(screen) == [("fused", "ended")]
+        assert said == []  # it was ended by hand
+
+
+async def test_the_end_of_an_export_one_does_not_see_is_announced(
+    open_export, wait_for, monkeypatch, tmp_path
+):
+    async with open_export("peft") as (pilot, screen):
+        said = []
+        monkeypatch.setattr(pilot.app, "announce", lambda text, **how: said.append((text, how)))
+        waits = "import pathlib, time\nwhile not pathlib.Path('{}').exists(): time.sleep(0.01)"
+        (tmp_path / "waits.py").write_text(waits.format(tmp_path / "go"))
+        screen.writer.words = [str(tmp_path / "waits.py")]
+        await pilot.press("ctrl+r")
+        await wait_for(pilot, lambda: states(screen) == [("peft", "writing")])
+        await pilot.press("escape")
+        await wait_for(pilot, lambda: isinstance(pilot.app.screen, RunsScreen))
+        (tmp_path / "go").touch()
+        await wait_for(pilot, lambda: said)
+        assert said[0][0].startswith("Export of run-a: 0 written, 1 failed")
+        assert said[0][1] == {"is_bad": True}
 
 
 async def test_an_export_that_dies_without_a_word_is_a_failure(open_export, wait_for, screen_text):
@@ -146,10 +214,3 @@ async def test_an_export_that_dies_without_a_word_is_a_failure(open_export, wait
         await wait_for(pilot, lambda: states(screen) == [("hub", "failed")])
         assert "the line went dead" in screen_text(pilot.app)
         assert "hub failed" in screen.sentence()
-
-
-async def test_formats_that_cannot_be_listed_are_said(open_export, wait_for, screen_text):
-    async with open_export(words=["broken"]) as (pilot, screen):
-        await wait_for(pilot, lambda: "there is no export here" in screen_text(pilot.app))
-        await pilot.press("ctrl+r")
-        await wait_for(pilot, lambda: "Choose a format first" in screen.status)

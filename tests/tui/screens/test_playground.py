@@ -6,9 +6,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from textual import events
 from textual.widgets import Input
 
-from tui.screens.ask import AskScreen
+from tui.screens.pick_one import PickOneScreen
 from tui.screens.playground import PlaygroundScreen
 from tui.widgets.token_view import TokenView
 
@@ -84,15 +85,49 @@ async def test_the_value_of_a_token_is_read_with_the_cursor(open_test, wait_for,
         await wait_for(pilot, lambda: "' it' -2.000 nats" in screen_text(pilot.app))
         await pilot.press("right", "right", "right")
         await wait_for(pilot, lambda: "' is.' -9.000 nats" in screen_text(pilot.app))
+        await pilot.click("#chosen-tokens", offset=(5, 0))
+        await wait_for(pilot, lambda: "' it' -2.000 nats" in screen_text(pilot.app))
 
 
 async def test_another_checkpoint_can_be_chosen(open_test, wait_for):
     async with open_test() as (pilot, screen):
         await pilot.press("ctrl+o")
-        await wait_for(pilot, lambda: isinstance(pilot.app.screen, AskScreen))
-        await pilot.press("right", "enter")
+        await wait_for(pilot, lambda: isinstance(pilot.app.screen, PickOneScreen))
+        assert list(pilot.app.screen.choices) == ["final", "20", "0"]
+        await pilot.press("down", "enter")
         await wait_for(pilot, lambda: screen.state.checkpoint == "20")
         assert "step 20" in screen.query_one("#title").left
+
+
+async def test_a_pasted_prompt_keeps_its_lines(open_test, wait_for, screen_text):
+    async with open_test() as (pilot, screen):
+        pilot.app.post_message(events.Paste("One\n\ttwo\r\n"))
+        await wait_for(pilot, lambda: "One↵    two" in screen_text(pilot.app))
+        await pilot.press("ctrl+j", "x", "enter")
+        await wait_for(pilot, lambda: screen.state.done)
+        assert screen.state.answers["base"] == "base on One\n    two\nx"
+
+
+async def test_how_answers_are_drawn_goes_round_with_keys(open_test, wait_for, screen_text):
+    async with open_test() as (pilot, screen):
+        await pilot.press("f2", "f2", "f3", "f4", "f5")
+        await wait_for(pilot, lambda: "f2 temperature 0.7 · f3 seed 1" in screen_text(pilot.app))
+        assert (screen.draws.top_p, screen.draws.max_tokens) == (0.95, 1024)
+        await pilot.press("f4", "f4")
+        assert screen.draws.top_p == 1.0
+
+
+async def test_the_model_can_be_unloaded_and_loaded_again(open_test, wait_for, screen_text):
+    async with open_test() as (pilot, screen):
+        await pilot.press("f6")
+        await wait_for(pilot, lambda: "The model is unloaded. f6" in screen_text(pilot.app))
+        await pilot.press("x", "enter")  # nobody is there to ask, and the reason stays
+        await pilot.pause()
+        assert "The model is unloaded. f6" in screen_text(pilot.app)
+        await pilot.press("f6")
+        await wait_for(pilot, lambda: screen.state.ready)
+        await pilot.press("enter")
+        await wait_for(pilot, lambda: screen.state.answers.get("base") == "base on x")
 
 
 async def test_what_the_playground_refuses_is_said(open_test, wait_for, screen_text):
@@ -118,3 +153,12 @@ async def test_an_empty_prompt_is_not_sent(open_test, screen_text):
         await pilot.press("ctrl+r")
         await pilot.pause()
         assert "A score needs" in screen_text(pilot.app)
+
+
+async def test_a_failure_is_not_written_over_by_a_question(open_test, wait_for, screen_text):
+    async with open_test("broken") as (pilot, screen):
+        await wait_for(pilot, lambda: "there is no such model. f6 loads" in screen_text(pilot.app))
+        await pilot.press("enter", "ctrl+r", "ctrl+n", "ctrl+o")
+        await pilot.pause()
+        assert pilot.app.screen is screen
+        assert "there is no such model. f6 loads" in screen_text(pilot.app)

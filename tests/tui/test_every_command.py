@@ -1,0 +1,129 @@
+"""What the palette shows works on every screen; every screen can be read and helped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tui import doors
+from tui.screens.ask import Answer, AskScreen
+from tui.screens.help import HelpScreen, help_lines
+from tui.screens.pick_one import PickOneScreen
+
+FAKES = Path(__file__).parents[1] / "fakes"
+LEAVING = ("App: quit", "Run: detach", "Screen: back")
+
+
+def screens(app, run):
+    test = doors.playground(run)
+    test.words = [str(FAKES / "fake_playground.py")]
+    app.exports.writer(run).words = [str(FAKES / "fake_export.py")]
+    return {
+        "live": doors.live(run),
+        "compare": doors.compare([run, run.with_name("run-b")]),
+        "export": doors.export(run),
+        "test": test,
+        "settings": doors.settings(),
+        "runs": None,
+    }
+
+
+NAMES = ("runs", "live", "compare", "export", "test", "settings")
+
+
+@pytest.fixture
+def open_screen(open_app, make_run, wait_for):
+    """Return `open(pilot, name)`: that screen on top, settled."""
+
+    async def open(pilot, name):
+        screen = screens(pilot.app, make_run("run-a").path)[name]
+        make_run("run-b", seed=1)
+        if screen is None:
+            return pilot.app.screen
+        pilot.app.push_screen(screen)
+        await wait_for(pilot, lambda: pilot.app.screen is screen and screen.is_mounted)
+        await pilot.pause()
+        return screen
+
+    return open
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_what_the_palette_shows_works(name, open_app, open_screen, wait_for, monkeypatch):
+    async with open_app((100, 30)) as pilot:
+        app = pilot.app
+        monkeypatch.setattr(app, "copy", lambda text: None)
+        monkeypatch.setattr("tui.runner.start_demo", lambda *_: pytest.fail("was not asked for"))
+        monkeypatch.setattr(app, "_begin", lambda start: None)
+        screen = await open_screen(pilot, name)
+        titles = [entry.title for entry in app.get_system_commands(screen)]
+        assert len(titles) == len(set(titles)), "no name twice"
+        for title in titles:
+            if title in LEAVING:
+                continue
+            found = [e for e in app.get_system_commands(screen) if e.title == title]
+            if not found:
+                continue  # an earlier one made it pointless: nothing is left to stop
+            found[0].callback()
+            await pilot.pause()
+            for _ in range(50):  # whatever it opened; some things open a moment later
+                await pilot.pause()
+                if app.screen is screen:
+                    break
+                await pilot.press("escape")
+            assert app.screen is screen, f"{title}: escape leads back"
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_a_screen_can_be_read_and_helped(name, open_app, open_screen, wait_for, screen_text):
+    async with open_app((100, 30)) as pilot:
+        screen = await open_screen(pilot, name)
+        sentence = pilot.app.reading()
+        assert len(sentence) > 20
+        assert "\n" not in sentence
+        await pilot.press("f1")
+        await wait_for(pilot, lambda: isinstance(pilot.app.screen, HelpScreen))
+        help = "\n".join(pilot.app.screen.lines)
+        assert screen.HELP in help
+        if screen.focused is not None and (more := getattr(screen.focused, "HELP", "")):
+            assert more in help
+        await pilot.press("escape")
+        await wait_for(pilot, lambda: pilot.app.screen is screen)
+
+
+@pytest.mark.parametrize(
+    "dialog",
+    [
+        AskScreen("End it?", "It is lost.", [Answer("no", "Stay"), Answer("yes", "End it")]),
+        PickOneScreen("Metric", {"a": "Loss", "b": "Margin"}, "b"),
+    ],
+    ids=["ask", "pick"],
+)
+async def test_a_dialog_can_be_read_and_answered_with_the_mouse(
+    dialog, open_app, wait_for, screen_text
+):
+    async with open_app() as pilot:
+        answers = []
+        pilot.app.push_screen(dialog, answers.append)
+        await wait_for(pilot, lambda: dialog.is_mounted and dialog.focused)
+        assert pilot.app.reading() == dialog.sentence()
+        await pilot.press("a")
+        await wait_for(pilot, lambda: pilot.app._notifications)
+        if isinstance(dialog, AskScreen):
+            await wait_for(pilot, lambda: "> Stay      End it" in screen_text(pilot.app))
+            await pilot.press("right")
+            await wait_for(pilot, lambda: "Stay    > End it" in screen_text(pilot.app))
+            await pilot.click("#yes")
+        else:
+            await pilot.click("OptionList", offset=(5, 0))
+        await wait_for(pilot, lambda: answers == ["yes" if isinstance(dialog, AskScreen) else "a"])
+
+
+async def test_no_line_of_help_breaks_out_of_its_column(open_app, open_screen, wait_for):
+    async with open_app() as pilot:
+        screen = await open_screen(pilot, "test")
+        lines = help_lines(screen, {})
+        assert any(line.startswith("  F2       ") for line in lines)
+        assert any(line.startswith(" " * 11) and line.strip() for line in lines), "a second line"
+        assert all(len(line) <= 74 for line in lines if line.startswith("  "))
