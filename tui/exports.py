@@ -51,7 +51,10 @@ class Exports:
         await writer.write_all(jobs, checkpoint, values, self.ask_replace)
         if not any(getattr(one, "writer", None) is writer for one in self._app.screen_stack):
             is_bad = any(job.state == "failed" for job in jobs)
-            self._app.announce(f"Export of {writer.run.name}: {writer.status}", is_bad=is_bad)
+            text = f"Export of {writer.run.name}: {writer.status}"
+            severity = "error" if is_bad else "information"
+            self._app.notify(text, severity=severity, timeout=8, markup=False)
+            self._app.ring(text)
 
     async def ask_replace(self, text: str) -> bool:
         """Ask whether something that is there already shall be replaced; from a worker only."""

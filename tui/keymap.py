@@ -20,7 +20,7 @@ def keymap_from(keys: Mapping[str, object]) -> tuple[dict[str, str], list[str]]:
         elif not isinstance(key, str) or not key.strip():
             problems.append(f'keys.toml: {name} needs a key such as "p" or "ctrl+k"')
         else:
-            keymap[name] = key.strip()
+            keymap[name] = re.sub(r"\bF(\d{1,2})\b", r"f\1", key.strip())  # as help writes it
     for name, why in _refused_keys(keymap).items():
         problems.append(f"keys.toml: {name} keeps its key: {why}")
         del keymap[name]

@@ -48,6 +48,10 @@ def test_one_key_given_twice_is_given_once():
     assert len(keymap) == len(problems) == 1
 
 
+def test_an_f_key_may_be_written_as_help_shows_it():
+    assert keymap_from({"app.doctor": "F9, D"}) == ({"app.doctor": "f9, D"}, [])
+
+
 @pytest.mark.parametrize("key", ["cmd+k", "ctrl+ü", "Foo", "ctrl+", "a b"])
 def test_what_is_no_key_is_refused(key: str):
     keymap, problems = keymap_from({"live.stop": key})
