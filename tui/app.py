@@ -10,6 +10,7 @@ from pathlib import Path
 
 from textual import work
 from textual.app import App, SystemCommand
+from textual.binding import Binding
 from textual.notifications import SeverityLevel
 from textual.screen import Screen
 
@@ -19,7 +20,7 @@ from orpo_mlx.runs.control import send_request
 from orpo_mlx.runs.directory import RunDirectory
 from tui import doors, runner
 from tui.cells import CHARSET_NAMES, CharsetName
-from tui.commands import bindings
+from tui.commands import bindings, is_f_key
 from tui.exports import Exports
 from tui.keymap import keymap_from
 from tui.messages import RunOpened, RunResumed
@@ -91,6 +92,11 @@ class OrpoApp(App[None]):
         self.push_screen(self._runs)
         if said := "\n".join(self.problems):  # one note, not a column of them
             self.notify(said, title="Settings", severity="warning", timeout=10, markup=False)
+
+    def get_key_display(self, binding: Binding) -> str:
+        """Write F-keys as keyboards and help do."""
+        shown = super().get_key_display(binding)
+        return shown.upper() if is_f_key(binding.key) else shown
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
         """Give every theme, Textual's too, the colours of charts."""

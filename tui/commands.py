@@ -274,9 +274,12 @@ def key_text(key: str) -> str:
     first = key.split(",")[0]
     if first.startswith("ctrl+"):
         return "^" + first[5:]
-    if first[0] == "f" and first[1:].isdigit():
-        return first.upper()
-    return KEY_TEXTS.get(first, first)
+    return first.upper() if is_f_key(first) else KEY_TEXTS.get(first, first)
+
+
+def is_f_key(key: str) -> bool:
+    """Tell F1 to F12 from other keys, by Textual's names."""
+    return key[0] == "f" and key[1:].isdigit()
 
 
 KEY_TEXTS = {
