@@ -43,8 +43,8 @@ YARDSTICK_LINES = 10_000
 RATIO_BUDGETS = {"first_paint": 20.0, "redraw": 0.5, "attach_per_event": 3.0}
 """The CPU budgets in units of a yardstick, so that they hold on any machine.
 
-The unit is the CPU time of `json.loads` on as many events, 51 ms where the budgets were set; that of
-attaching is the same for the events attached to, beyond what opening a short run costs.
+The unit is the CPU time of `json.loads` on as many events, 51 ms where the budgets were set. That
+of attaching is what the events attached to take, beyond what opening a short run costs.
 """
 
 
