@@ -149,7 +149,7 @@ def test_half_a_line_waits_for_its_other_half(
     terminal.open(app(runs_dir))
     terminal.wait(lambda text: "run-a crashed" in text)
     terminal.keys("Enter")
-    terminal.wait(lambda text: "39/40" in text and "Log-odds" in text)
+    terminal.wait(lambda text: "39/40" in text and "Loss" in text)
     with run.events_file.open("ab") as file:
         file.write(lines[last][half:])
     terminal.wait(lambda text: "40/40" in text)
