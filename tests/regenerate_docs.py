@@ -30,9 +30,10 @@ def settings_table() -> str:
         members = [setting for setting in iter_settings() if setting.group == group]
         rows = [_setting_row(setting) for setting in members]
         head = ("Setting", "Default", "Accepts", "What it is", "Effect")
-        tables.append(f"**{title}**\n\n{_table(head, rows)}")
+        tables.append(f"## {title}\n\n{_table(head, rows)}")
     free = ", ".join(f"`{setting.flag}`" for setting in iter_settings() if setting.may_change)
-    return "\n\n".join([*tables, f"A resumed run may be given other values of: {free}."])
+    tables.append(f"## For a resumed run\n\nA resumed run may be given other values of: {free}.")
+    return "\n\n".join(tables)
 
 
 def _setting_row(setting: Setting) -> tuple[str, ...]:

@@ -416,6 +416,15 @@ def test_every_test_that_holds_a_figure_exists():
         compile(source, str(path), "exec")
 
 
+def test_the_figures_in_the_readme_are_those_of_the_page_they_come_from():
+    part = README.split("## The objective, and how")[1].split("## Limits")[0]
+    rows = [row for row in re.findall(r"^\|.*\|$", part, re.M) if re.search(r"\d", row)]
+    assert len(rows) >= 10
+    for row in rows:
+        figures = "|".join(row.split("|")[-3:])  # measured and held to, or time and memory
+        assert figures in TEXTS["docs/measured.md"], row
+
+
 @pytest.mark.parametrize("page", ["ARCHITECTURE.md", "CONTRIBUTING.md"])
 def test_every_module_and_test_named_in_a_page_exists(page: str):
     text = TEXTS[page]
