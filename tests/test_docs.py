@@ -266,6 +266,25 @@ def test_a_command_line_with_a_mistake_would_be_noticed(line: str, monkeypatch):
         program._dispatch(shlex.split(line)[1:])
 
 
+def commands_in_sentences() -> list[tuple[str, str]]:
+    """(words before the options, option) of what the pages say in a line of text."""
+    spans = re.findall(r"`orpo-mlx ((?:data |adapter )?[a-z]+)( [^`]*)`", "\n".join(TEXTS.values()))
+    found = [(words, flag) for words, rest in spans for flag in re.findall(r"--[a-z][a-z-]*", rest)]
+    return list(dict.fromkeys(found))
+
+
+@pytest.mark.parametrize(("words", "option"), commands_in_sentences())
+def test_every_option_of_a_command_in_a_sentence_is_in_its_help(words: str, option: str):
+    name, *rest = words.split()
+    with pytest.raises(TextRequested) as asked:
+        program.COMMANDS[name].run([*rest, "--help"])
+    assert re.search(rf"{option}(?![\w-])", asked.value.text)
+
+
+def test_commands_in_sentences_are_found():
+    assert {("verify", "--data"), ("watch", "--plain")} <= set(commands_in_sentences())
+
+
 @pytest.mark.parametrize("target", re.findall(r"`?make ([a-z-]+)", "\n".join(blocks("sh"))))
 def test_every_make_target_of_the_pages_exists(target: str):
     assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
