@@ -6,7 +6,7 @@
 #   make check   lint, types, import rules
 #   make bench   measure this trainer against its own plain mode: a table to paste into an issue
 #   make bench-peers   the same against other trainers, each in an environment of its own
-#   make docs    write the generated tables of README.md anew
+#   make docs    write the generated tables of docs/*.md anew
 #   make lock    resolve the dependencies anew into the two lock files
 #   make clean   remove the environment and caches
 

@@ -168,10 +168,10 @@ class Stage:
 
     async def export(self) -> None:
         await self.press("e")
-        await self.until(lambda: bool(self.app.screen.formats))
+        await self.until(lambda: self.app.screen.AREA == "export" and bool(self.app.screen.chosen))
         await self.press("down", "space", "ctrl+r")
-        jobs = self.app.screen
-        await self.until(lambda: bool(jobs.jobs) and "written" in jobs.status.lower())
+        writer = self.app.screen.writer
+        await self.until(lambda: [job.state for job in writer.jobs] == ["written"] * 2)
         await self.wait(0.5)
         self.take("export")
 

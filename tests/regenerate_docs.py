@@ -1,4 +1,4 @@
-"""The parts of README.md that are made from declarations in the code.
+"""The parts of the pages that are made from declarations in the code.
 
     make docs                            # or: python tests/regenerate_docs.py
 
@@ -18,8 +18,9 @@ from orpo_mlx.config import iter_settings
 from orpo_mlx.export.command import build_parser as build_export_parser
 from orpo_mlx.export.formats import FORMATS
 from orpo_mlx.settings.declaration import GROUPS, Setting
+from tui.commands import AREAS, key_text
 
-README = Path(__file__).parents[1] / "README.md"
+DOCS = Path(__file__).parents[1] / "docs"
 
 
 def settings_table() -> str:
@@ -29,9 +30,10 @@ def settings_table() -> str:
         members = [setting for setting in iter_settings() if setting.group == group]
         rows = [_setting_row(setting) for setting in members]
         head = ("Setting", "Default", "Accepts", "What it is", "Effect")
-        tables.append(f"**{title}**\n\n{_table(head, rows)}")
+        tables.append(f"## {title}\n\n{_table(head, rows)}")
     free = ", ".join(f"`{setting.flag}`" for setting in iter_settings() if setting.may_change)
-    return "\n\n".join([*tables, f"A resumed run may be given other values of: {free}."])
+    tables.append(f"## For a resumed run\n\nA resumed run may be given other values of: {free}.")
+    return "\n\n".join(tables)
 
 
 def _setting_row(setting: Setting) -> tuple[str, ...]:
@@ -84,6 +86,20 @@ def export_options_table() -> str:
     return _table(("Option of export", "What it does"), rows)
 
 
+def keys_table() -> str:
+    """Return one table per part of the app: its keys and the ids that `keys.toml` takes."""
+    tables = []
+    for area, commands in AREAS.items():
+        rows = [(_keys(one.key), f"`{one.id}`", one.help) for one in commands]
+        table = _table(("Key", "Command", "What it does"), rows)
+        tables.append(f"**{AREA_TITLES.get(area, area.capitalize())}**\n\n{table}")
+    return "\n\n".join(tables)
+
+
+def _keys(names: str) -> str:
+    return " or ".join(f"`{key_text(name).replace('^', 'ctrl+')}`" for name in names.split(","))
+
+
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     return "\n".join(_lines(head, rows))
 
@@ -93,30 +109,42 @@ def _lines(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[s
         yield "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |"
 
 
-PARTS = {
-    "settings": settings_table,
-    "options": options_table,
-    "commands": commands_table,
-    "exports": exports_table,
-    "export-options": export_options_table,
+AREA_TITLES = {
+    "app": "The app",
+    "screen": "Every screen but the first",
+    "chart": "A chart",
+    "new": "New run",
+    "preview": "Pairs of a dataset",
+    "tokens": "Tokens of a scored answer",
 }
+"""What an area of keys is called, where its name says too little."""
+
+PARTS = {
+    "settings.md": {"settings": settings_table, "options": options_table},
+    "training.md": {"commands": commands_table},
+    "export.md": {"exports": exports_table, "export-options": export_options_table},
+    "app.md": {"keys": keys_table},
+}
+"""What is generated, by the page of `docs` it stands in."""
 
 
-def regenerate(text: str) -> str:
-    """Return the text with every generated part written anew.
+def regenerate(page: str, text: str) -> str:
+    """Return a page's text with every generated part written anew.
 
     Raises:
         ValueError: the markers of a part are missing or stand there twice.
     """
-    for name, make in PARTS.items():
+    for name, make in PARTS[page].items():
         begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
         pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
         if len(pattern.findall(text)) != 1:
-            raise ValueError(f"{begin} ... {end} must stand in the text once")
+            raise ValueError(f"{page}: {begin} ... {end} must stand in the text once")
         part = f"{begin}\n{make()}\n{end}"
         text = pattern.sub(lambda _, part=part: part, text)
     return text
 
 
 if __name__ == "__main__":
-    README.write_text(regenerate(README.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in PARTS:
+        path = DOCS / page
+        path.write_text(regenerate(page, path.read_text(encoding="utf-8")), encoding="utf-8")
