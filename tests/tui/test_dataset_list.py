@@ -60,6 +60,7 @@ def test_a_known_dataset_says_what_is_taken_with_it():
     )
     assert needed_settings(found) == {"data_split": "train_prefs"}
     lines = about_lines(found, "x")
+    assert lines[:2] == ["61,135 rows · licence mit", "help"]
     assert "Taken with it: --data-split train_prefs" in lines
     assert "Suits it: --max-seq-length 2048" in lines
 
