@@ -10,6 +10,7 @@ import pytest
 from orpo_mlx.runs.events import RunFinished
 from orpo_mlx.runs.listing import RunSummary
 from tui import run_news
+from tui.auto_resume import Attempt
 from tui.run_news import BestNews, RunNews
 
 
@@ -80,6 +81,39 @@ async def test_an_end_rings_and_is_shown_unless_its_card_is(app, tmp_path, statu
     app.screen.shown_run = run.path
     await RunNews(app).tell_end(run)
     assert (len(app.told), len(app.rung)) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("goes_on", "log", "told"),
+    [
+        (True, "", []),
+        (False, "x\nerror: no memory\n", [("poems could not go on. error: no memory", "error")]),
+        (False, "", [("poems could not go on. It said nothing.", "error")]),
+    ],
+)
+async def test_a_crash_is_noted_in_its_log_and_what_became_of_it_is_told(
+    app, make_run, monkeypatch, goes_on, log, told
+):
+    run, causes = make_run("poems", steps=1), []
+
+    async def wait() -> bool:
+        return goes_on
+
+    def go_on(run, step, cause, settings):
+        causes.append((run.id, step, cause))
+        return Attempt(start, "it goes on")
+
+    start = SimpleNamespace(wait=wait, read_log=lambda size: log)
+    monkeypatch.setattr(run_news.auto_resume, "go_on", go_on)
+    app.settings, app.starts, app.exit_code = None, {}, lambda path: -9
+    await RunNews(app).tell_end(summary("poems", "crashed", run.path.parent))
+    assert causes[0][:2] == ("poems", 7)
+    assert causes[0][2].startswith("ended by signal 9 (SIGKILL)")
+    assert app.told == [
+        ("poems crashed at step 7", "error"), ("it goes on", "information"), *told
+    ]  # fmt: skip
+    assert app.starts == {run.path: start}
+    assert "the trainer ended with code -9" in run.log_file.read_text()
 
 
 @pytest.mark.parametrize(
