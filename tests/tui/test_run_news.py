@@ -18,10 +18,14 @@ from tui.run_news import BestNews, RunNews
 def app(runs_dir):
     """As much of an app as news needs; `told` has (text, severity), `rung` what was rung for."""
     told, rung = [], []
+
+    def notify(text, *, markup, severity="information", **how):
+        assert not markup  # "[Errno 28]" is a log's own words
+        told.append((text, severity))
+
     return SimpleNamespace(
         told=told, rung=rung, screen=SimpleNamespace(shown_run=None), runs_dir=runs_dir,
-        notify=lambda text, severity="information", **how: told.append((text, severity)),
-        ring=rung.append, exit_code=lambda path: None, clock=lambda: 0.0,
+        notify=notify, ring=rung.append, exit_code=lambda path: None, clock=lambda: 0.0,
     )  # fmt: skip
 
 
@@ -75,12 +79,15 @@ def test_only_runs_that_were_seen_alive_have_ended(app):
 )
 async def test_an_end_rings_and_is_shown_unless_its_card_is(app, tmp_path, status, severity):
     run = summary("poems", status, tmp_path)
+    run.path.mkdir()
+    app.exit_code = lambda path: 1
     await RunNews(app).tell_end(run)
     text = f"poems {status} at step 7"
     assert (app.told, app.rung) == ([(text, severity)], [text])
     app.screen.shown_run = run.path
     await RunNews(app).tell_end(run)
     assert (len(app.told), len(app.rung)) == (1, 2)
+    assert list(run.path.iterdir()) == []  # only of a crash is the code noted
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,7 @@ def test_an_answered_request_may_be_sent_again_though_nobody_looked(make_run, ma
 def test_a_stop_without_an_answer_may_be_followed_by_a_kill(make_run, make_state, sent):
     trainer, state = Trainer(make_run(steps=1)), make_state({"step": 1})
     assert not trainer.is_overdue(1e9)
+    assert not trainer.is_freeing
     trainer.ask("stop", state, 0.0, frees=True)
     assert trainer.is_freeing
     assert not trainer.allows("kill", "stopping", 59.0)
