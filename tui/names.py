@@ -36,7 +36,11 @@ def cut_start(text: str, width: int) -> str:
     >>> cut_start("mlx-community/Qwen3-0.6B-4bit", 18)
     '...Qwen3-0.6B-4bit'
     """
-    return text if len(text) <= width else "..." + text[len(text) - width + 3 :]
+    if cell_len(text) <= width:
+        return text
+    while text and cell_len(text) > width - 3:
+        text = text[1:]
+    return "..." + text
 
 
 def plain_path(text: str) -> str:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 BEST_SECONDS = 4.0
 """How long a new best evaluation is shown; others meanwhile are not told."""
 
+_SILENT = "It said nothing."
+
 
 class BestNews:
     """New best evaluations of one run, one at a time; at its end the card says which it was."""
@@ -85,13 +87,13 @@ class RunNews:
         self.app.starts[run.path] = attempt.start
         if not await attempt.start.wait():
             words = visible(attempt.start.read_log(600)).strip().splitlines()
-            text = f"{run.id} could not go on. {words[-1] if words else ''}"
+            text = f"{run.id} could not go on. {words[-1] if words else _SILENT}"
             self.app.notify(text, severity="error", timeout=12, markup=False)
 
     def tell_failed_starts(self) -> None:
         """Clear what starts have left behind; tell of those that failed unseen. For a thread."""
         for log in sweep(runs_folder(self.app.runs_dir), self.app.clock()):
-            words = visible(read_tail(log, 2000)).strip().splitlines() or ["It said nothing."]
+            words = visible(read_tail(log, 2000)).strip().splitlines() or [_SILENT]
             mark_seen(log)
             self.app.notify(
                 f"{words[-1]}\nAll it said: {log.with_suffix('.seen')}",

@@ -68,15 +68,16 @@ def test_a_doubt_names_its_settings_and_stops_nothing(
 
 
 @pytest.mark.parametrize(
-    "own",
+    ("pairs", "own"),
     [
-        {"learning_rate": 5e-4}, {"learning_rate": 1e-6}, {"optimizer": "sgd", "learning_rate": 1},
-        {"lam": 0.05}, {"lam": 0.5}, {"steps": 50, "warmup": 49, "eval_every": 50},
-        {"steps": 201, "early_stop": 2}, {"init_adapter": "here"},
+        (0, {"learning_rate": 5e-4}), (0, {"learning_rate": 1e-6}),
+        (0, {"optimizer": "sgd", "learning_rate": 1}), (0, {"lam": 0.05}), (0, {"lam": 0.5}),
+        (0, {"steps": 50, "warmup": 49, "eval_every": 50}), (0, {"steps": 201, "early_stop": 2}),
+        (0, {"init_adapter": "here"}), (20, {"steps": 50}), (24, {"grad_accumulation_steps": 6}),
     ],
 )  # fmt: skip
-def test_what_lies_just_inside_is_not_doubtful(own: dict[str, Any]):
-    assert warnings(planned(0, **own)) == []
+def test_what_lies_just_inside_is_not_doubtful(pairs: int, own: dict[str, Any]):
+    assert warnings(planned(pairs, **own)) == []
 
 
 def test_nothing_is_doubted_while_something_is_wrong():

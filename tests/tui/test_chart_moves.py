@@ -31,6 +31,8 @@ def test_the_crosshair_begins_at_the_newest_point_and_goes_column_by_column(pain
     assert moved_cursor(painting, [LINE], View(cursor=50.0), -1) == 48
     assert moved_cursor(painting, [LINE], View(cursor=100.0), 1) == 100
     assert moved_cursor(painting, [LINE], View(cursor=0.0), -1) == 0
+    painting.x = Scale(20, 70)  # zoomed: half as much for a column
+    assert moved_cursor(painting, [LINE], View(cursor=50.0), -1) == 49
 
 
 def test_where_nothing_is_plotted_nothing_moves(painting):
@@ -48,6 +50,15 @@ def test_a_column_is_read_in_its_middle(painting):
 def test_zooming_keeps_its_place_and_zooming_out_ends_with_all(painting):
     assert zoomed_window(painting, [LINE], View(), 2.0, 40) == Scale(20, 70)
     assert zoomed_window(painting, [LINE], View(window=Scale(20, 70)), 0.5, 50) is None
+    # While a border is out of view, it is not all; at both, it is.
+    for window, at, after in (
+        (Scale(0, 20), 0, Scale(0, 40)),
+        (Scale(90, 100), 100, Scale(80, 100)),
+        (Scale(0, 49.75), 0, Scale(0, 99.5)),
+        (Scale(0, 50), 0, None),
+    ):
+        painting.x = window
+        assert zoomed_window(painting, [LINE], View(window=window), 0.5, at) == after
     # Too deep, or without data: as it was.
     painting.x = Scale(50, 50 + 1e-8)
     tiny = View(window=painting.x)

@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from orpo_mlx.runs.events import METRIC_NAMES
 from tui.comparing import (
     METRICS_BY_ID,
     ComparedRun,
@@ -22,6 +23,7 @@ from tui.comparing import (
     where_text,
 )
 from tui.picture import View
+from tui.run_state import STEP_NAMES
 
 
 @pytest.fixture
@@ -65,6 +67,39 @@ def test_a_higher_log_odds_ratio_is_better_and_a_rejected_log_prob_is_neither(tw
     odds = value_row(two_runs, METRICS_BY_ID["log_odds"], "step", View())
     assert odds.best is None  # the same in both
     assert value_row(two_runs, METRICS_BY_ID["rejected"], "step", View()).best is None
+
+
+HIGHER, LOWER = 0, 1
+BETTER = {
+    "valid_loss": LOWER, "loss": LOWER, "valid_nll": LOWER, "nll": LOWER, "odds_loss": LOWER,
+    "valid_log_odds": HIGHER, "log_odds": HIGHER, "valid_accuracy": HIGHER, "accuracy": HIGHER,
+    "valid_margin": HIGHER, "margin": HIGHER, "chosen": HIGHER, "rejected": None, "rate": None,
+    "grad": None, "speed": HIGHER, "step_time": LOWER, "memory": None,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("id", METRICS_BY_ID)
+def test_the_better_of_two_values_is_known_for_every_metric(make_state, make_eval, id):
+    """The first run's steps are higher in everything, its evaluations lower."""
+    runs = []
+    for letter, of_steps, of_evals in (("A", 0.75, 0.25), ("B", 0.25, 0.75)):
+        values = dict.fromkeys(METRIC_NAMES, of_evals)
+        state = make_state(
+            dict.fromkeys(STEP_NAMES[2:-1], of_steps) | {"step": 1}, make_eval(1, **values)
+        )
+        runs.append(ComparedRun(Path(letter), letter, state))
+    best = value_row(runs, METRICS_BY_ID[id], "step", View()).best
+    if id.startswith("valid"):
+        best = 1 - best
+    assert best == BETTER[id]
+
+
+def test_evaluations_and_what_goes_in_steps_are_never_smoothed(two_runs):
+    plain = {
+        id for id, metric in METRICS_BY_ID.items()
+        if not compared_lines(two_runs, metric, "step")[0].may_smooth
+    }  # fmt: skip
+    assert plain == {"rate", "memory", *(id for id in METRICS_BY_ID if id.startswith("valid_"))}
 
 
 def test_where_values_are_read_is_said_in_the_units_of_the_axis():

@@ -60,6 +60,7 @@ def test_a_known_dataset_says_what_is_taken_with_it():
     )
     assert needed_settings(found) == {"data_split": "train_prefs"}
     lines = about_lines(found, "x")
+    assert lines[:2] == ["61,135 rows · licence mit", "help"]
     assert "Taken with it: --data-split train_prefs" in lines
     assert "Suits it: --max-seq-length 2048" in lines
 
@@ -91,4 +92,19 @@ def test_files_of_known_kinds_are_offered(tmp_path):
     (tmp_path / "folder.json").mkdir()
     assert [path.name for path in files_here(tmp_path)] == ["a.csv.gz", "b.jsonl", "c.parquet"]
     assert files_here(tmp_path / "none") == []
-    assert folder_of(str(tmp_path / "b.jsonl")) == tmp_path
+    for number in range(40):
+        (tmp_path / f"many-{number:02d}.json").touch()
+    assert [path.name for path in files_here(tmp_path)][-1] == "many-26.json"
+
+
+@pytest.mark.parametrize(
+    ("data", "folder"),
+    [("{here}/b.jsonl", "{here}"), ("{here}", "{here}"), ("org/data", "{working}"),
+     ("", "{working}"), ("{here}/" + "x" * 5_000, "{working}")],
+)  # fmt: skip
+def test_one_goes_on_looking_beside_the_data(tmp_path, monkeypatch, data, folder):
+    here, working = tmp_path / "here", tmp_path / "working"
+    for path in (here, working):
+        path.mkdir()
+    monkeypatch.chdir(working)
+    assert str(folder_of(data.format(here=here))) == folder.format(here=here, working=working)

@@ -21,6 +21,8 @@ ON_HUB = ModelRow(SOME, SOME, "4 bit", 60, "qwen2", "hub", 1200)
         ({}, ModelFacts("", False)),
         ({"tokenizer_config.json": json.dumps({"chat_template": "{{ x }}"})}, ModelFacts("", True)),
         ({"chat_template.jinja": "{{ x }}"}, ModelFacts("", True)),
+        ({"tokenizer_config.json": "{}"}, ModelFacts("", False)),
+        ({"tokenizer_config.json": "[]"}, ModelFacts("", False)),
         ({"tokenizer_config.json": "[", "README.md": "# Hello\nlicense: no"}, ModelFacts()),
         ({"README.md": "---\nbase_model: x\nlicense: apache-2.0\n---\n"}, ModelFacts("apache-2.0")),
     ],
@@ -49,6 +51,12 @@ def test_the_hub_tells_what_a_training_would_download_and_nothing_is_downloaded(
     # 2 bytes of config.json, 70 of weights; never Python files.
     assert hub_facts(SOME) == ModelFacts("mit", True, True, 72)
     assert not any("resolve" in path for _, path in hub.requests)
+    assert "blobs=true" in hub.asked[-1]  # without that a Hub tells no sizes
+
+
+def test_a_model_without_a_template_is_known_to_have_none(hub):
+    hub.models[SOME].about = {"config": {"tokenizer_config": {}}, "gated": False}
+    assert hub_facts(SOME) == ModelFacts("", False, False, 72)
 
 
 @pytest.mark.parametrize(

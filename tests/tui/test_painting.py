@@ -112,6 +112,29 @@ def test_no_data_says_so_and_a_tiny_chart_draws_nothing_wrong():
     assert paint([line([0], [1])], size=(8, 2)).text().startswith("Loss")
 
 
+@pytest.mark.parametrize(
+    ("window", "width", "labels"),
+    [
+        (Scale(0, 100), 60, ["0", "50", "100"]),
+        # One that would run into the one before is left out.
+        (Scale(99_990, 100_010), 29, ["99.99k", "100.00k"]),
+    ],
+)
+def test_the_x_axis_is_labelled_and_labels_keep_apart(window, width, labels):
+    xs = [window.low, window.high]
+    picture = paint([line(xs, [0, 1])], View(window=window), size=(width, 10))
+    assert picture.row_text(9).split() == labels
+
+
+def test_each_of_two_lines_carries_its_letter_on_it():
+    lines = [line([0, 9], [1, 1], marker="A"), line([0, 9], [3, 3], marker="B", colour=1)]
+    picture = paint(lines, size=(60, 12))
+    rows = {sign: {r for r in range(1, 10) if sign in picture.row_text(r)} for sign in "AB"}
+    assert len(rows["A"]) == len(rows["B"]) == 1
+    assert rows["B"] < set(range(1, max(rows["A"])))
+    assert not {"A", "B"} & set(paint(lines[:1], size=(60, 12)).row_text(max(rows["A"])))
+
+
 def test_a_zoomed_chart_shows_its_window_only():
     picture = paint([line(range(100), range(100))], View(window=Scale(40, 60)), size=(60, 10))
     assert (picture.x.low, picture.x.high) == (40, 60)

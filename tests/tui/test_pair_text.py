@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from rich.cells import cell_len
 
-from tui.pair_text import length_lines, pair_lines
+from tui.pair_text import length_lines, pair_lines, token_lines
 
 
 def token(text: str) -> dict[str, object]:
@@ -52,6 +52,10 @@ def test_masked_tokens_are_told_apart_without_colour():
         "PROMPT  3 tokens: masked in the preference term and in the NLL",
         ": Why|?\\n|\\x1b[3m|",
     ]
+
+
+def test_tokens_fill_a_line_to_its_last_column():
+    assert text_of(token_lines([token("abc")] * 4, 10, True, "ascii")) == ["  abc|abc|"] * 2
 
 
 def test_a_row_without_tokens_says_why():

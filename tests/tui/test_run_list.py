@@ -13,6 +13,7 @@ from tui.run_list import (
     Order,
     RunList,
     move_to_trash,
+    row_of,
     runs_to_compare,
     when_text,
 )
@@ -64,6 +65,8 @@ NOW = 1_700_000_000  # Tue 14 Nov 2023, 22:13 UTC
     [
         (NOW - 3600, "21:13"),
         (NOW - 86400, "Mon 22:13"),
+        (NOW - 5.9 * 86400, "Thu 00:37"),
+        (NOW - 6.1 * 86400, "8 Nov"),  # a week ago had the same name of a day
         (NOW - 20 * 86400, "25 Oct"),
         (NOW - 400 * 86400, "Oct 2022"),
         (NOW + 3600, "23:13"),
@@ -110,3 +113,34 @@ def test_the_selected_run_is_compared_with_the_newest_other():
     assert paths(runs_to_compare(runs, {Path("b")}, runs[2])) == ["b", "c"]
     assert paths(runs_to_compare(runs, {Path("b"), Path("c")}, runs[0])) == ["b", "c"]
     assert paths(runs_to_compare(runs[:1], set(), runs[0])) == ["a"]
+
+
+def test_the_newest_run_comes_first_and_one_that_never_began_last(make_run, runs_dir, monkeypatch):
+    started = {"a": 30.0, "b": 10.0, "c": None, "d": 30.0}
+    for name in started:
+        make_run(name, steps=1)
+    monkeypatch.setattr(run_list, "summarise", lambda run: summary(run.id, started=started[run.id]))
+    assert [run.id for run in RunList(runs_dir).read()] == ["d", "a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("values", "cells"),
+    [
+        ({}, ("", "", "1/1", "", "", "")),
+        (
+            {"model": "org/M", "data": "/x/p.jsonl", "step": 5, "total_steps": 0, "loss": 0.0,
+             "preference_accuracy": 0.0, "started": NOW - 3600},
+            ("M", "p.jsonl", "5", "0.000", "0%", "21:13"),
+        ),
+    ],
+)  # fmt: skip
+def test_a_line_leaves_empty_what_is_not_known_and_shows_what_is_zero(values, cells):
+    row = row_of(summary("a", **values), NOW)
+    assert (row.model, row.data, row.step, row.loss, row.accuracy, row.when) == cells
+
+
+def test_a_run_is_found_by_parts_of_its_names_in_any_case():
+    row = row_of(summary("poems-1", model="org/Qwen3", data="/x/Pairs.jsonl"), NOW)
+    assert [row.matches(words) for words in ("QWEN poem", "pairs", "", "qwen other")] == [
+        True, True, True, False,
+    ]  # fmt: skip

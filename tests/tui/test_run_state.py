@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from orpo_mlx.runs.events import (
     CheckpointSaved,
     NoteLogged,
@@ -100,6 +102,23 @@ def test_the_events_tab_says_what_happened_with_its_step_first(make_state, make_
         ("saved", "step 10  38 MB in 0.6 s"),
         ("warning", "19 pairs were cut"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("step", "is_best", "is_said"), [(10, True, True), (10, False, False), (0, True, False)]
+)
+def test_only_an_evaluation_after_the_start_is_called_the_best(
+    make_state, make_eval, step, is_best, is_said
+):
+    line = make_state(make_eval(step, is_best=is_best)).lines[-1]
+    assert ("(best)" in line.text) == is_said
+
+
+def test_an_evaluation_before_the_first_step_has_seen_no_tokens(make_state, make_eval):
+    state = make_state(make_eval(0, odds_ratio_loss=0.5), {"step": 1, "tokens": 64}, make_eval(1))
+    assert state.evals.column("tokens").tolist() == [0, 64]
+    # lam 0.1 times the odds-ratio loss of 0.5
+    assert state.evals.column("preference_term").tolist() == [0.05, 0.05]
 
 
 def test_the_table_grows_past_its_first_size(make_state):

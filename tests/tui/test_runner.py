@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -44,6 +45,22 @@ async def test_a_started_run_owns_its_log(runs_dir: Path, monkeypatch):
     assert start.run.read_status() == "completed"
     assert log_of(start.run).parent in (start.run.path, runs_dir / ".starting")
     assert start.exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("data", "begins"),
+    [
+        ("/x/My Pairs (2).jsonl", "my-pairs-2-2"),
+        ("org/" + "a" * 40, "a" * 24 + "-2"),
+        ("/x/" + "a" * 23 + "-b.jsonl", "a" * 23 + "-2"),
+        ("/x/\u8a69.jsonl", "run-2"),
+    ],
+)
+def test_a_run_is_named_after_its_data_and_the_time(runs_dir, monkeypatch, data, begins):
+    monkeypatch.setattr(runner, "_spawn", lambda *given: None)
+    start = runner.start_training(TrainConfig(model="m", data=data), runs_dir, Settings())
+    assert start.run.path.parent == runs_dir
+    assert re.fullmatch(begins + r"\d{7}-\d{4}-[0-9a-f]{4}", start.run.id), start.run.id
 
 
 def test_a_run_under_training_is_not_resumed(make_run):

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import os
+import pty
+import threading
+import time
 
 import numpy as np
 import pytest
 from textual.color import Color
 
-from tui.terminal import choose_charset, choose_theme, desktop_note
+from tui.terminal import ask_background, choose_charset, choose_theme, copy_locally, desktop_note
 from tui.themes import DARK_SERIES, LIGHT_SERIES
 
 
@@ -33,11 +37,67 @@ def test_the_charset_fits_the_terminal(environment, encoding, expected):
         ({}, "\x1b]11;rgb:1212/1212/1212\x1b\\", "orpo-dark"),
         ({"COLORFGBG": "15;0"}, "\x1b]11;rgb:ffff/ffff/eeee\x07", "orpo-light"),
         ({"COLORFGBG": "0;15"}, None, "orpo-light"),
+        ({"COLORFGBG": "0;7"}, None, "orpo-light"),
+        ({"COLORFGBG": "15;8"}, None, "orpo-dark"),
+        ({"COLORFGBG": "0;default;6"}, None, "orpo-dark"),
         ({"COLORFGBG": "15;default"}, "rubbish", "orpo-dark"),
     ],
 )
 def test_the_theme_follows_the_background(environment, background, expected):
     assert choose_theme(environment, background) == expected
+
+
+def test_a_terminal_is_asked_for_its_background_and_need_not_answer(monkeypatch):
+    answer = b"\x1b]11;rgb:ffff/ffff/ffff\x1b\\"
+    asked = []
+    ours, theirs = pty.openpty()
+
+    def reply() -> None:
+        asked.append(os.read(ours, 64))
+        os.write(ours, answer)
+
+    with open(theirs, "r+b", buffering=0) as terminal:
+        monkeypatch.setattr("sys.stdin", terminal)
+        monkeypatch.setattr("sys.stdout", terminal)
+        replying = threading.Thread(target=reply)
+        replying.start()
+        began = time.monotonic()
+        assert ask_background(patience_seconds=20.0) == answer.decode()
+        assert time.monotonic() - began < 10  # the end of the answer ends the wait
+        replying.join()
+        assert ask_background(patience_seconds=0.0) is None
+    os.close(ours)
+    assert b"]11;?" in asked[0]
+
+
+def test_what_is_no_terminal_is_not_asked(monkeypatch, tmp_path):
+    with (tmp_path / "file").open("w+") as file:
+        monkeypatch.setattr("sys.stdin", file)
+        assert ask_background() is None
+
+
+@pytest.mark.parametrize(
+    ("platform", "code", "remote", "copied"),
+    [
+        ("darwin", 0, {}, True),
+        ("darwin", 1, {}, False),
+        ("darwin", 0, {"SSH_TTY": "/dev/x"}, False),
+        ("linux", 0, {}, False),
+    ],
+)
+def test_a_mac_copies_by_its_own_tool_and_says_whether_it_did(
+    tmp_path, monkeypatch, platform, code, remote, copied
+):
+    tool = tmp_path / "pbcopy"
+    tool.write_text(f'#!/bin/sh\ncat > "{tmp_path}/copied"\nexit {code}\n')
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    for name, value in remote.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("sys.platform", platform)
+    assert copy_locally("grüße") is copied
+    if copied:
+        assert (tmp_path / "copied").read_text(encoding="utf-8") == "grüße"
 
 
 # Machado, Oliveira and Fernandes 2009, severity 1.0, on linear RGB.

@@ -39,6 +39,13 @@ def test_before_the_first_step_and_after_the_end_nothing_is_said(make_state):
     assert time_left(make_state({"step": 100})) is None
 
 
+def test_what_is_switched_off_takes_no_time(make_state, make_eval):
+    state = make_state(
+        {"step": 50}, make_eval(50), CheckpointSaved(50, "x", 1.0, 1), eval_every=0, save_every=0
+    )
+    assert time_left(state).seconds == 50 * 2
+
+
 @pytest.mark.parametrize(
     ("left", "text"),
     [

@@ -51,17 +51,44 @@ def test_a_log_whose_trainer_lives_is_left_alone(runs_dir, starting):
     assert sweep(runs_dir, 0.0) == [log]
 
 
+@pytest.mark.parametrize("has_settings", [True, False])  # a resume writes none
 @pytest.mark.parametrize("earlier", ["", "before\n"])
-def test_a_log_whose_run_has_come_is_handed_to_it(make_run, runs_dir, starting, earlier):
+def test_a_log_whose_run_has_come_is_handed_to_it(
+    make_run, runs_dir, starting, earlier, has_settings
+):
     run = make_run("poems-1")
     run.log_file.unlink(missing_ok=True)
     if earlier:
         run.log_file.write_text(earlier)
     (starting / "poems-1.log").write_text("after\n")
-    (starting / "poems-1.toml").write_text("")
+    if has_settings:
+        (starting / "poems-1.toml").write_text("")
     assert sweep(runs_dir, 0.0) == []
     assert names(starting) == []
     assert run.log_file.read_text() == earlier + "after\n"
+
+
+@pytest.mark.parametrize(
+    ("aside", "own", "found"),
+    [
+        (None, 5, "own"),
+        (None, None, "own"),
+        (5, None, "aside"),
+        (5, 4, "aside"),
+        (5, 5, "aside"),
+        (4, 5, "own"),
+    ],
+)
+def test_the_newer_of_two_logs_is_the_runs(make_run, starting, aside, own, found):
+    """Given by their times; None where there is no such log."""
+    run = make_run("poems-1")
+    run.log_file.unlink(missing_ok=True)
+    files = {"aside": starting / "poems-1.log", "own": run.log_file}
+    for name, then in (("aside", aside), ("own", own)):
+        if then is not None:
+            files[name].touch()
+            os.utime(files[name], (then, then))
+    assert trainer_log.log_of(run) == files[found]
 
 
 def test_the_newest_process_of_a_log_is_told_from_earlier_ones(tmp_path):
@@ -79,6 +106,7 @@ def test_the_newest_process_of_a_log_is_told_from_earlier_ones(tmp_path):
 def test_the_end_of_a_log_begins_where_the_process_began(tmp_path):
     log = tmp_path / "train.log"
     log.write_text("old words, new words")
+    assert read_tail(log) == "old words, new words"
     assert read_tail(log, begin=11) == "new words"
     assert read_tail(log, 5, begin=11) == "words"
     assert read_tail(tmp_path / "none") == ""

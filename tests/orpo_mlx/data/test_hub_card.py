@@ -28,6 +28,17 @@ def test_columns_layout_rows_and_bytes_of_the_training_split_are_told() -> None:
 
 
 @pytest.mark.parametrize(
+    ("split", "files", "rows", "size"),
+    [("test", FILES, 2, 50), ("", {}, 12, 0), ("other", {}, 0, 0)],
+)
+def test_rows_and_bytes_are_those_of_the_split_that_is_read(
+    split: str, files: dict[str, int], rows: int, size: int
+) -> None:
+    card = read_card({"dataset_info": info(TEXT)}, files, split=split)
+    assert (card.rows, card.download_bytes, card.is_gated) == (rows, size, False)
+
+
+@pytest.mark.parametrize(
     ("features", "layout"),
     [
         ([{"name": n, "list": TURNS} for n in ("chosen", "rejected")], "implicit chat"),
@@ -76,6 +87,7 @@ def test_the_hub_is_asked_for_no_file(hub_server: Any, monkeypatch: pytest.Monke
     card = ask_card("org/some")
     assert (card.layout, card.rows, card.download_bytes) == ("plain text", 12, 27)
     assert not any("resolve" in path for _, path in hub_server.requests)
+    assert "blobs=true" in hub_server.asked[-1]  # without that a Hub tells no sizes
     with pytest.raises(DataError, match="the Hub knows no such dataset"):
         ask_card("org/none")
     hub_server.fault = "rate_limited"
