@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,7 +16,7 @@ from orpo_mlx.errors import RunError
 from orpo_mlx.runs.directory import RunDirectory
 from tui import runner
 from tui.settings import Settings
-from tui.trainer_log import log_of
+from tui.trainer_log import log_of, sweep
 
 
 async def test_a_refused_training_leaves_no_run_and_its_words(runs_dir: Path):
@@ -44,6 +46,24 @@ async def test_a_started_run_owns_its_log(runs_dir: Path, monkeypatch):
     assert start.run.read_status() == "completed"
     assert log_of(start.run).parent in (start.run.path, runs_dir / ".starting")
     assert start.exit_code == 0
+
+
+def test_a_log_is_locked_before_another_app_can_find_it(runs_dir: Path, monkeypatch):
+    seen = []
+
+    def look(*_):
+        seen.append(sweep(runs_dir, 0.0))
+
+    def look_first(file, how):
+        look()
+        fcntl.flock(file, how)
+
+    own = SimpleNamespace(LOCK_EX=fcntl.LOCK_EX, LOCK_NB=fcntl.LOCK_NB, flock=look_first)
+    monkeypatch.setattr(runner, "fcntl", own)
+    monkeypatch.setattr(runner, "_spawn", look)
+    start = runner.start_demo(runs_dir, Settings())
+    assert seen == [[], []]
+    assert start.log_file.exists()
 
 
 def test_a_run_under_training_is_not_resumed(make_run):

@@ -174,7 +174,7 @@ async def test_two_runs_are_exported_one_after_the_other(
 ):
     async with open_export("fused") as (pilot, screen):
         said = []
-        monkeypatch.setattr(pilot.app, "announce", lambda text, **_: said.append(text))
+        monkeypatch.setattr(pilot.app, "notify", lambda text, **_: said.append(text))
         await pilot.press("ctrl+r")
         await wait_for(pilot, lambda: states(screen) == [("fused", "writing")])
         await pilot.press("escape")
@@ -193,7 +193,9 @@ async def test_the_end_of_an_export_one_does_not_see_is_announced(
 ):
     async with open_export("peft") as (pilot, screen):
         said = []
-        monkeypatch.setattr(pilot.app, "announce", lambda text, **how: said.append((text, how)))
+        monkeypatch.setattr(pilot.app, "notify", lambda text, **how: said.append((text, how)))
+        rung = []
+        monkeypatch.setattr(pilot.app, "ring", rung.append)
         waits = "import pathlib, time\nwhile not pathlib.Path('{}').exists(): time.sleep(0.01)"
         (tmp_path / "waits.py").write_text(waits.format(tmp_path / "go"))
         screen.writer.words = [str(tmp_path / "waits.py")]
@@ -204,7 +206,19 @@ async def test_the_end_of_an_export_one_does_not_see_is_announced(
         (tmp_path / "go").touch()
         await wait_for(pilot, lambda: said)
         assert said[0][0].startswith("Export of run-a: 0 written, 1 failed")
-        assert said[0][1] == {"is_bad": True}
+        assert said[0][1]["severity"] == "error"
+        assert rung == [said[0][0]]
+
+
+async def test_a_screen_opened_before_the_last_one_has_gone_goes_on_showing(
+    open_export, wait_for, screen_text
+):
+    async with open_export("mlx") as (pilot, screen):
+        pilot.app.push_screen(newer := ExportScreen(screen.run.path))
+        await wait_for(pilot, lambda: newer.query(LineView) and newer.is_mounted)
+        screen.on_unmount()
+        newer.writer.say("still told")
+        await wait_for(pilot, lambda: "still told" in screen_text(pilot.app))
 
 
 async def test_an_export_that_dies_without_a_word_is_a_failure(open_export, wait_for, screen_text):
