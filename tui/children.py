@@ -21,6 +21,8 @@ from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
 from typing import Any
 
+from tui import leash
+
 MAX_LINE_BYTES = 1 << 28
 """A data check names every finding in one line."""
 
@@ -63,7 +65,7 @@ class JsonLinesChild:
         try:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
-                *("-m", "tui.leash", str(held)),
+                *(leash.__file__, str(held)),
                 *self.words,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,

@@ -63,6 +63,18 @@ async def test_a_child_that_fails_gives_its_complaint(program):
     assert await ask_child([program("print('{\"a\": [1]}')")]) == {"a": [1]}
 
 
+async def test_modules_of_the_present_folder_are_not_taken_for_ours(tmp_path, monkeypatch):
+    for name in ("tui", "orpo_mlx"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise SystemExit('not ours')")
+    monkeypatch.chdir(tmp_path)
+    async with JsonLinesChild(["-m", "orpo_mlx", "--version"]) as child:
+        async for _ in child:
+            pass
+    assert "not ours" not in child.complaint
+    assert child.stray
+
+
 async def test_a_module_gets_its_words():
     async with JsonLinesChild(["-m", "json.tool", "--no-such-flag"]) as child:
         assert [line async for line in child.lines()] == []
