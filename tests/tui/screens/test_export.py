@@ -9,6 +9,7 @@ import pytest
 from textual import events
 from textual.widgets import Input, SelectionList
 
+from tui.export_jobs import Job
 from tui.screens.ask import AskScreen
 from tui.screens.export import ExportScreen
 from tui.screens.runs import RunsScreen
@@ -208,6 +209,15 @@ async def test_the_end_of_an_export_one_does_not_see_is_announced(
         assert said[0][0].startswith("Export of run-a: 0 written, 1 failed")
         assert said[0][1]["severity"] == "error"
         assert rung == [said[0][0]]
+
+
+def test_a_place_that_was_not_found_is_asked_for_in_the_form():
+    job = Job("lmstudio", None)
+    job.fail("LM Studio's folder was not found.", "Start it once, or say where: --out FOLDER.")
+    assert "in the field LM Studio above" in job.what_to_do
+    job = Job("gguf", Path("x.gguf"))
+    job.fail("It is there already.", "Give --force or another --out.")
+    assert job.is_taken
 
 
 async def test_a_screen_opened_before_the_last_one_has_gone_goes_on_showing(
