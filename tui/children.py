@@ -153,21 +153,5 @@ class JsonLinesChild:
             self._errors.append(line.decode("utf-8", errors="replace").rstrip())
 
 
-async def ask_child(words: Sequence[str], env: dict[str, str] | None = None) -> Any:
-    """Run a command that prints one JSON value, on one line or several, and return it.
-
-    Raises:
-        ChildFailed: it printed none, or ended with a code of 2 or more.
-    """
-    async with JsonLinesChild(words, env) as child:
-        lines = [line async for line in child.lines()]
-    if (child.exit_code or 0) in (0, 1):
-        # All of it, or else its last line that is JSON: a library may have printed something.
-        for text in ["\n".join(lines), *reversed(lines)]:
-            with contextlib.suppress(ValueError):
-                return json.loads(text)
-    raise ChildFailed(child.complaint or f"ended with code {child.exit_code}")
-
-
 class ChildFailed(Exception):
     """A child process ended without the answer; its text is what it wrote to stderr."""

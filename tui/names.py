@@ -31,12 +31,15 @@ def place_text(place: str) -> str:
 
 
 def cut_start(text: str, width: int) -> str:
-    """Return at most `width` columns of a name: its end tells it from others.
+    """Return at most `width` cells of a name: its end tells it from others.
 
     >>> cut_start("mlx-community/Qwen3-0.6B-4bit", 18)
     '...Qwen3-0.6B-4bit'
     """
-    return text if len(text) <= width else "..." + text[len(text) - width + 3 :]
+    if cell_len(text) <= width:
+        return text
+    start = next(i for i in range(len(text) + 1) if cell_len(text[i:]) <= max(0, width - 3))
+    return "..." + text[start:]
 
 
 def plain_path(text: str) -> str:

@@ -38,3 +38,5 @@ def test_a_file_whose_name_has_a_backslash_keeps_it(tmp_path):
 def test_a_long_name_keeps_its_end():
     assert cut_start("org/a-long-name-4bit", 12) == "...name-4bit"
     assert cut_start("short", 12) == "short"
+    assert cut_start("org/模型模型模型", 9) == "...型模型"
+    assert cut_start("模型", 4) == "模型"
