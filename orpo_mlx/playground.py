@@ -57,6 +57,7 @@ class Playground:
         checkpoints: adapter folders by name: "final", or the step of a checkpoint.
         manifest: what the run's newest checkpoint recorded of its data; {} for a model alone.
         pairs: held-out pairs of the run, read when first asked for.
+        held_out: whether they are that; else nothing was, and these were trained on.
     """
 
     both: SideBySide
@@ -67,6 +68,7 @@ class Playground:
     current: str
     manifest: dict[str, Any] = field(default_factory=dict, repr=False)
     pairs: Sequence[TokenPair] | None = field(default=None, repr=False)
+    held_out: bool = True
 
     @property
     def encoder(self) -> Encoder:
@@ -371,7 +373,10 @@ def _tokenized(place: Playground, request: dict[str, Any]) -> TokenPair:
 
 def _pairs(place: Playground, request: dict[str, Any], say: Say, _: Any) -> None:
     pairs = _all_held_out(place)[: int(request.get("count", 20))]
-    say({"event": "pairs", "id": request.get("id"), "pairs": [_shown(place, p) for p in pairs]})
+    shown = [_shown(place, pair) for pair in pairs]
+    say({
+        "event": "pairs", "id": request.get("id"), "held_out": place.held_out, "pairs": shown,
+    })  # fmt: skip
 
 
 def _shown(place: Playground, pair: TokenPair) -> dict[str, str]:
@@ -403,7 +408,8 @@ def _all_held_out(place: Playground) -> Sequence[TokenPair]:
             place.config, found, place.both.tokenizer, place.loaded.path,
             config.get("vocab_size"), place.name, place.manifest.get("split", split.NEAR_PROMPT),
         )  # fmt: skip
-        place.pairs = data.valid or data.train
+        place.held_out = len(data.valid) > 0
+        place.pairs = data.valid if place.held_out else data.train
     return place.pairs
 
 

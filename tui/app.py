@@ -16,13 +16,13 @@ from textual.screen import Screen
 
 from orpo_mlx.config import TrainConfig
 from orpo_mlx.errors import OrpoError
-from orpo_mlx.runs.control import send_request
 from orpo_mlx.runs.directory import RunDirectory
 from tui import doors, runner
 from tui.cells import CHARSET_NAMES, CharsetName
 from tui.commands import bindings, is_f_key
 from tui.exports import Exports
 from tui.keymap import keymap_from
+from tui.leaving import may_leave
 from tui.messages import RunOpened, RunResumed
 from tui.palette import palette_entries
 from tui.screens.ask import Answer, AskScreen
@@ -187,7 +187,9 @@ class OrpoApp(App[None]):
 
     def exit_code(self, run: Path) -> int | None:
         """Return how a run's trainer ended, None if it lives or another app started it."""
-        return self.starts[run].exit_code if run in self.starts else None
+        start = self.starts.get(run)
+        is_newest = start is not None and RunDirectory(run).pid in (None, start.process.pid)
+        return start.exit_code if start and is_newest else None
 
     async def _confirm_second(self, run: RunDirectory) -> bool:
         answer = await self.push_screen_wait(
@@ -271,47 +273,6 @@ class OrpoApp(App[None]):
 
     @work(exclusive=True, group="leave")
     async def action_leave(self) -> None:
-        """Leave the app; ask first while a training runs. Nothing is lost either way."""
-        if isinstance(self.screen, AskScreen):
-            return
-        if not await self._may_end_unfinished():
-            return
-        running = runner.running_runs(self.runs_dir)
-        if not running:
+        """Leave the app; ask first about what is not done. Nothing is lost either way."""
+        if not isinstance(self.screen, AskScreen) and await may_leave(self):
             self.exit()
-            return
-        names = ", ".join(run.id for run in running)
-        answer = await self.push_screen_wait(
-            AskScreen(
-                f"{names} goes on without this window",
-                "The training is a process of its own. `orpo-mlx` shows it again, also later and "
-                "from another terminal.",
-                [
-                    Answer("detach", "Detach and quit"),
-                    Answer("stop", "Stop, save and quit"),
-                    Answer("cancel", "Cancel"),
-                ],
-            )
-        )
-        if answer == "stop":
-            self._stop_all(running)
-        if answer in ("detach", "stop"):
-            self.exit()
-
-    async def _may_end_unfinished(self) -> bool:
-        """Ask about exports: they live only as long as this window."""
-        if not self.exports.unfinished:
-            return True
-        question = AskScreen(
-            f"End the {self.exports.unfinished}?",
-            "It is not complete and ends with this window.",
-            [Answer("no", "Stay"), Answer("yes", "End it", is_dangerous=True)],
-        )
-        return await self.push_screen_wait(question) == "yes"
-
-    def _stop_all(self, running: list[RunDirectory]) -> None:
-        for run in running:
-            try:
-                send_request(run, "stop")
-            except OrpoError:
-                continue  # it has ended meanwhile: that is what was asked for

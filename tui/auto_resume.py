@@ -1,8 +1,9 @@
 """Going on by itself after a crash: when that is allowed, and a trace of each try in the run.
 
 Only for a run that crashed, its process gone without a word. One that failed said why (no number,
-a setting, a full disk), and the same settings would fail the same way. Each try is a file
-`auto-resume-N.json` in the run, made exclusively: two open windows do not both take it.
+a setting, a full disk), and the same settings would fail the same way. So would a trainer that went
+on with a run and ended before its first event: it was refused, or its user cancelled it. Each try
+is a file `auto-resume-N.json` in the run, made exclusively: two open windows do not both take it.
 """
 
 from __future__ import annotations
@@ -43,9 +44,9 @@ def go_on(run: RunDirectory, step: int, cause: str, settings: Settings) -> Attem
     """
     if not settings.auto_resume or run.read_status() != "crashed" or was_stopped(run):
         return None
-    if _is_tried(run):
-        return None  # by another window, or the last try came to no event
     number = tries(run) + 1
+    if _said_nothing(run, number - 1):
+        return None
     if number > MOST_TRIES:
         text = f"{run.id} crashed at step {step}, after {MOST_TRIES} tries to go on by itself"
         return Attempt(None, f"{text}; it stays ended. R goes on with it.")
@@ -92,13 +93,13 @@ def _sent(name: str) -> float:
     return int(number) / 1e9 if number.isdigit() else 0.0
 
 
-def _is_tried(run: RunDirectory) -> bool:
-    """Tell whether this crash has been tried already: nothing was written by a trainer since."""
-    last = _claim_file(run, tries(run))
+def _said_nothing(run: RunDirectory, tried: int) -> bool:
+    """Tell whether the newest trainer, or the one of the last try, has written no event."""
     try:
-        return last.stat().st_mtime >= run.events_file.stat().st_mtime
+        said = run.events_file.stat().st_mtime
+        return _begun(run) > said or (tried > 0 and _claim_file(run, tried).stat().st_mtime >= said)
     except OSError:
-        return False
+        return True
 
 
 def _claim(run: RunDirectory, number: int, step: int, cause: str) -> None:

@@ -21,6 +21,8 @@ from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
 from typing import Any
 
+from tui import leash
+
 MAX_LINE_BYTES = 1 << 28
 """A data check names every finding in one line."""
 
@@ -63,7 +65,7 @@ class JsonLinesChild:
         try:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
-                *("-m", "tui.leash", str(held)),
+                *(leash.__file__, str(held)),
                 *self.words,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
@@ -149,22 +151,6 @@ class JsonLinesChild:
         assert self._process.stderr
         while line := await self._process.stderr.readline():
             self._errors.append(line.decode("utf-8", errors="replace").rstrip())
-
-
-async def ask_child(words: Sequence[str], env: dict[str, str] | None = None) -> Any:
-    """Run a command that prints one JSON value, on one line or several, and return it.
-
-    Raises:
-        ChildFailed: it printed none, or ended with a code of 2 or more.
-    """
-    async with JsonLinesChild(words, env) as child:
-        lines = [line async for line in child.lines()]
-    if (child.exit_code or 0) in (0, 1):
-        # All of it, or else its last line that is JSON: a library may have printed something.
-        for text in ["\n".join(lines), *reversed(lines)]:
-            with contextlib.suppress(ValueError):
-                return json.loads(text)
-    raise ChildFailed(child.complaint or f"ended with code {child.exit_code}")
 
 
 class ChildFailed(Exception):

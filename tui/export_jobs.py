@@ -27,6 +27,10 @@ _SIGNS: dict[JobState, tuple[str, str]] = {
     "ended": ("■", "#"),
 }
 _BAR = 16
+_LMSTUDIO_PLACE = (
+    "Start LM Studio once, or give the folder of its models in the field LM Studio above."
+)
+"""In place of an option that the form asks for elsewhere."""
 
 
 @dataclass
@@ -85,6 +89,8 @@ class Job:
     def fail(self, message: str, what_to_do: str = "") -> None:
         """Note why it ended."""
         self.state, self.message, self.what_to_do = "failed", message, what_to_do
+        if self.format == "lmstudio" and self.path is None and "--out" in what_to_do:
+            self.what_to_do = _LMSTUDIO_PLACE
 
     def close(self, exit_code: int | None, complaint: str) -> None:
         """Note that the process has ended; without a last word that is a failure."""

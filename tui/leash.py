@@ -1,7 +1,7 @@
 """Runs a Python program that ends when whoever started it is gone, however that went.
 
-    python -m tui.leash FD -m MODULE words...
-    python -m tui.leash FD FILE words...
+    python .../tui/leash.py FD -m MODULE words...
+    python .../tui/leash.py FD FILE words...
 
 FD is the reading end of a pipe nobody writes to: it is at its end when the app closes it, or dies.
 Only the standard library is needed here, because this comes before the program.
@@ -23,6 +23,7 @@ PATIENCE_SECONDS = 15.0
 def main() -> None:
     """Run the program named on the command line in this process."""
     hold, *words = sys.argv[1:]
+    _find_modules_as_the_app_does()
     # An app started in the background hands down an ignored interrupt.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Thread(target=_wait_for_the_end, args=(int(hold),), daemon=True).start()
@@ -32,6 +33,15 @@ def main() -> None:
     else:
         sys.argv = words
         runpy.run_path(words[0], run_name="__main__")
+
+
+def _find_modules_as_the_app_does() -> None:
+    """Look neither here nor in the present folder: there may be another `tui` of the user's."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    if sys.path[0] == here:
+        del sys.path[0]
+    if (root := os.path.dirname(here)) not in sys.path:
+        sys.path.append(root)
 
 
 def _wait_for_the_end(hold: int) -> None:

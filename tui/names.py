@@ -31,7 +31,7 @@ def place_text(place: str) -> str:
 
 
 def cut_start(text: str, width: int) -> str:
-    """Return at most `width` columns of a name: its end tells it from others.
+    """Return at most `width` cells of a name: its end tells it from others.
 
     >>> cut_start("mlx-community/Qwen3-0.6B-4bit", 18)
     '...Qwen3-0.6B-4bit'

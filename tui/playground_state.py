@@ -37,8 +37,8 @@ class Draws:
     def text(self) -> str:
         """Return them with the keys that change them."""
         return (
-            f"f2 temperature {self.temperature:g} · f3 seed {self.seed} · f4 top-p {self.top_p:g} "
-            f"· f5 {self.max_tokens} tokens"
+            f"F2 temperature {self.temperature:g} · F3 seed {self.seed} · F4 top-p {self.top_p:g} "
+            f"· F5 {self.max_tokens} tokens"
         )
 
 
@@ -60,6 +60,7 @@ class PlaygroundState:
         done: figures of each finished answer by side.
         tokens, scores: of the pair scored last.
         pairs: held-out pairs of the run.
+        held_out: whether they are that; else the adapter has learned them.
     """
 
     ready: bool = False
@@ -74,6 +75,7 @@ class PlaygroundState:
     tokens: dict[str, list[str]] = field(default_factory=dict)
     scores: dict[str, dict[str, Any]] = field(default_factory=dict)
     pairs: list[dict[str, str]] = field(default_factory=list)
+    held_out: bool = True
 
     def apply(self, message: dict[str, Any]) -> None:
         """Take one message in."""
@@ -100,7 +102,7 @@ class PlaygroundState:
         elif event == "scored":
             self.tokens, self.scores = message["tokens"], message["sides"]
         elif event == "pairs":
-            self.pairs = message["pairs"]
+            self.pairs, self.held_out = message["pairs"], message["held_out"]
         elif event == "loaded":
             self.checkpoint = message["checkpoint"]
             self.tokens, self.scores = {}, {}  # another adapter's
@@ -108,6 +110,17 @@ class PlaygroundState:
     def begin(self) -> None:
         """Note that the model is being loaded."""
         self.ready, self.is_busy, self.failed = False, True, ""
+
+    def pair_text(self, index: int) -> str:
+        """Return what a pair is and what can be done with it."""
+        number = f"{index + 1} of {len(self.pairs)}"
+        trained = f"Pair {number}, trained on: none is held out."
+        what = f"Held-out pair {number}." if self.held_out else trained
+        return f"{what} Enter answers it, ctrl+r scores it."
+
+    def forget(self) -> None:
+        """Drop answers and scores: they are of another pair."""
+        self.answers, self.done, self.tokens, self.scores = {}, {}, {}, {}
 
     def asked(self) -> None:
         """Note that something was asked; old answers go."""

@@ -176,12 +176,14 @@ def trainer_environment(settings: Settings) -> dict[str, str]:
 def _start(run: RunDirectory, words: Sequence[str], aside: Path, settings: Settings) -> Start:
     argv = _argv(*words)
     log_file = aside / f"{run.id}.log"
+    unlocked = log_file.with_suffix(".new")
     try:
-        with log_file.open("wb") as log:
+        with unlocked.open("wb") as log:
             # Inherited with the file, and released when the last process with it has ended: so a
-            # later app knows whether somebody still writes here.
+            # later app knows whether somebody still writes here. Another one looks only at .log.
             with contextlib.suppress(OSError):
                 fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.rename(unlocked, log_file)
             process = _spawn(argv, log, settings)
     except OSError as error:
         raise _unwritable(log_file, error) from None

@@ -14,6 +14,21 @@ from tui.run_state import RunState
 from tui.status import ALIVE
 
 
+def send(run: RunDirectory, request: RequestName) -> None:
+    """Send a request to a run's trainer.
+
+    Raises:
+        RunError: no trainer is there, or the folder cannot be written.
+    """
+    try:
+        send_request(run, request)
+    except OSError as error:
+        raise RunError(
+            f"{run.control_folder}: cannot be written ({error.strerror}); nothing asked",
+            f"Free some space or bring the folder back; `kill {run.pid}` stops and saves.",
+        ) from None
+
+
 class Trainer:
     """The other end of a run's `control/` folder.
 
@@ -37,13 +52,7 @@ class Trainer:
         """
         if self.asking and self.asking.request == request and not self.asking.is_answered(state):
             return
-        try:
-            send_request(self.run, request)
-        except OSError as error:
-            raise RunError(
-                f"{self.run.control_folder}: cannot be written ({error.strerror}); nothing asked",
-                f"Free some space or bring the folder back; `kill {self.run.pid}` stops and saves.",
-            ) from None
+        send(self.run, request)
         self.asking = Asking.begin(request, state, now, frees=frees)
         self.is_freeing = frees
 
@@ -85,8 +94,8 @@ class Trainer:
             raise RunError(f"{self.run.id}: its trainer has ended meanwhile", "R goes on with it.")
         # It leaves word that a person ended the run, which is then not resumed by itself; a full
         # disk must not keep anybody from ending it.
-        with contextlib.suppress(OrpoError, OSError):
-            send_request(self.run, "abort")
+        with contextlib.suppress(OrpoError):
+            send(self.run, "abort")
         try:
             os.kill(pid, signal.SIGKILL)
         except OSError as error:

@@ -92,10 +92,10 @@ def sweep(runs_dir: Path, now: float) -> list[Path]:
             unseen.append(log)
             continue
         _hand_over(log, run)
-        log.with_suffix(".toml").unlink(missing_ok=True)
-    for path in (*folder.glob("*.seen"), *folder.glob("*.toml")):
+        _delete(log.with_suffix(".toml"))
+    for path in (*folder.glob("*.seen"), *folder.glob("*.toml"), *folder.glob("*.new")):
         if not path.with_suffix(".log").exists() and _age_days(path, now) > KEPT_DAYS:
-            path.unlink(missing_ok=True)
+            _delete(path)
     return unseen
 
 
@@ -109,6 +109,11 @@ def _hand_over(log: Path, run: RunDirectory) -> None:
         with run.log_file.open("ab") as file:
             file.write(words)
         log.unlink()
+
+
+def _delete(path: Path) -> None:
+    with contextlib.suppress(OSError):  # in a folder of somebody else's it stays
+        path.unlink(missing_ok=True)
 
 
 def _age_days(path: Path, now: float) -> float:

@@ -76,8 +76,8 @@ def read_card(
             unclear = error.message
     found = _subset_info(card.get("dataset_info"), subset)
     features = [f for f in _objects(found.get("features")) if isinstance(f.get("name"), str)]
-    counts = {s.get("name"): s.get("num_examples") for s in _objects(found.get("splits"))}
-    count = counts.get(split or "train")
+    splits = _objects(found.get("splits"))
+    count = next((s.get("num_examples") for s in splits if s.get("name") == (split or "train")), 0)
     licence = card.get("license")
     return DatasetCard(
         tuple(feature["name"] for feature in features),

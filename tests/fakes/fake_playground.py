@@ -27,6 +27,8 @@ def answer(text: str) -> dict[str, object]:
 
 if sys.argv[1:] == ["broken"]:
     sys.exit("error: there is no such model.")
+if sys.argv[1:] == ["slow"]:
+    sys.stdin.readline()
 say(
     event="ready", model="tiny", checkpoints=["0", "20", "final"], checkpoint="final",
     chat=True, memory_bytes=5_000_000,
@@ -34,7 +36,7 @@ say(
 for line in sys.stdin:
     request = json.loads(line)
     if request["op"] == "pairs":
-        say(event="pairs", id=None, pairs=[PAIR])
+        say(event="pairs", id=None, held_out="trained" not in sys.argv, pairs=[PAIR])
     elif request["op"] == "answer":
         prompt = request.get("prompt", f"pair {request.get('pair')}")
         for side in ("base", "adapter"):

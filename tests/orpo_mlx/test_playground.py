@@ -114,6 +114,7 @@ def test_the_held_out_pairs_are_at_hand(ask: Ask):
     said = ask({"op": "pairs", "count": 5}, {"op": "answer", "pair": 0, "max_tokens": 2})
     pairs = said[1]["pairs"]
     assert len(pairs) == 2  # a fifth of eight
+    assert said[1]["held_out"] is True
     assert pairs[0]["chosen"].startswith("It is ")
     assert said[-1]["event"] == "answered"
 

@@ -83,6 +83,32 @@ def test_a_crash_is_gone_on_with_three_times_and_each_try_leaves_a_trace(crashed
     assert "resumed by itself, try 3 of 3, as killed" in read_tail(crashed.log_file)
 
 
+def test_a_trainer_that_ended_before_its_first_event_is_not_followed_by_another(crashed, spawned):
+    """As when the user cancels a resume, or it is refused for its data."""
+    with crashed.lock():
+        pass
+    later = time.time() + 5
+    os.utime(crashed.lock_file, (later, later))
+    assert auto_resume.go_on(crashed, 20, "ended by signal 15 (SIGTERM)", ON) is None
+    crashed.events_file.unlink()
+    assert auto_resume.go_on(crashed, 0, "killed", ON) is None
+    assert spawned == []
+
+
+def test_a_window_that_is_late_by_a_moment_takes_no_further_try(crashed, spawned, monkeypatch):
+    tries = auto_resume.tries
+
+    def tries_then_other_window(run):
+        found = tries(run)
+        monkeypatch.setattr(auto_resume, "tries", tries)
+        auto_resume.go_on(run, 20, "killed", ON)
+        return found
+
+    monkeypatch.setattr(auto_resume, "tries", tries_then_other_window)
+    assert auto_resume.go_on(crashed, 20, "killed", ON) is None
+    assert len(spawned) == tries(crashed) == 1
+
+
 def test_a_run_that_ended_or_failed_is_left_alone(make_run, crashed, spawned):
     write(crashed, RunFinished("stopped", 20, 1.0, None))
     failed = make_run("nan", nan_at=10)
@@ -125,6 +151,7 @@ async def test_the_app_goes_on_three_times_and_says_so(
         said = []
         pilot.app.notify = lambda text, **how: said.append(text)
         with crashed.lock():  # alive, as far as the app can see
+            write(crashed, Resumed(20, new_process=True))
             crashed.write_state(RunState("running", 20, 40, os.getpid(), time.time()))
             runs = pilot.app.screen
             await wait_for(pilot, lambda: runs.runs and runs.runs[0].status == "running")

@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from tui.children import ChildFailed, JsonLinesChild, ask_child
+from tui.children import JsonLinesChild
 
 DEADLINE_SECONDS = 20.0
 
@@ -58,9 +58,21 @@ async def test_a_child_answers_in_json_lines_and_strays_are_kept(program):
 
 
 async def test_a_child_that_fails_gives_its_complaint(program):
-    with pytest.raises(ChildFailed, match="no such thing"):
-        await ask_child([program("sys.exit('no such thing')")])
-    assert await ask_child([program("print('{\"a\": [1]}')")]) == {"a": [1]}
+    async with JsonLinesChild([program("sys.exit('no such thing')")]) as child:
+        assert [line async for line in child.lines()] == []
+    assert (child.exit_code, child.complaint) == (1, "no such thing")
+
+
+async def test_modules_of_the_present_folder_are_not_taken_for_ours(tmp_path, monkeypatch):
+    for name in ("tui", "orpo_mlx"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise SystemExit('not ours')")
+    monkeypatch.chdir(tmp_path)
+    async with JsonLinesChild(["-m", "orpo_mlx", "--version"]) as child:
+        async for _ in child:
+            pass
+    assert "not ours" not in child.complaint
+    assert child.stray
 
 
 async def test_a_module_gets_its_words():

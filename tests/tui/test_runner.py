@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,7 +17,7 @@ from orpo_mlx.errors import RunError
 from orpo_mlx.runs.directory import RunDirectory
 from tui import runner
 from tui.settings import Settings
-from tui.trainer_log import log_of
+from tui.trainer_log import log_of, sweep
 
 
 async def test_a_refused_training_leaves_no_run_and_its_words(runs_dir: Path):
@@ -61,6 +63,24 @@ def test_a_run_is_named_after_its_data_and_the_time(runs_dir, monkeypatch, data,
     start = runner.start_training(TrainConfig(model="m", data=data), runs_dir, Settings())
     assert start.run.path.parent == runs_dir
     assert re.fullmatch(begins + r"\d{7}-\d{4}-[0-9a-f]{4}", start.run.id), start.run.id
+
+
+def test_a_log_is_locked_before_another_app_can_find_it(runs_dir: Path, monkeypatch):
+    seen = []
+
+    def look(*_):
+        seen.append(sweep(runs_dir, 0.0))
+
+    def look_first(file, how):
+        look()
+        fcntl.flock(file, how)
+
+    own = SimpleNamespace(LOCK_EX=fcntl.LOCK_EX, LOCK_NB=fcntl.LOCK_NB, flock=look_first)
+    monkeypatch.setattr(runner, "fcntl", own)
+    monkeypatch.setattr(runner, "_spawn", look)
+    start = runner.start_demo(runs_dir, Settings())
+    assert seen == [[], []]
+    assert start.log_file.exists()
 
 
 def test_a_run_under_training_is_not_resumed(make_run):

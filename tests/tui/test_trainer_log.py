@@ -51,6 +51,16 @@ def test_a_log_whose_trainer_lives_is_left_alone(runs_dir, starting):
     assert sweep(runs_dir, 0.0) == [log]
 
 
+def test_what_may_not_be_deleted_stays(make_run, runs_dir, starting, monkeypatch):
+    def refuse(path, missing_ok=False):
+        raise PermissionError(13, "Permission denied")
+
+    (starting / f"{make_run('poems-1').id}.log").write_text("after\n")
+    (starting / "other.seen").write_text("")
+    monkeypatch.setattr(Path, "unlink", refuse)
+    assert sweep(runs_dir, (starting / "other.seen").stat().st_mtime + 100 * DAY) == []
+
+
 @pytest.mark.parametrize("has_settings", [True, False])  # a resume writes none
 @pytest.mark.parametrize("earlier", ["", "before\n"])
 def test_a_log_whose_run_has_come_is_handed_to_it(

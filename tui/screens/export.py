@@ -68,7 +68,8 @@ class ExportScreen(AppScreen):
         self._show_jobs()
 
     def on_unmount(self) -> None:
-        self.writer.on_change = None
+        if self.writer.on_change == self._show_jobs:  # else it is shown anew already
+            self.writer.on_change = None
 
     @property
     def _list(self) -> Choices:

@@ -93,9 +93,9 @@ class PlaygroundScreen(AppScreen):
 
     def _take(self, message: dict[str, Any]) -> None:
         self.state.apply(message)
+        self._show()
         if message["event"] == "pairs" and self.is_open:
             self._next_pair()
-        self._show()
 
     def action_load(self) -> None:
         """Give the model's memory back, or load it again."""
@@ -158,6 +158,8 @@ class PlaygroundScreen(AppScreen):
             return True
         if self.state.ready:
             self._say("Wait for the answer, or end it with ctrl+g.")
+        elif not self.state.failed:
+            self._say("The model is being loaded; ask again when it is there.")
         return False
 
     def action_stop(self) -> None:
@@ -180,6 +182,9 @@ class PlaygroundScreen(AppScreen):
         for name in _PAIR:
             self.query_one(f"#{name}", LineField).text = pair[name]
         self.query_one("#prompt").focus()
+        self.state.forget()
+        self._show()
+        self._say(self.state.pair_text(self._pair))
 
     @work(exclusive=True, group="choose")
     async def action_checkpoint(self) -> None:
@@ -247,7 +252,7 @@ class PlaygroundScreen(AppScreen):
     def _status(self) -> str:
         state = self.state
         if state.failed:
-            return state.failed if state.ready else f"{state.failed} f6 loads it."
+            return state.failed if state.ready else f"{state.failed} F6 loads it."
         if not state.ready:
             return "Loading the model ..."
         if state.is_busy:
@@ -268,7 +273,7 @@ class PlaygroundScreen(AppScreen):
         lines = [f"{'':8} {'chosen':>9} {'rejected':>9} {'log-odds ratio':>15}  prefers"]
         lines += [f"{a:8} {b:>9} {c:>9} {d:>15}  {e}" for a, b, c, d, e in rows]
         change = self.state.change()
-        return "\n".join(lines) + ("" if change is None else f" ({change:+.3f})")
+        return "\n".join(lines) + ("" if change is None else f" ({change:+.3f} vs base)")
 
     def on_token_view_pointed(self, message: TokenView.Pointed) -> None:
         message.stop()

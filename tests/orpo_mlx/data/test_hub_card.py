@@ -58,6 +58,11 @@ def test_the_layout_follows_from_the_types(features: list[dict[str, Any]], layou
     assert read_card({"dataset_info": info(features)}, FILES).layout == layout
 
 
+def test_splits_named_by_no_text_are_passed_over() -> None:
+    splits = [{"name": ["train"], "num_examples": 1}, {"name": "train", "num_examples": 2}]
+    assert read_card({"dataset_info": {"splits": splits}}, FILES).rows == 2
+
+
 def test_the_subset_that_is_read_counts() -> None:
     infos = [info(TEXT[1:], 5, config_name="a"), info(TEXT, 7, config_name="b")]
     files = {"a/train.parquet": 10, "b/train.parquet": 20}

@@ -9,6 +9,7 @@ import pytest
 from textual import events
 from textual.widgets import Input, SelectionList
 
+from tui.export_jobs import Job
 from tui.screens.ask import AskScreen
 from tui.screens.export import ExportScreen
 from tui.screens.runs import RunsScreen
@@ -174,7 +175,7 @@ async def test_two_runs_are_exported_one_after_the_other(
 ):
     async with open_export("fused") as (pilot, screen):
         said = []
-        monkeypatch.setattr(pilot.app, "ring", said.append)
+        monkeypatch.setattr(pilot.app, "notify", lambda text, **_: said.append(text))
         await pilot.press("ctrl+r")
         await wait_for(pilot, lambda: states(screen) == [("fused", "writing")])
         await pilot.press("escape")
@@ -193,7 +194,9 @@ async def test_the_end_of_an_export_one_does_not_see_is_announced(
 ):
     async with open_export("peft") as (pilot, screen):
         said = []
-        monkeypatch.setattr(pilot.app, "ring", said.append)
+        monkeypatch.setattr(pilot.app, "notify", lambda text, **how: said.append((text, how)))
+        rung = []
+        monkeypatch.setattr(pilot.app, "ring", rung.append)
         waits = "import pathlib, time\nwhile not pathlib.Path('{}').exists(): time.sleep(0.01)"
         (tmp_path / "waits.py").write_text(waits.format(tmp_path / "go"))
         screen.writer.words = [str(tmp_path / "waits.py")]
@@ -203,9 +206,29 @@ async def test_the_end_of_an_export_one_does_not_see_is_announced(
         await wait_for(pilot, lambda: isinstance(pilot.app.screen, RunsScreen))
         (tmp_path / "go").touch()
         await wait_for(pilot, lambda: said)
-        assert said[0].startswith("Export of run-a: 0 written, 1 failed")
-        (note,) = [one for one in pilot.app._notifications if one.message == said[0]]
-        assert note.severity == "error"
+        assert said[0][0].startswith("Export of run-a: 0 written, 1 failed")
+        assert said[0][1]["severity"] == "error"
+        assert rung == [said[0][0]]
+
+
+def test_a_place_that_was_not_found_is_asked_for_in_the_form():
+    job = Job("lmstudio", None)
+    job.fail("LM Studio's folder was not found.", "Start it once, or say where: --out FOLDER.")
+    assert "in the field LM Studio above" in job.what_to_do
+    job = Job("gguf", Path("x.gguf"))
+    job.fail("It is there already.", "Give --force or another --out.")
+    assert job.is_taken
+
+
+async def test_a_screen_opened_before_the_last_one_has_gone_goes_on_showing(
+    open_export, wait_for, screen_text
+):
+    async with open_export("mlx") as (pilot, screen):
+        pilot.app.push_screen(newer := ExportScreen(screen.run.path))
+        await wait_for(pilot, lambda: newer.query(LineView) and newer.is_mounted)
+        screen.on_unmount()
+        newer.writer.say("still told")
+        await wait_for(pilot, lambda: "still told" in screen_text(pilot.app))
 
 
 async def test_an_export_that_dies_without_a_word_is_a_failure(open_export, wait_for, screen_text):

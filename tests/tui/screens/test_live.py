@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -134,6 +136,32 @@ async def test_leaving_the_app_while_training_asks_and_detaching_touches_nothing
         await pilot.press("d")
         await wait_for(pilot, lambda: isinstance(pilot.app.screen, RunsScreen))
         assert trainer.is_locked()
+
+
+async def test_a_stop_that_cannot_be_asked_for_keeps_the_app_open(trainer, open_app, wait_for):
+    async with open_app() as pilot:
+        await wait_for(pilot, lambda: trainer.is_locked() and "StepCompleted" in names(trainer))
+        shutil.rmtree(trainer.control_folder)
+        trainer.control_folder.write_text("")  # as a full disk: no request can be written
+        said = []
+        pilot.app.show_error = said.append
+        await pilot.press("q")
+        await wait_for(pilot, lambda: isinstance(pilot.app.screen, AskScreen))
+        await pilot.press("right", "enter")
+        await wait_for(pilot, lambda: said)
+        assert "cannot be written" in said[0].message
+        assert pilot.app.is_running
+    assert trainer.is_locked()
+
+
+async def test_how_a_process_ended_is_not_told_of_the_one_after_it(trainer, open_app, wait_for):
+    async with open_app() as pilot:
+        await wait_for(pilot, lambda: trainer.is_locked())
+        ended = SimpleNamespace(process=SimpleNamespace(pid=trainer.pid), exit_code=-9)
+        pilot.app.starts[trainer.path] = ended
+        assert pilot.app.exit_code(trainer.path) == -9
+        ended.process.pid += 1  # another app's trainer has gone on with the run
+        assert pilot.app.exit_code(trainer.path) is None
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])

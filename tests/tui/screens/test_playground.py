@@ -62,8 +62,33 @@ async def test_a_held_out_pair_is_taken_asked_and_scored(open_test, wait_for, sc
         await pilot.press("ctrl+r")
         await wait_for(pilot, lambda: screen.state.scores, "scores")
         text = screen_text(pilot.app)
-        assert "+0.900  chosen ✓ (+1.400)" in text
+        assert "+0.900  chosen ✓ (+1.400 vs base)" in text
         assert "-0.500  rejected ✗" in text
+
+
+async def test_answers_and_scores_go_with_their_pair(open_test, wait_for, screen_text):
+    async with open_test("trained") as (pilot, screen):
+        await pilot.press("ctrl+n")
+        await wait_for(pilot, lambda: "Pair 1 of 1, trained on" in screen_text(pilot.app))
+        await pilot.press("enter")
+        await wait_for(pilot, lambda: screen.state.done)
+        await pilot.press("ctrl+r")
+        await wait_for(pilot, lambda: screen.state.scores)
+        await pilot.press("ctrl+n")
+        await wait_for(pilot, lambda: "nothing is scored yet" in screen_text(pilot.app))
+        assert "base on" not in screen_text(pilot.app)
+
+
+async def test_a_key_pressed_too_early_is_answered(open_app, make_run, wait_for, screen_text):
+    run = make_run()
+    async with open_app() as pilot:
+        screen = PlaygroundScreen(run.path)
+        screen.words = [FAKE, "slow"]
+        pilot.app.push_screen(screen)
+        await wait_for(pilot, lambda: screen.is_mounted and screen.query("#prompt"))
+        await pilot.press("x", "enter")
+        await wait_for(pilot, lambda: "is being loaded; ask again" in screen_text(pilot.app))
+        assert screen.query_one("#prompt", Input).value == "x"
 
 
 async def test_the_prompt_of_a_changed_pair_is_sent_as_text(open_test, wait_for):
@@ -111,7 +136,7 @@ async def test_a_pasted_prompt_keeps_its_lines(open_test, wait_for, screen_text)
 async def test_how_answers_are_drawn_goes_round_with_keys(open_test, wait_for, screen_text):
     async with open_test() as (pilot, screen):
         await pilot.press("f2", "f2", "f3", "f4", "f5")
-        await wait_for(pilot, lambda: "f2 temperature 0.7 · f3 seed 1" in screen_text(pilot.app))
+        await wait_for(pilot, lambda: "F2 temperature 0.7 · F3 seed 1" in screen_text(pilot.app))
         assert (screen.draws.top_p, screen.draws.max_tokens) == (0.95, 1024)
         await pilot.press("f4", "f4")
         assert screen.draws.top_p == 1.0
@@ -120,10 +145,10 @@ async def test_how_answers_are_drawn_goes_round_with_keys(open_test, wait_for, s
 async def test_the_model_can_be_unloaded_and_loaded_again(open_test, wait_for, screen_text):
     async with open_test() as (pilot, screen):
         await pilot.press("f6")
-        await wait_for(pilot, lambda: "The model is unloaded. f6" in screen_text(pilot.app))
+        await wait_for(pilot, lambda: "The model is unloaded. F6" in screen_text(pilot.app))
         await pilot.press("x", "enter")  # nobody is there to ask, and the reason stays
         await pilot.pause()
-        assert "The model is unloaded. f6" in screen_text(pilot.app)
+        assert "The model is unloaded. F6" in screen_text(pilot.app)
         await pilot.press("f6")
         await wait_for(pilot, lambda: screen.state.ready)
         await pilot.press("enter")
@@ -157,8 +182,8 @@ async def test_an_empty_prompt_is_not_sent(open_test, screen_text):
 
 async def test_a_failure_is_not_written_over_by_a_question(open_test, wait_for, screen_text):
     async with open_test("broken") as (pilot, screen):
-        await wait_for(pilot, lambda: "there is no such model. f6 loads" in screen_text(pilot.app))
+        await wait_for(pilot, lambda: "there is no such model. F6 loads" in screen_text(pilot.app))
         await pilot.press("enter", "ctrl+r", "ctrl+n", "ctrl+o")
         await pilot.pause()
         assert pilot.app.screen is screen
-        assert "there is no such model. f6 loads" in screen_text(pilot.app)
+        assert "there is no such model. F6 loads" in screen_text(pilot.app)
