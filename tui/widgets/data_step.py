@@ -22,14 +22,16 @@ from tui.cells import CharsetName
 from tui.children import ChildFailed
 from tui.data_files import files_here, folder_of, is_search, may_hold_pairs
 from tui.draft import Draft
+from tui.first_words import DATA_HERE
 from tui.widgets.dataset_table import DatasetTable
+from tui.widgets.first_words import FirstWords
 from tui.widgets.found_pairs import FoundPairs
 from tui.widgets.path_field import PathField
 from tui.widgets.tab_strip import TabStrip
 
 HERE, HUB, PAIRS = range(3)
 _PLACES = ("On this machine", "Hub", "These pairs")
-_IDS = ("data-offers", "data-hub", "data-check")
+_IDS = ("data-here", "data-hub", "data-check")
 
 
 class DataStep(Vertical):
@@ -40,7 +42,8 @@ class DataStep(Vertical):
 
     DEFAULT_CSS = """
     DataStep Input { border: none; background: $surface; margin: 0 1; }
-    DataStep #data-offers { height: 1fr; border: none; }
+    DataStep #data-here { height: 1fr; }
+    DataStep #data-offers { height: auto; max-height: 100%; border: none; }
     """
 
     @dataclass
@@ -71,11 +74,14 @@ class DataStep(Vertical):
             compact=True,
         )
         yield TabStrip(_PLACES[:PAIRS], is_numbered=False, id="data-place")
-        yield OptionList(id="data-offers")
+        with Vertical(id="data-here"):
+            yield OptionList(id="data-offers")
+            yield FirstWords()
         yield DatasetTable(id="data-hub")
         yield FoundPairs(self.charset, id="data-check")
 
     def on_mount(self) -> None:
+        self.query_one(FirstWords).paragraphs = DATA_HERE
         self._fill_offers()
         self._open(HERE)
 

@@ -31,7 +31,7 @@ FitOf = Callable[[str], Mapping[str, Any] | ChildFailed | None]
 class ModelTable(DataTable[Text]):
     """Shows models; `in_view` are those whose fit is wanted."""
 
-    DEFAULT_CSS = "ModelTable { height: 1fr; background: $background; }"
+    DEFAULT_CSS = "ModelTable { height: auto; max-height: 100%; background: $background; }"
 
     @dataclass
     class Scrolled(Message):
