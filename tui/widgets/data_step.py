@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,10 +18,10 @@ from textual.widgets.option_list import Option
 
 from orpo_mlx import demo
 from orpo_mlx.formatting import visible
+from tui import data_files
 from tui.answers import Answers
 from tui.cells import CharsetName
 from tui.children import ChildFailed
-from tui.data_files import files_here, folder_of, is_search, may_hold_pairs
 from tui.draft import Draft
 from tui.first_words import DATA_HERE
 from tui.widgets.dataset_table import DatasetTable
@@ -66,6 +67,7 @@ class DataStep(Vertical):
         self._refused = False
         self._read: tuple[str, Any] = ("", None)
         self._offers: list[str] = []
+        self._began, self._progress = 0.0, ""
 
     def compose(self) -> ComposeResult:
         yield PathField(
@@ -87,7 +89,7 @@ class DataStep(Vertical):
 
     def _fill_offers(self) -> None:
         offers = self.query_one("#data-offers", OptionList)
-        files = files_here(Path.cwd())
+        files = data_files.files_here(Path.cwd())
         self._offers = [str(demo.train_path()), *(str(path.absolute()) for path in files)]
         built_in = "Built-in demo pairs: 200 questions, for trying out"
         names = [built_in, *(visible(path.name) for path in files)]
@@ -170,8 +172,8 @@ class DataStep(Vertical):
         """Choose a file with pairs."""
         from textual_fspicker import FileOpen, Filters
 
-        kinds = Filters(("Pairs", may_hold_pairs), ("All files", lambda path: True))
-        picker = FileOpen(folder_of(self.draft.data), "A file with pairs", filters=kinds)
+        kinds = Filters(("Pairs", data_files.may_hold_pairs), ("All files", lambda path: True))
+        picker = FileOpen(data_files.folder_of(self.draft.data), "A file with pairs", filters=kinds)
         if chosen := await self.app.push_screen_wait(picker):
             self.post_message(self.Chosen(str(chosen)))
 
@@ -214,19 +216,27 @@ class DataStep(Vertical):
         if words == self._asked or (self.is_readable and not at_once):
             return
         self._asked, self._refused = words, False
-        is_here = self.draft.data.startswith("/")
-        more = "" if is_here else " What is not on this machine is downloaded first."
-        self.found.show_state(f"Reading the pairs ...{more}" if words else "")
+        self._began, self._progress = time.monotonic(), ""
         if words:
+            self._tell_progress()
             self._check(words)
         else:
+            self.found.show_state("")
             self.workers.cancel_group(self, "check")
+
+    def _tell_progress(self) -> None:
+        seconds = time.monotonic() - self._began
+        self.found.show_state(data_files.reading_text(self.draft.data, seconds, self._progress))
+
+    def _note_progress(self, line: str) -> None:
+        self._progress = data_files.progress_of(line) or self._progress
 
     @work(exclusive=True, group="check")
     async def _check(self, words: list[str]) -> None:
         draft = self.draft
+        clock = self.set_interval(1.0, self._tell_progress)
         try:
-            answer = await self.checks.ask(words)
+            answer = await self.checks.ask(words, self._note_progress)
         except ChildFailed as failed:
             self.checks.forget(words)
             self.found.show_state(str(failed))
@@ -237,6 +247,8 @@ class DataStep(Vertical):
             text = self.query_one("#data-text", Input)
             if self.place == PAIRS and text.has_focus and text.value == draft.data:
                 self.focus_first()  # but not while another path is being typed
+        finally:
+            clock.stop()
         self.post_message(self.Answered())
 
     # Choosing
@@ -259,7 +271,7 @@ class DataStep(Vertical):
         event.stop()
         event.input.select_all()
         text = event.value.strip()
-        if is_search(text) or (self.place == HUB and not text):
+        if data_files.is_search(text) or (self.place == HUB and not text):
             self._open(HUB)
             self.query_one(DatasetTable).search(text)
             self._focus_below()

@@ -8,11 +8,13 @@ from textual.events import Paste
 from textual.widgets import Input, OptionList, Static
 
 from orpo_mlx.data.curated import CURATED
+from tui.draft import Draft
 from tui.screens.map_columns import MapColumnsScreen
-from tui.widgets.data_step import HUB, PAIRS, DataStep
+from tui.widgets.data_step import HERE, HUB, PAIRS, DataStep
 from tui.widgets.dataset_table import DatasetTable
 from tui.widgets.fit_card import FitCard
 from tui.widgets.pair_preview import PairPreview
+from tui.wizard import DATA
 
 
 async def test_pairs_are_shown_as_text_tokens_raw_and_lengths(open_data, wait_for, screen_text):
@@ -80,9 +82,9 @@ async def test_the_same_file_is_read_again_when_it_is_named_again(open_data, wai
         await wait_for(pilot, lambda: data.answer)
         asked, ask = [], data.checks.ask
 
-        def count(words):
+        def count(words, *more):
             asked.append(words in [list(key) for key in data.checks.kept])
-            return ask(words)
+            return ask(words, *more)
 
         data.checks.ask = count
         data.query_one("#data-text", Input).focus()
@@ -91,6 +93,43 @@ async def test_the_same_file_is_read_again_when_it_is_named_again(open_data, wai
         await wait_for(pilot, lambda: asked)
         assert asked == [False]  # not from memory: the file may be another by now
         await wait_for(pilot, lambda: answered(screen) and data.answer)
+
+
+async def test_a_download_tells_how_far_it_is_and_can_be_stopped(open_new, wait_for, screen_text):
+    async with open_new() as (pilot, screen):
+        screen.change(Draft().with_values({"model": "org/m", "data": "org/far"}))
+        screen.go_to(DATA)
+        data = screen.query_one(DataStep)
+        await wait_for(pilot, lambda: "downloading org/far: 1 MB of 2 MB" in data.state)
+        await wait_for(pilot, lambda: "not here ... 2 s" in screen_text(pilot.app))
+        assert "a warning" not in data.state
+        data.query_one("#data-text", Input).focus()
+        await pilot.press("ctrl+u", "enter")
+        await wait_for(pilot, lambda: not screen.draft.data and data.place == HERE)
+        assert not data.state
+        # The next question has its turn only once this one's process is gone.
+        screen.change(screen.draft.with_values({"data": "pairs.jsonl"}))
+        await wait_for(pilot, lambda: data.answer)
+
+
+async def test_someone_new_is_told_what_pairs_are_where_there_is_room(
+    open_new, wait_for, screen_text, tmp_path
+):
+    for number in range(12):
+        (tmp_path / f"{number}.jsonl").touch()
+    async with open_new() as (pilot, screen):
+        screen.go_to(DATA)
+        data = screen.query_one(DataStep)
+        await wait_for(pilot, lambda: data.query_one("#data-offers").has_focus)
+        # Fourteen rows leave four lines: whole paragraphs only, and none if none fits.
+        assert "11.jsonl" in screen_text(pilot.app)
+        assert "Files: .jsonl" not in screen_text(pilot.app)
+        await pilot.resize_terminal(80, 40)
+        await wait_for(pilot, lambda: '"rejected": "No idea."}' in screen_text(pilot.app))
+        await pilot.resize_terminal(80, 16)
+        await wait_for(pilot, lambda: "A training learns" not in screen_text(pilot.app))
+        await pilot.press("end")
+        await wait_for(pilot, lambda: "Browse ..." in screen_text(pilot.app))
 
 
 async def test_keys_of_the_preview_work_from_the_findings(open_data, wait_for, screen_text):
