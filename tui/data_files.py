@@ -8,8 +8,8 @@ from orpo_mlx.formatting import format_duration, visible
 from orpo_mlx.report import CHECKING_ROWS, DOWNLOADING
 
 _MOST_FILES = 30
-_PATIENT_SECONDS = 2
-"""What is over sooner needs no count of seconds."""
+_PATIENT_SECONDS, _LONG_SECONDS = 2, 10
+"""From when on seconds are counted, and from when on one may want to stop it."""
 _KINDS = (".jsonl", ".json", ".csv", ".parquet", ".jsonl.gz", ".json.gz", ".csv.gz")
 
 
@@ -72,6 +72,6 @@ def reading_text(data: str, seconds: float, progress: str = "") -> str:
     told = f"{seconds:.0f} s" if seconds < 10 else format_duration(seconds)
     since = f" {told}" if seconds >= _PATIENT_SECONDS else ""
     lines = [doing + since, visible(progress)]
-    if since or not is_here:
+    if seconds >= _LONG_SECONDS or not is_here:
         lines += ["To stop it, choose other data, or empty the field above and press enter."]
     return "\n".join(line for line in lines if line)

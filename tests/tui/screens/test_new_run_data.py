@@ -13,6 +13,7 @@ from tui.screens.map_columns import MapColumnsScreen
 from tui.widgets.data_step import HERE, HUB, PAIRS, DataStep
 from tui.widgets.dataset_table import DatasetTable
 from tui.widgets.fit_card import FitCard
+from tui.widgets.model_table import ModelTable
 from tui.widgets.pair_preview import PairPreview
 from tui.wizard import DATA
 
@@ -226,6 +227,30 @@ async def test_a_hub_that_refuses_is_told_below_what_is_known(
         await pilot.press("f2")
         await wait_for(pilot, lambda: said in screen_text(pilot.app))
         assert "argilla/dpo-mix-7k" in screen_text(pilot.app)
+
+
+async def test_home_end_and_pages_go_by_rows(open_new, wait_for):
+    async with open_new() as (pilot, screen):
+        screen.go_to(DATA)
+        await pilot.press("f2")
+        hub_list = screen.query_one(DatasetTable)
+        await wait_for(pilot, lambda: "HF_HUB_OFFLINE" in hub_list.note)
+        hub_list.table.focus()
+        last = len(hub_list.shown) - 1
+        for key, row in (
+            ("end", last),
+            ("home", 0),
+            ("pagedown", last),
+            ("pageup", 0),
+        ):  # all are in view
+            await pilot.press(key)
+            await wait_for(pilot, lambda row=row: hub_list.table.cursor_row == row, key)
+        screen.go_to(0)
+        models = screen.query_one(ModelTable)
+        await pilot.press("end")
+        await wait_for(pilot, lambda: models.cursor_row == len(models.shown) - 1)
+        await pilot.press("home")
+        await wait_for(pilot, lambda: models.cursor_row == 0)
 
 
 async def test_an_id_can_be_typed_and_the_places_are_reached_by_mouse(open_new, wait_for):
