@@ -31,6 +31,7 @@ class SettingRow(Vertical):
     SettingRow > Horizontal { height: 1; }
     SettingRow Label { width: 25; }
     SettingRow .-changed { text-style: bold; }
+    SettingRow:focus-within Label { text-style: bold underline; }
     SettingRow Input, SettingRow Select { width: 1fr; max-width: 40; }
     SettingRow Input { border: none; background: $surface; }
     SettingRow .problem { height: auto; color: $error; padding: 0 0 0 2; }
