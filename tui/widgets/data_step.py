@@ -142,6 +142,8 @@ class DataStep(Vertical):
 
     def focus_first(self) -> None:
         """Put the focus where one goes on: on the Hub words are typed first."""
+        if self.place == PAIRS:  # what was typed and not taken names no pairs shown here
+            self._write_data()
         if self.place == HUB or (self.place == PAIRS and not self.answer):
             self._focus("#data-text")
         else:
@@ -159,13 +161,16 @@ class DataStep(Vertical):
         changed = draft.data != self.draft.data
         self.draft = draft
         if changed:
-            text = self.query_one("#data-text", Input)
-            with text.prevent(Input.Changed):
-                text.value = draft.data
+            self._write_data()
             strip = self.query_one("#data-place", TabStrip)
             strip.names = _PLACES if draft.data else _PLACES[:PAIRS]
             self._open(PAIRS if draft.data else HERE)
         self.found.show_columns(draft)
+
+    def _write_data(self) -> None:
+        text = self.query_one("#data-text", Input)
+        with text.prevent(Input.Changed):
+            text.value = self.draft.data
 
     @work(exclusive=True, group="browse")
     async def browse(self) -> None:

@@ -312,6 +312,17 @@ async def test_an_answer_takes_no_focus_from_a_path_that_is_being_typed(open_dat
         assert field.value == "/q"
 
 
+async def test_coming_back_the_field_names_the_data_that_are_shown(open_data, wait_for):
+    async with open_data("broken.jsonl") as (pilot, screen):
+        field = screen.query_one("#data-text", Input)
+        await wait_for(pilot, lambda: field.has_focus)
+        await pilot.press("1")
+        assert field.value == "1"
+        screen.go_to(0)
+        screen.go_to(DATA)
+        await wait_for(pilot, lambda: field.value == "broken.jsonl")
+
+
 async def test_a_draft_is_safe_with_each_step(open_new, wait_for):
     """A terminal that is closed gives no time to keep it."""
     async with open_new() as (pilot, screen):
