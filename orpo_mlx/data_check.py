@@ -84,7 +84,9 @@ def build_check_parser(prog: str = "orpo-mlx data check") -> Parser:
     group = parser.add_argument_group("What to do")
     group.add_argument("source", nargs="?", metavar="DATA", help="As --data of train takes it.")
     add_help_option(group)
-    group.add_argument("--json", action="store_true", help="Print one JSON object.")
+    group.add_argument(
+        "--json", action="store_true", help="Print one JSON object; stderr tells how far it is."
+    )
     group.add_argument(
         "--report", metavar="FILE", help="Write a page that a browser shows, with all findings."
     )
@@ -156,7 +158,9 @@ def check(command: CheckCommand) -> Checkup:
     config = command.config
     tokenizer, vocab_size = _tokenizer(config) if config.model else (None, None)
     rules = rules_of(config, vocab_size)
-    sources = find_sources(config)
+    line = report.StatusLine(for_program=command.as_json)
+    sources = find_sources(config, on_progress=report.DownloadProgress(line))
+    line.close()
     shares: list[str] = []
     parts = with_layouts(read_members(sources.data.members, config.seed, shares), rules)
     valid: list[Part] = []
@@ -174,7 +178,7 @@ def check(command: CheckCommand) -> Checkup:
         sample=command.score,
     )
     encoder = None if tokenizer is None else encoder_for(config, tokenizer)
-    progress = report.RowProgress(count_rows(parts))
+    progress = report.RowProgress(count_rows(parts), line=line)
     try:
         checkup = examine(parts, encoder, rules, plan, valid, progress.update)
     finally:

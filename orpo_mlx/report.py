@@ -51,6 +51,9 @@ if TYPE_CHECKING:
     from orpo_mlx.fit import Answer
     from orpo_mlx.verify import Check
 
+CHECKING_ROWS, DOWNLOADING = "checking rows", "downloading"
+"""How lines of progress on stderr begin."""
+
 SLOW_FACTOR = 3.0
 """A step this many times slower than usual is worth a warning."""
 
@@ -404,32 +407,73 @@ def print_checkup(content: dict[str, Any], as_json: bool = False, show: int = 1)
     return 0
 
 
-class RowProgress:
-    """One line on stderr that says how far a pass over rows is, and how long it will take.
+class StatusLine:
+    """What is going on, on stderr: one line on a terminal, written anew a few times a second.
 
-    Only a terminal gets it, and no more than a few times a second.
+    A program that reads stderr gets lines of their own, one a second, and only if it asks for them.
     """
 
-    def __init__(self, total: int, label: str = "checking rows") -> None:
-        self.total, self.label = total, label
-        self._started = self._shown = time.monotonic()
+    def __init__(self, for_program: bool = False) -> None:
+        self._for_program = for_program and not _is_terminal(sys.stderr)
+        self._pause_seconds = 1.0 if self._for_program else 0.3
+        self._shown = time.monotonic()
         self._is_shown = False
 
-    def update(self, done: int) -> None:
-        """Show that so many rows are done."""
-        now = time.monotonic()
-        if now - self._shown < 0.3 or not _is_terminal(sys.stderr):
-            return
-        self._shown, self._is_shown = now, True
-        left = (now - self._started) / done * max(0, self.total - done)
-        rate = done / (now - self._started)
-        words = f"{self.label}: {done:,} of {self.total:,}, {rate:,.0f}/s"
-        _write_error(f"\r\x1b[K{words}, {format_duration(left)} left")
+    @property
+    def is_due(self) -> bool:
+        """Whether anybody looks and the last text is old."""
+        is_old = time.monotonic() - self._shown >= self._pause_seconds
+        return is_old and (self._for_program or _is_terminal(sys.stderr))
+
+    def show(self, text: str) -> None:
+        """Show a text instead of the last one."""
+        self._shown = time.monotonic()
+        self._is_shown = not self._for_program
+        _write_error(text + "\n" if self._for_program else f"\r\x1b[K{text}")
 
     def close(self) -> None:
         """Remove the line."""
         if self._is_shown:
+            self._is_shown = False
             _write_error("\r\x1b[K")
+
+
+class RowProgress:
+    """How far a pass over rows is, and how long it will take."""
+
+    def __init__(
+        self, total: int, label: str = CHECKING_ROWS, line: StatusLine | None = None
+    ) -> None:
+        self.total, self.label = total, label
+        self._line = line or StatusLine()
+        self._started = time.monotonic()
+
+    def update(self, done: int) -> None:
+        """Show that so many rows are done."""
+        if not self._line.is_due:
+            return
+        seconds = time.monotonic() - self._started
+        left = seconds / done * max(0, self.total - done)
+        words = f"{self.label}: {done:,} of {self.total:,}, {done / seconds:,.0f}/s"
+        self._line.show(f"{words}, {format_duration(left)} left")
+
+    def close(self) -> None:
+        """Remove the line."""
+        self._line.close()
+
+
+class DownloadProgress:
+    """How far a download is; called as `hub_client.OnProgress` says."""
+
+    def __init__(self, line: StatusLine) -> None:
+        self._line = line
+
+    def __call__(self, done: int, total: int, label: str) -> None:
+        if self._line.is_due:
+            amount = f"{format_bytes(done)} of {format_bytes(total)}"
+            self._line.show(f"{DOWNLOADING} {visible(label)}: {amount}")
+        if done >= total:
+            self._line.close()
 
 
 def _is_terminal(stream: Any) -> bool:

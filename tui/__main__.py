@@ -23,7 +23,7 @@ def open_app(words: list[str]) -> int:
     """Read the arguments and run the app; errors are the caller's to show."""
     given = _parser().parse(words)
     charset = _one_of("--charset", given.get("charset", ""), ("auto", "braille", "blocks", "ascii"))
-    theme = _one_of("--theme", given.get("theme", ""), ("auto", "orpo-dark", "orpo-light"))
+    theme = _theme(given.get("theme", ""))
     # Textual draws on stderr: redirected, the window would stay empty.
     if not all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):
         raise ConfigError(
@@ -52,6 +52,14 @@ def open_app(words: list[str]) -> int:
     return app.return_code or 0
 
 
+def _theme(name: str) -> str:
+    if not name:
+        return ""
+    from tui.settings import CHOICES  # their list takes a while to load
+
+    return _one_of("--theme", name, CHOICES["theme"])
+
+
 def _one_of(flag: str, text: str, allowed: Sequence[str]) -> str:
     if not text or text in allowed:
         return text
@@ -69,7 +77,9 @@ def _parser() -> Parser:
     add_help_option(parser)
     parser.add_argument("--runs-dir", metavar="FOLDER", help="Folder of all runs.")
     parser.add_argument(
-        "--theme", metavar="NAME", help="auto, orpo-dark or orpo-light; also in the settings."
+        "--theme",
+        metavar="NAME",
+        help="auto, orpo-dark, orpo-light or another one the settings offer.",
     )
     parser.add_argument(
         "--charset", metavar="NAME", help="Of charts: auto, braille, blocks or ascii."

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tui.children import ChildFailed, JsonLinesChild
@@ -48,8 +48,14 @@ class Answers:
         for key in failed:
             del self.kept[key]
 
-    async def ask(self, words: Sequence[str]) -> Mapping[str, Any]:
+    async def ask(
+        self, words: Sequence[str], on_error_line: Callable[[str], None] | None = None
+    ) -> Mapping[str, Any]:
         """Return the answer; cancelling this ends the child.
+
+        Args:
+            words: of the question.
+            on_error_line: told each line the command writes to stderr; its progress is there.
 
         Raises:
             ChildFailed: the command had none; the text says why.
@@ -58,7 +64,7 @@ class Answers:
         if key not in self.kept:
             await asyncio.sleep(self.delay_seconds)
             async with self._turn:
-                found = await ask_json([*self.program, *words])
+                found = await ask_json([*self.program, *words], on_error_line)
             if len(self.kept) >= _MOST_KEPT:
                 self.kept.clear()
             self.kept[key] = found
@@ -72,9 +78,11 @@ class Answers:
         self.kept.pop(tuple(words), None)
 
 
-async def ask_json(words: Sequence[str]) -> Mapping[str, Any] | ChildFailed:
+async def ask_json(
+    words: Sequence[str], on_error_line: Callable[[str], None] | None = None
+) -> Mapping[str, Any] | ChildFailed:
     """Run `python words...` and return the JSON object it prints, or why there is none."""
-    async with JsonLinesChild(words) as child:
+    async with JsonLinesChild(words, on_error_line=on_error_line) as child:
         printed = [line async for line in child.lines()]
     try:
         found = json.loads("\n".join(printed))

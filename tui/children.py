@@ -17,7 +17,7 @@ import os
 import signal
 import sys
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -35,14 +35,21 @@ class JsonLinesChild:
     Args:
         words: `-m MODULE ...`, or a file of Python and its arguments.
         env: added to the environment.
+        on_error_line: told each line the child writes to stderr.
 
     Attributes:
         exit_code: None while it runs.
         stray: printed lines that were no JSON, the newest last.
     """
 
-    def __init__(self, words: Sequence[str], env: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        words: Sequence[str],
+        env: dict[str, str] | None = None,
+        on_error_line: Callable[[str], None] | None = None,
+    ) -> None:
         self.words = list(words)
+        self._on_error_line = on_error_line
         self.stray: deque[str] = deque(maxlen=50)
         self._env = env
         self._errors: deque[str] = deque(maxlen=50)
@@ -151,6 +158,8 @@ class JsonLinesChild:
         assert self._process.stderr
         while line := await self._process.stderr.readline():
             self._errors.append(line.decode("utf-8", errors="replace").rstrip())
+            if self._on_error_line is not None:
+                self._on_error_line(self._errors[-1])
 
 
 class ChildFailed(Exception):

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from orpo_mlx.formatting import format_duration, visible
+from orpo_mlx.report import CHECKING_ROWS, DOWNLOADING
+
 _MOST_FILES = 30
+_PATIENT_SECONDS, _LONG_SECONDS = 2, 10
+"""From when on seconds are counted, and from when on one may want to stop it."""
 _KINDS = (".jsonl", ".json", ".csv", ".parquet", ".jsonl.gz", ".json.gz", ".csv.gz")
 
 
@@ -43,3 +48,30 @@ def is_search(text: str) -> bool:
         return not Path(text).exists()
     except (OSError, ValueError):  # too long for a name, a NUL
         return True
+
+
+def progress_of(line: str) -> str:
+    """Return what a line of `data check` on stderr tells of its progress, "" if it tells none.
+
+    >>> progress_of("downloading org/pairs: 1 MB of 2 MB"), progress_of("a library's warning")
+    ('downloading org/pairs: 1 MB of 2 MB', '')
+    """
+    return line if line.startswith((DOWNLOADING, CHECKING_ROWS)) else ""
+
+
+def reading_text(data: str, seconds: float, progress: str = "") -> str:
+    """Return what is said while data are read.
+
+    Args:
+        data: what was chosen.
+        seconds: since then.
+        progress: what the check told last.
+    """
+    is_here = data.startswith("/")
+    doing = "Reading the pairs ..." if is_here else "Downloading from the Hub what is not here ..."
+    told = f"{seconds:.0f} s" if seconds < 10 else format_duration(seconds)
+    since = f" {told}" if seconds >= _PATIENT_SECONDS else ""
+    lines = [doing + since, visible(progress)]
+    if seconds >= _LONG_SECONDS or not is_here:
+        lines += ["To stop it, choose other data, or empty the field above and press enter."]
+    return "\n".join(line for line in lines if line)

@@ -56,6 +56,8 @@ class Draft:
         for pair in _SIBLINGS:
             if set(pair) & set(self.own):
                 under = {name: value for name, value in under.items() if name not in pair}
+        if self.is_demo_model and under.get("num_layers", -1) > 0:
+            del under["num_layers"]  # presets for real models ask for more blocks than it has
         return {**under, **self.own}
 
     def get(self, name: str) -> Any:

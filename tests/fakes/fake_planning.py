@@ -2,7 +2,8 @@
 
 The first word says which. A model weighs 1 GB, and 10 bytes more for each token of
 --max-seq-length, so that a changed setting is seen; a model whose name holds "huge" does not fit;
-data named broken cannot be read, and odd.jsonl has no known layout until --map gives it one.
+data named broken cannot be read, org/far is downloaded for ever, and odd.jsonl has no known layout
+until --map gives it one.
 """
 
 from __future__ import annotations
@@ -71,6 +72,10 @@ def check() -> dict[str, object]:
 
 if "broken" in " ".join(sys.argv):
     sys.exit("error: broken.jsonl:1: not UTF-8.\nConvert it.")
+if sys.argv[1:3] == ["check", "org/far"]:
+    sys.stderr.write("a warning\ndownloading org/far: 1 MB of 2 MB\n")
+    sys.stderr.flush()
+    sys.stdin.read()  # until the app has enough of it
 if sys.argv[1] == "check" and "odd.jsonl" in sys.argv[2] and "--map" not in sys.argv:
     sys.exit("error: odd.jsonl:1: no known layout. Columns found: bad, good, question.\nUse --map.")
 sys.stdout.write(json.dumps(fit() if sys.argv[1] == "fit" else check(), indent=2) + "\n")

@@ -114,3 +114,25 @@ def test_progress_is_silent_where_nobody_looks(monkeypatch: pytest.MonkeyPatch) 
     progress.update(5)
     progress.close()
     assert stream.getvalue() == ""
+
+
+def test_a_program_that_asks_gets_lines_of_progress_one_a_second(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stream, now = io.StringIO(), [0.0]
+    monkeypatch.setattr("sys.stderr", stream)
+    monkeypatch.setattr(report.time, "monotonic", lambda: now[0])
+    line = report.StatusLine(for_program=True)
+    download, rows = report.DownloadProgress(line), report.RowProgress(10, line=line)
+    for seconds, done in ((0.5, 100), (1.0, 200), (1.5, 300), (2.0, 2_000_000)):
+        now[0] = seconds
+        download(done, 2_000_000, "org/pairs\x1b[2J")
+    now[0] = 4.0
+    rows.update(5)
+    rows.close()
+    first, second, third = stream.getvalue().splitlines()
+    assert first.startswith("downloading org/pairs")
+    assert first.endswith(": 200 B of 2 MB")
+    assert "\x1b" not in first
+    assert second.endswith(": 2 MB of 2 MB")
+    assert third == "checking rows: 5 of 10, 1/s, 4.0 s left"

@@ -8,7 +8,7 @@ import pytest
 
 from orpo_mlx import demo
 from orpo_mlx.command_line import parse_fit, parse_train
-from tui.draft import Draft, load_draft, save_draft, value_text
+from tui.draft import SETTINGS, Draft, load_draft, save_draft, value_text
 from tui.presets import BASIC, PRESETS
 
 
@@ -164,3 +164,13 @@ def test_values_are_written_as_they_are_typed(value, text):
 
 def test_basic_settings_exist():
     assert set(BASIC) <= set(Draft(preset="demo").config().model_dump())
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_no_preset_asks_for_more_blocks_than_the_built_in_model_has(preset):
+    draft = Draft().with_model(str(demo.model_path())).with_preset(preset)
+    assert draft.get("num_layers") in (-1, SETTINGS["num_layers"].default)
+    assert (
+        Draft({"num_layers": "2"}, preset).with_model(str(demo.model_path())).get("num_layers")
+        == "2"
+    )

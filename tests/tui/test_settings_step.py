@@ -6,9 +6,9 @@ import textwrap
 
 import pytest
 
-from tui.draft import SETTINGS, Draft
-from tui.presets import ELSEWHERE
-from tui.widgets.settings_step import EXPLANATION_ROWS, explanation
+from tui.draft import SETTINGS, Draft, value_text
+from tui.presets import ELSEWHERE, PRESETS
+from tui.setting_text import EXPLANATION_ROWS, command_text, explanation, preset_text
 
 IN_THE_FORM = [name for name in SETTINGS if name not in ELSEWHERE]
 
@@ -47,3 +47,22 @@ def test_an_explanation_names_range_usual_values_default_and_where_the_value_is_
 def test_effects_have_a_line_each_where_there_is_room():
     assert "\nSpeed: " in explanation(SETTINGS["grad_checkpoint"], Draft(), 160)
     assert ". Speed: " in explanation(SETTINGS["rank"], Draft(), 60)
+
+
+@pytest.mark.parametrize("width", [56, 78, 118])
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_tells_all_that_it_changes_in_the_room_there_is(name, width):
+    lines = preset_text(name, width).split("\n")
+    wrapped = [part for line in lines for part in textwrap.wrap(line, width)]
+    assert len(wrapped) <= EXPLANATION_ROWS + (width < 78)
+    for setting, value in PRESETS[name].values.items():
+        assert f"{setting} {value_text(value)}" in preset_text(name, width)
+
+
+def test_a_command_that_is_cut_says_so():
+    assert command_text("orpo-mlx train --rank 8", 78, 2) == (
+        "Same as (^y copies): orpo-mlx train --rank 8"
+    )
+    first, second = command_text("orpo-mlx train " + "--rank 8 " * 30, 60, 2).split("\n")
+    assert len(first) <= 60
+    assert second.endswith(" ...")

@@ -172,6 +172,9 @@ class NewRunScreen(AppScreen):
     @work(exclusive=True, group="map")
     async def action_map(self) -> None:
         """Say which columns are prompt, chosen and rejected."""
+        if not self.draft.data:
+            self.notify("Choose data first; then it can be said which column is which.")
+            return
         columns = self.planning.data.columns()
         mapped = self.draft.own.get("map") or {}
         chosen = await self.app.push_screen_wait(MapColumnsScreen(columns, mapped))

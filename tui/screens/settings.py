@@ -14,8 +14,9 @@ from tui.commands import bindings
 from tui.screens.base import AppScreen
 from tui.settings import CHOICES, Settings, config_folder
 from tui.widgets.choices import Tick
+from tui.widgets.title_bar import TitleBar
 
-_TITLES = {"theme": "Theme", "charset": "Characters of charts"}
+_TITLES = {"theme": "Theme", "charset": "Characters of charts (finest: braille; everywhere: ascii)"}
 _SWITCHES = (
     ("calm", "No animations"),
     ("bell", "Ring when a run ends"),
@@ -41,7 +42,7 @@ class SettingsScreen(AppScreen):
                     [(value, value) for value in values],
                     value=getattr(settings, name), allow_blank=False, compact=True, id=name,
                 )  # fmt: skip
-            yield Label("Smoothing of charts at the start")
+            yield Label("Smoothing of charts at the start (0: none, 0.99: most)")
             nearest = min(SMOOTHING_STEPS, key=lambda step: abs(step - settings.smoothing))
             yield Select(
                 [(f"{step:g}", step) for step in SMOOTHING_STEPS],
@@ -56,6 +57,7 @@ class SettingsScreen(AppScreen):
             )
 
     def on_mount(self) -> None:
+        self.query_one("#title", TitleBar).right = "changes are kept at once · esc: back"
         self.query_one("#theme").focus()
         self.settings_changed()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,19 +18,21 @@ from textual.widgets.option_list import Option
 
 from orpo_mlx import demo
 from orpo_mlx.formatting import visible
+from tui import data_files
 from tui.answers import Answers
 from tui.cells import CharsetName
 from tui.children import ChildFailed
-from tui.data_files import files_here, folder_of, is_search, may_hold_pairs
 from tui.draft import Draft
+from tui.first_words import DATA_HERE
 from tui.widgets.dataset_table import DatasetTable
+from tui.widgets.first_words import FirstWords
 from tui.widgets.found_pairs import FoundPairs
 from tui.widgets.path_field import PathField
 from tui.widgets.tab_strip import TabStrip
 
 HERE, HUB, PAIRS = range(3)
 _PLACES = ("On this machine", "Hub", "These pairs")
-_IDS = ("data-offers", "data-hub", "data-check")
+_IDS = ("data-here", "data-hub", "data-check")
 
 
 class DataStep(Vertical):
@@ -40,7 +43,8 @@ class DataStep(Vertical):
 
     DEFAULT_CSS = """
     DataStep Input { border: none; background: $surface; margin: 0 1; }
-    DataStep #data-offers { height: 1fr; border: none; }
+    DataStep #data-here { height: 1fr; }
+    DataStep #data-offers { height: auto; max-height: 100%; border: none; }
     """
 
     @dataclass
@@ -63,6 +67,7 @@ class DataStep(Vertical):
         self._refused = False
         self._read: tuple[str, Any] = ("", None)
         self._offers: list[str] = []
+        self._began, self._progress = 0.0, ""
 
     def compose(self) -> ComposeResult:
         yield PathField(
@@ -71,17 +76,20 @@ class DataStep(Vertical):
             compact=True,
         )
         yield TabStrip(_PLACES[:PAIRS], is_numbered=False, id="data-place")
-        yield OptionList(id="data-offers")
+        with Vertical(id="data-here"):
+            yield OptionList(id="data-offers")
+            yield FirstWords()
         yield DatasetTable(id="data-hub")
         yield FoundPairs(self.charset, id="data-check")
 
     def on_mount(self) -> None:
+        self.query_one(FirstWords).paragraphs = DATA_HERE
         self._fill_offers()
         self._open(HERE)
 
     def _fill_offers(self) -> None:
         offers = self.query_one("#data-offers", OptionList)
-        files = files_here(Path.cwd())
+        files = data_files.files_here(Path.cwd())
         self._offers = [str(demo.train_path()), *(str(path.absolute()) for path in files)]
         built_in = "Built-in demo pairs: 200 questions, for trying out"
         names = [built_in, *(visible(path.name) for path in files)]
@@ -134,6 +142,8 @@ class DataStep(Vertical):
 
     def focus_first(self) -> None:
         """Put the focus where one goes on: on the Hub words are typed first."""
+        if self.place == PAIRS:  # what was typed and not taken names no pairs shown here
+            self._write_data()
         if self.place == HUB or (self.place == PAIRS and not self.answer):
             self._focus("#data-text")
         else:
@@ -151,21 +161,24 @@ class DataStep(Vertical):
         changed = draft.data != self.draft.data
         self.draft = draft
         if changed:
-            text = self.query_one("#data-text", Input)
-            with text.prevent(Input.Changed):
-                text.value = draft.data
+            self._write_data()
             strip = self.query_one("#data-place", TabStrip)
             strip.names = _PLACES if draft.data else _PLACES[:PAIRS]
             self._open(PAIRS if draft.data else HERE)
         self.found.show_columns(draft)
+
+    def _write_data(self) -> None:
+        text = self.query_one("#data-text", Input)
+        with text.prevent(Input.Changed):
+            text.value = self.draft.data
 
     @work(exclusive=True, group="browse")
     async def browse(self) -> None:
         """Choose a file with pairs."""
         from textual_fspicker import FileOpen, Filters
 
-        kinds = Filters(("Pairs", may_hold_pairs), ("All files", lambda path: True))
-        picker = FileOpen(folder_of(self.draft.data), "A file with pairs", filters=kinds)
+        kinds = Filters(("Pairs", data_files.may_hold_pairs), ("All files", lambda path: True))
+        picker = FileOpen(data_files.folder_of(self.draft.data), "A file with pairs", filters=kinds)
         if chosen := await self.app.push_screen_wait(picker):
             self.post_message(self.Chosen(str(chosen)))
 
@@ -208,19 +221,27 @@ class DataStep(Vertical):
         if words == self._asked or (self.is_readable and not at_once):
             return
         self._asked, self._refused = words, False
-        is_here = self.draft.data.startswith("/")
-        more = "" if is_here else " What is not on this machine is downloaded first."
-        self.found.show_state(f"Reading the pairs ...{more}" if words else "")
+        self._began, self._progress = time.monotonic(), ""
         if words:
+            self._tell_progress()
             self._check(words)
         else:
+            self.found.show_state("")
             self.workers.cancel_group(self, "check")
+
+    def _tell_progress(self) -> None:
+        seconds = time.monotonic() - self._began
+        self.found.show_state(data_files.reading_text(self.draft.data, seconds, self._progress))
+
+    def _note_progress(self, line: str) -> None:
+        self._progress = data_files.progress_of(line) or self._progress
 
     @work(exclusive=True, group="check")
     async def _check(self, words: list[str]) -> None:
         draft = self.draft
+        clock = self.set_interval(1.0, self._tell_progress)
         try:
-            answer = await self.checks.ask(words)
+            answer = await self.checks.ask(words, self._note_progress)
         except ChildFailed as failed:
             self.checks.forget(words)
             self.found.show_state(str(failed))
@@ -231,6 +252,8 @@ class DataStep(Vertical):
             text = self.query_one("#data-text", Input)
             if self.place == PAIRS and text.has_focus and text.value == draft.data:
                 self.focus_first()  # but not while another path is being typed
+        finally:
+            clock.stop()
         self.post_message(self.Answered())
 
     # Choosing
@@ -253,7 +276,7 @@ class DataStep(Vertical):
         event.stop()
         event.input.select_all()
         text = event.value.strip()
-        if is_search(text) or (self.place == HUB and not text):
+        if data_files.is_search(text) or (self.place == HUB and not text):
             self._open(HUB)
             self.query_one(DatasetTable).search(text)
             self._focus_below()

@@ -26,6 +26,7 @@ from tui.dataset_list import (
     rows_text,
 )
 from tui.names import cut_start
+from tui.widgets.row_table import RowTable
 
 _WIDTHS = {"Rows": 9, "Downloads": 9, "Licence": 12}
 """Columns besides the name, which gets the rest."""
@@ -66,16 +67,16 @@ class DatasetTable(Vertical):
         self._name_width = 20
 
     def compose(self) -> ComposeResult:
-        yield DataTable(id="hub-data", cursor_type="row")
+        yield RowTable(id="hub-data")
         yield Static("", id="hub-about", markup=False)
 
     def on_resize(self) -> None:
         self._fill()
 
     @property
-    def table(self) -> DataTable[Text]:
+    def table(self) -> RowTable:
         """The rows."""
-        return self.query_one(DataTable)
+        return self.query_one(RowTable)
 
     @property
     def pointed(self) -> FoundDataset | None:

@@ -18,8 +18,10 @@ from orpo_mlx.formatting import visible
 from tui.aside import ask_aside
 from tui.cells import CharsetName
 from tui.draft import Draft
+from tui.first_words import MODELS_HERE, MODELS_ON_HUB
 from tui.model_facts import ModelFacts, about_lines, hub_facts, local_facts
 from tui.model_list import ModelRow, local_models, models_below, search_hub
+from tui.widgets.first_words import FirstWords
 from tui.widgets.model_table import FitOf, ModelTable
 from tui.widgets.path_field import PathField
 from tui.widgets.tab_strip import TabStrip
@@ -40,6 +42,7 @@ class ModelStep(Vertical):
 
     DEFAULT_CSS = """
     ModelStep Input { border: none; background: $surface; margin: 0 1; }
+    ModelStep #model-list { height: 1fr; }
     ModelStep #model-about { height: auto; max-height: 5; padding: 0 1; color: $primary; }
     """
 
@@ -78,7 +81,9 @@ class ModelStep(Vertical):
             placeholder="Filter, or a Hub id, or a folder", id="model-text", compact=True
         )
         yield TabStrip(SOURCES, is_numbered=False, id="model-source")
-        yield ModelTable(self._fit_of, self._charset, id="model-table")
+        with Vertical(id="model-list"):
+            yield ModelTable(self._fit_of, self._charset, id="model-table")
+            yield FirstWords()
         yield Static("", id="model-about", markup=False)
 
     def on_mount(self) -> None:
@@ -156,6 +161,7 @@ class ModelStep(Vertical):
         if self.source == 0:
             rows = [row for row in rows if all(word in row.title.lower() for word in words)]
         self.table.show(rows, self.chosen)
+        self.query_one(FirstWords).paragraphs = MODELS_ON_HUB if self.source else MODELS_HERE
         self._describe()
 
     # The one under the cursor

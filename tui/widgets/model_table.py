@@ -9,7 +9,6 @@ from typing import Any
 from rich.text import Text
 from textual.coordinate import Coordinate
 from textual.message import Message
-from textual.widgets import DataTable
 
 from orpo_mlx.formatting import format_bytes, visible
 from tui.cells import CharsetName
@@ -17,6 +16,7 @@ from tui.children import ChildFailed
 from tui.fit_facts import verdict_of
 from tui.model_list import ModelRow
 from tui.names import cut_start
+from tui.widgets.row_table import RowTable
 
 _WIDTHS = {"Weights": 8, "Size": 8, "Fit": 13}
 """Columns besides the name, which gets the rest."""
@@ -28,17 +28,17 @@ FitOf = Callable[[str], Mapping[str, Any] | ChildFailed | None]
 """The answer of `orpo-mlx fit` for a model, or why there is none; None while it is not known."""
 
 
-class ModelTable(DataTable[Text]):
+class ModelTable(RowTable):
     """Shows models; `in_view` are those whose fit is wanted."""
 
-    DEFAULT_CSS = "ModelTable { height: 1fr; background: $background; }"
+    DEFAULT_CSS = "ModelTable { height: auto; max-height: 100%; background: $background; }"
 
     @dataclass
     class Scrolled(Message):
         """Other rows are in view."""
 
     def __init__(self, fit_of: FitOf, charset: CharsetName, *, id: str) -> None:
-        super().__init__(id=id, cursor_type="row")
+        super().__init__(id=id)
         self.fit_of = fit_of
         self.charset: CharsetName = charset
         self.shown: Sequence[ModelRow] = ()

@@ -43,6 +43,7 @@ def review_text(
     problems = [_problem_line(*problem) for problem in draft.problems()]
     blocking = [draft.missing(), *refusal.split("\n"), *problems]
     lines = [f"! {text}" for text in blocking if text]
+    note = note.replace("\n", "\n" + " " * 10)
     if not lines:
         lines = [line for doubt in warnings(draft) for line in _wrapped(f"! {doubt.text}")]
     lines += [""] if lines else []

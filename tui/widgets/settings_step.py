@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -18,8 +17,10 @@ from orpo_mlx.settings.declaration import GROUPS, Setting
 from tui.advice import warnings
 from tui.draft import SETTINGS, Draft, Problem, value_text
 from tui.presets import BASIC, ELSEWHERE, PRESETS
+from tui.setting_text import command_text, explanation, preset_text
 
-EXPLANATION_ROWS = 6
+_TALL = 24
+"""Rows from which on the command has a third line."""
 
 
 class SettingRow(Vertical):
@@ -30,6 +31,7 @@ class SettingRow(Vertical):
     SettingRow > Horizontal { height: 1; }
     SettingRow Label { width: 25; }
     SettingRow .-changed { text-style: bold; }
+    SettingRow:focus-within Label { text-style: bold underline; }
     SettingRow Input, SettingRow Select { width: 1fr; max-width: 40; }
     SettingRow Input { border: none; background: $surface; }
     SettingRow .problem { height: auto; color: $error; padding: 0 0 0 2; }
@@ -63,13 +65,16 @@ class SettingRow(Vertical):
         if choices:
             text = value_text(setting.default)
             return Select(choices, value=text, allow_blank=False, compact=True, classes="field")
-        hint = setting.unit or ("not set" if setting.default is None else "")
-        return Input(placeholder=hint, compact=True, classes="field", select_on_focus=False)
+        return Input(placeholder=self._hint, compact=True, classes="field", select_on_focus=False)
 
     @property
     def field(self) -> Widget:
         """What is typed or chosen in."""
         return self.query_one(".field")
+
+    @property
+    def _hint(self) -> str:
+        return self.setting.unit or ("not set" if self.setting.default is None else "")
 
     def on_mount(self) -> None:
         self.is_ready = True
@@ -80,6 +85,8 @@ class SettingRow(Vertical):
             return
         name, field = self.setting.name, self.field
         self._shown = value_text(draft.get(name))
+        if isinstance(field, Input):  # emptied, it shows what counts then
+            field.placeholder = self._shown or self._hint
         # A field one is typing in keeps what was typed.
         if not (isinstance(field, Input) and field.has_focus):
             self.write(self._shown)
@@ -121,7 +128,7 @@ class SettingsStep(Vertical):
     SettingsStep #explanation {
         height: 7; padding: 0 1; border-top: solid $foreground 25%; color: $primary;
     }
-    SettingsStep #same-as { height: auto; max-height: 3; padding: 0 1; color: $foreground 70%; }
+    SettingsStep #same-as { height: auto; padding: 0 1; color: $foreground 70%; }
     """
 
     @dataclass
@@ -199,7 +206,6 @@ class SettingsStep(Vertical):
         preset = self.query_one("#preset", Select)
         with preset.prevent(Select.Changed):
             preset.value = draft.preset
-        self.query_one("#same-as", Static).update(f"Same as (^y copies): {draft.command()}")
         self._explain()
 
     def write_focused(self) -> None:
@@ -216,13 +222,15 @@ class SettingsStep(Vertical):
         self._explain()
 
     def _explain(self) -> None:
+        width = self.size.width - 2 if self.size.width > 2 else 78
         if self.focused_name:
-            width = self.size.width - 2 or 78
             text = explanation(SETTINGS[self.focused_name], self.draft, width)
         else:
-            preset = PRESETS[self.draft.preset]
-            text = f"{preset.title}: {preset.why}"
+            text = preset_text(self.draft.preset, width)
         self.query_one("#explanation", Static).update(text)
+        rows = 3 if self.size.height >= _TALL else 2
+        command = command_text(self.draft.command(), width, rows)
+        self.query_one("#same-as", Static).update(command)
 
     @on(Select.Changed, "#preset")
     def _preset_changed(self, event: Select.Changed) -> None:
@@ -252,35 +260,3 @@ def _by_setting(found: Iterable[Problem]) -> dict[str, str]:
         for name in one.names:
             said.setdefault(name, []).append(one.text)
     return {name: "; ".join(texts) for name, texts in said.items()}
-
-
-def explanation(setting: Setting, draft: Draft, width: int = 78) -> str:
-    """Return what a setting means and does, what may be given, and where its value is from.
-
-    Args:
-        setting: to be explained.
-        draft: in which it has a value.
-        width: columns there are; effects have a line each if all fits into `EXPLANATION_ROWS`.
-    """
-    effects = [f"{what.capitalize()}: {text}." for what, text in setting.effects.items()]
-    told = [setting.help, *effects, _facts(setting, draft)]
-    if (
-        sum(len(textwrap.wrap(line, width, break_on_hyphens=False)) for line in told)
-        > EXPLANATION_ROWS
-    ):
-        told[1:-1] = [" ".join(effects)]
-    return "\n".join(told)
-
-
-def _facts(setting: Setting, draft: Draft) -> str:
-    name = setting.name
-    from_preset = name in PRESETS[draft.preset].values and name not in draft.own
-    origin = "yours" if name in draft.own else "from the preset" if from_preset else "the default"
-    unit = f" ({setting.unit})" if setting.unit else ""
-    usual = f"Usual: {setting.usual}. " if setting.usual else ""
-    default = value_text(setting.default) or "not set"
-    allowed = f"{setting.allowed[0].upper()}{setting.allowed[1:]}{unit}; "
-    # The choices stand in the field itself.
-    allowed = "" if setting.choices or setting.kind == "bool" else allowed
-    said = f"{allowed}default {default}; now {origin}."
-    return f"{usual}{said[0].upper()}{said[1:]} {setting.flag}"

@@ -49,7 +49,7 @@ def open_data(open_new, wait_for):
             screen.change(Draft().with_values({"model": "org/m", "data": data}))
             screen.go_to(1)
             data_step = screen.query_one(DataStep)
-            await wait_for(pilot, lambda: data_step.answer or "Reading" not in data_step.state)
+            await wait_for(pilot, lambda: data_step.answer or data_step.refusal)
             yield pilot, screen
 
     return open

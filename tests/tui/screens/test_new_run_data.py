@@ -8,11 +8,14 @@ from textual.events import Paste
 from textual.widgets import Input, OptionList, Static
 
 from orpo_mlx.data.curated import CURATED
+from tui.draft import Draft
 from tui.screens.map_columns import MapColumnsScreen
-from tui.widgets.data_step import HUB, PAIRS, DataStep
+from tui.widgets.data_step import HERE, HUB, PAIRS, DataStep
 from tui.widgets.dataset_table import DatasetTable
 from tui.widgets.fit_card import FitCard
+from tui.widgets.model_table import ModelTable
 from tui.widgets.pair_preview import PairPreview
+from tui.wizard import DATA
 
 
 async def test_pairs_are_shown_as_text_tokens_raw_and_lengths(open_data, wait_for, screen_text):
@@ -80,9 +83,9 @@ async def test_the_same_file_is_read_again_when_it_is_named_again(open_data, wai
         await wait_for(pilot, lambda: data.answer)
         asked, ask = [], data.checks.ask
 
-        def count(words):
+        def count(words, *more):
             asked.append(words in [list(key) for key in data.checks.kept])
-            return ask(words)
+            return ask(words, *more)
 
         data.checks.ask = count
         data.query_one("#data-text", Input).focus()
@@ -91,6 +94,43 @@ async def test_the_same_file_is_read_again_when_it_is_named_again(open_data, wai
         await wait_for(pilot, lambda: asked)
         assert asked == [False]  # not from memory: the file may be another by now
         await wait_for(pilot, lambda: answered(screen) and data.answer)
+
+
+async def test_a_download_tells_how_far_it_is_and_can_be_stopped(open_new, wait_for, screen_text):
+    async with open_new() as (pilot, screen):
+        screen.change(Draft().with_values({"model": "org/m", "data": "org/far"}))
+        screen.go_to(DATA)
+        data = screen.query_one(DataStep)
+        await wait_for(pilot, lambda: "downloading org/far: 1 MB of 2 MB" in data.state)
+        await wait_for(pilot, lambda: "not here ... 2 s" in screen_text(pilot.app))
+        assert "a warning" not in data.state
+        data.query_one("#data-text", Input).focus()
+        await pilot.press("ctrl+u", "enter")
+        await wait_for(pilot, lambda: not screen.draft.data and data.place == HERE)
+        assert not data.state
+        # The next question has its turn only once this one's process is gone.
+        screen.change(screen.draft.with_values({"data": "pairs.jsonl"}))
+        await wait_for(pilot, lambda: data.answer)
+
+
+async def test_someone_new_is_told_what_pairs_are_where_there_is_room(
+    open_new, wait_for, screen_text, tmp_path
+):
+    for number in range(12):
+        (tmp_path / f"{number}.jsonl").touch()
+    async with open_new() as (pilot, screen):
+        screen.go_to(DATA)
+        data = screen.query_one(DataStep)
+        await wait_for(pilot, lambda: data.query_one("#data-offers").has_focus)
+        # Fourteen rows leave four lines: whole paragraphs only, and none if none fits.
+        assert "11.jsonl" in screen_text(pilot.app)
+        assert "Files: .jsonl" not in screen_text(pilot.app)
+        await pilot.resize_terminal(80, 40)
+        await wait_for(pilot, lambda: '"rejected": "No idea."}' in screen_text(pilot.app))
+        await pilot.resize_terminal(80, 16)
+        await wait_for(pilot, lambda: "A training learns" not in screen_text(pilot.app))
+        await pilot.press("end")
+        await wait_for(pilot, lambda: "Browse ..." in screen_text(pilot.app))
 
 
 async def test_keys_of_the_preview_work_from_the_findings(open_data, wait_for, screen_text):
@@ -189,6 +229,30 @@ async def test_a_hub_that_refuses_is_told_below_what_is_known(
         assert "argilla/dpo-mix-7k" in screen_text(pilot.app)
 
 
+async def test_home_end_and_pages_go_by_rows(open_new, wait_for):
+    async with open_new() as (pilot, screen):
+        screen.go_to(DATA)
+        await pilot.press("f2")
+        hub_list = screen.query_one(DatasetTable)
+        await wait_for(pilot, lambda: "HF_HUB_OFFLINE" in hub_list.note)
+        hub_list.table.focus()
+        last = len(hub_list.shown) - 1
+        for key, row in (
+            ("end", last),
+            ("home", 0),
+            ("pagedown", last),
+            ("pageup", 0),
+        ):  # all are in view
+            await pilot.press(key)
+            await wait_for(pilot, lambda row=row: hub_list.table.cursor_row == row, key)
+        screen.go_to(0)
+        models = screen.query_one(ModelTable)
+        await pilot.press("end")
+        await wait_for(pilot, lambda: models.cursor_row == len(models.shown) - 1)
+        await pilot.press("home")
+        await wait_for(pilot, lambda: models.cursor_row == 0)
+
+
 async def test_an_id_can_be_typed_and_the_places_are_reached_by_mouse(open_new, wait_for):
     async with open_new((100, 30)) as (pilot, screen):
         screen.go_to(1)
@@ -246,6 +310,17 @@ async def test_an_answer_takes_no_focus_from_a_path_that_is_being_typed(open_dat
         await wait_for(pilot, lambda: data.answer and data.answer is not before)
         assert field.has_focus
         assert field.value == "/q"
+
+
+async def test_coming_back_the_field_names_the_data_that_are_shown(open_data, wait_for):
+    async with open_data("broken.jsonl") as (pilot, screen):
+        field = screen.query_one("#data-text", Input)
+        await wait_for(pilot, lambda: field.has_focus)
+        await pilot.press("1")
+        assert field.value == "1"
+        screen.go_to(0)
+        screen.go_to(DATA)
+        await wait_for(pilot, lambda: field.value == "broken.jsonl")
 
 
 async def test_a_draft_is_safe_with_each_step(open_new, wait_for):

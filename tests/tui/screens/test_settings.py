@@ -32,10 +32,10 @@ async def test_a_change_is_used_kept_and_said(open_app, wait_for, screen_text, f
         await wait_for(pilot, lambda: isinstance(pilot.app.screen, SettingsScreen))
         screen = pilot.app.screen
         await wait_for(pilot, lambda: "Theme; in use: orpo-dark" in screen_text(pilot.app))
-        assert "Characters of charts; in use: " in screen_text(pilot.app)
+        assert "everywhere: ascii); in use: " in screen_text(pilot.app)
         screen.query_one("#charset", Select).value = "ascii"
         await wait_for(pilot, lambda: pilot.app.charset == "ascii")
-        assert "Characters of charts\n" in screen_text(pilot.app).replace("  ", "")
+        assert "everywhere: ascii)\n" in screen_text(pilot.app).replace("  ", "")
         screen.query_one("#bell", Checkbox).toggle()
         await wait_for(pilot, lambda: not pilot.app.settings.bell)
         raw = tomllib.loads((folder / "app.toml").read_text())
