@@ -110,10 +110,17 @@ def event_lines(state: RunState) -> list[TextLine]:
     ]
 
 
-def sample_lines(state: RunState, width: int) -> list[TextLine]:
-    """Return the samples tab: the newest answers first, each prompt with its answer."""
+def sample_lines(state: RunState, width: int, key: str) -> list[TextLine]:
+    """Return the samples tab: the newest answers first, each prompt with its answer.
+
+    Args:
+        key: asks for samples while a trainer is there.
+    """
     if not state.samples:
-        return [(("quiet", "No samples yet; g asks for them now."),)]
+        none = (
+            "This run has no samples." if state.ended else f"No samples yet; {key} asks for some."
+        )
+        return [(("quiet", none),)]
     lines: list[TextLine] = []
     for sample in sorted(state.samples, key=lambda sample: (-sample.step, sample.index)):
         lines.append((("kind", f"step {sample.step}  sample {sample.index + 1}"),))

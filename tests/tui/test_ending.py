@@ -21,7 +21,7 @@ def test_a_crash_is_explained_by_its_last_words(make_state):
 
 
 def test_a_crash_without_words_and_checkpoint_still_has_a_remedy(make_state):
-    card = ending_card("crashed", make_state({"step": 3}), "", "r")
+    card = ending_card("crashed", make_state({"step": 3}), "", {"live.resume": "r"})
     assert "killed, out of memory" in card.cause
     assert "No checkpoint was saved; r tries again from the beginning." in card.remedy
 
@@ -60,6 +60,8 @@ def test_a_living_run_has_no_card(make_state, status):
 
 def test_a_stalled_run_offers_to_end_it(make_state):
     assert "K ends the process" in ending_card("stalled", make_state({"step": 1})).remedy
+    own = ending_card("stalled", make_state({"step": 1}), keys={"live.kill": "ctrl+k"})
+    assert own.remedy == "Wait, or ^k ends the process; nothing is saved yet."
 
 
 @pytest.mark.parametrize(
