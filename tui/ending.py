@@ -164,8 +164,9 @@ def _exit_words(code: int | None) -> tuple[str, str, str]:
 
 def _crash(state: RunState, log: str, resume: str, exit_code: int | None) -> Card:
     text = newest_process(log)[0]
-    # How far it came stands above; what counts is what was said besides.
-    lines = tuple(line for line in text.splitlines() if line.strip() and not _STEP.match(line))
+    # How far it came stands above; what counts is what was said besides. The lines of carets
+    # under a traceback's code say nothing.
+    lines = tuple(line for line in text.splitlines() if line.strip(" ~^") and not _STEP.match(line))
     meaning, advice = crash_words(log, exit_code)
     return Card(
         f"Crashed at step {state.step}",

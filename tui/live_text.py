@@ -12,7 +12,7 @@ from orpo_mlx.formatting import format_bytes, format_duration, visible
 from orpo_mlx.runs.directory import Status
 from tui.cells import CharsetName
 from tui.run_state import RunState
-from tui.status import status_text
+from tui.status import ALIVE, status_text
 from tui.time_left import time_left
 from tui.trend import gauge
 from tui.widgets.line_view import TextLine
@@ -155,7 +155,7 @@ def progress_bar(state: RunState, width: int, charset: CharsetName) -> str:
 
 def live_sentence(run_id: str, status: Status, state: RunState) -> str:
     """Return the live screen as one sentence."""
-    parts = [f"Run {run_id} is {status}"]
+    parts = [f"Run {run_id} {'is' if status in ALIVE else 'has'} {status}"]
     if state.total_steps:
         parts.append(f"step {state.step} of {state.total_steps}")
     if len(state.steps):

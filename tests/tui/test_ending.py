@@ -94,3 +94,10 @@ def test_a_pause_that_freed_the_memory_is_no_stop(make_state):
     card = ending_card("stopped", make_state(CheckpointSaved(50, "/c", 1, 1), ended), is_freed=True)
     assert "its memory is free" in card.title
     assert "goes on from step 50" in card.remedy
+
+
+def test_the_last_words_leave_out_the_carets_of_a_traceback(make_state):
+    log = "    rest = write(rest)\n           ^^^^^~~~~^^\nOSError: [Errno 28] No space left\n"
+    card = ending_card("crashed", make_state({"step": 3}), log)
+    assert card.cause == "The disk is full."
+    assert card.details == ("    rest = write(rest)", "OSError: [Errno 28] No space left")

@@ -291,13 +291,15 @@ class LiveScreen(AppScreen):
         self.app.push_screen(run_questions.what_charts_say(reading_notes(self.state)))
 
     def action_save_charts(self) -> None:
+        folder = self.run_directory.path / "charts"
         try:
-            paths = save_charts(self.run_directory.path / "charts", self.charts.kinds, self.state)
-        except OSError as error:
-            text = f"The charts were not saved. {error.filename}: {error.strerror}"
+            paths = save_charts(folder, self.charts.kinds, self.state)
+        except OSError as error:  # a full disk names no file
+            text = f"The charts were not saved. {error.filename or folder}: {error.strerror}"
             self.notify(text, severity="error", markup=False)
             return
-        self.notify("\n".join(map(str, paths)), title="Saved", timeout=8, markup=False)
+        names = ", ".join(path.name for path in paths)
+        self.notify(f"{names} in {folder}", title="Saved", timeout=8, markup=False)
 
     def settings_changed(self) -> None:
         """Use another charset at once."""

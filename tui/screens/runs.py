@@ -45,9 +45,9 @@ class RunsScreen(AppScreen):
 
     AREA = "runs"
     HELP = (
-        "All runs. Enter opens the selected one; space marks runs for comparing; s or a click on a "
-        "header sorts. A deleted run lies in the folder .trash beside the runs until you remove it "
-        "there."
+        "All runs. Enter opens the selected one; marked runs are compared; a click on a header "
+        "sorts. A deleted run lies in the folder .trash beside the runs until you remove it there; "
+        "moved back, it is listed again."
     )
     TITLE = "orpo-mlx · Runs"
     BINDINGS = bindings("runs")
@@ -265,7 +265,8 @@ class RunsScreen(AppScreen):
             return
         question = AskScreen(
             f"Delete {run.id}?",
-            f"Its folder with all checkpoints and the adapter moves to {run.path.parent}/.trash.",
+            f"Its folder with all checkpoints and the adapter moves to {run.path.parent}/.trash; "
+            "moved back from there, it is listed again.",
             [Answer("keep", "Keep it"), Answer("delete", "Delete", is_dangerous=True)],
         )
         if await self.app.push_screen_wait(question) != "delete":
