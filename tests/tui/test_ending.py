@@ -97,7 +97,8 @@ def test_a_pause_that_freed_the_memory_is_no_stop(make_state):
 
 
 def test_the_last_words_leave_out_the_carets_of_a_traceback(make_state):
-    log = "    rest = write(rest)\n           ^^^^^~~~~^^\nOSError: [Errno 28] No space left\n"
+    last = "OSError: [Errno 28] No space left on device"
+    log = f"    rest = write(rest)\n           ^^^^^~~~~^^\n{last}\n"
     card = ending_card("crashed", make_state({"step": 3}), log)
     assert card.cause == "The disk is full."
-    assert card.details == ("    rest = write(rest)", "OSError: [Errno 28] No space left")
+    assert card.details == ("    rest = write(rest)", last)
