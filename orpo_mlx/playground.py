@@ -131,10 +131,7 @@ def open_playground(given: dict[str, Any]) -> Playground:
         config = run.read_config()
         found = adapters_of(run)
         if not found:
-            raise ConfigError(
-                f"run {run.id}: it has saved no adapter yet.",
-                f"Wait for its first checkpoint, or ask for one: orpo-mlx checkpoint {run.id}.",
-            )
+            raise _no_adapter(run)
         name, template = preparation.required(config, "model"), config.chat_template
         place = _load(name, config.revision, template, found, given.get("checkpoint"), config)
         place.manifest = find_newest(run.checkpoints_folder).manifest
@@ -143,6 +140,18 @@ def open_playground(given: dict[str, Any]) -> Playground:
         raise ConfigError("--run or --model: one is needed.", "Give --run RUN or --model MODEL.")
     folders = {FINAL: Path(given["adapter"])} if given.get("adapter") else {}
     return _load(given["model"], None, None, folders, None, None)
+
+
+def _no_adapter(run: RunDirectory) -> ConfigError:
+    if run.is_locked():
+        return ConfigError(
+            f"run {run.id}: it has saved no adapter yet.",
+            f"Wait for its first checkpoint, or ask for one: orpo-mlx checkpoint {run.id}.",
+        )
+    return ConfigError(
+        f"run {run.id}: it ended before it saved an adapter.",
+        f"Resume it, orpo-mlx resume {run.id}, or choose another run.",
+    )
 
 
 def adapters_of(run: RunDirectory) -> dict[str, Path]:

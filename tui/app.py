@@ -245,7 +245,9 @@ class OrpoApp(App[None]):
         """Copy a text, by the system's own tool where the terminal cannot."""
         if not copy_locally(text):
             self.copy_to_clipboard(text)
-        self.notify(text, title="Copied", timeout=4, markup=False)
+        lines = text.strip().splitlines()
+        shown = text if len(lines) < 4 else f"{lines[0]}\nand {len(lines) - 1} more lines"
+        self.notify(shown, title="Copied", timeout=4, markup=False)
 
     def notify(
         self,

@@ -52,10 +52,10 @@ class Asking:
         """Tell whether a stop has waited for too long."""
         return self.is_stop and now - self.at > PATIENCE_SECONDS
 
-    def text(self, now: float) -> str:
+    def text(self, now: float, kill_key: str) -> str:
         """Return what is shown in place of the status."""
         if self.is_overdue(now):
-            return "no answer to the stop; K ends the process"
+            return f"no answer to the stop; {kill_key} ends the process"
         return "saving, then freeing memory ..." if self.frees else _DOING[self.request]
 
 

@@ -49,7 +49,7 @@ def go_on(run: RunDirectory, step: int, cause: str, settings: Settings) -> Attem
         return None
     if number > MOST_TRIES:
         text = f"{run.id} crashed at step {step}, after {MOST_TRIES} tries to go on by itself"
-        return Attempt(None, f"{text}; it stays ended. R goes on with it.")
+        return Attempt(None, f"{text}; it stays ended. Resume goes on with it.")
     if others := [other.id for other in runner.running_runs(run.path.parent)]:
         return Attempt(None, f"{run.id} crashed at step {step}; {others[0]} is trained now, so it "
                        "does not go on by itself.")  # fmt: skip

@@ -6,7 +6,7 @@ The id never changes once released: `keys.toml` names it. The last part of the i
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from textual.binding import Binding, BindingType
@@ -275,6 +275,12 @@ def key_text(key: str) -> str:
     if first.startswith("ctrl+"):
         return "^" + first[5:]
     return first.upper() if is_f_key(first) else KEY_TEXTS.get(first, first)
+
+
+def key_of(command_id: str, keymap: Mapping[str, str]) -> str:
+    """Return the key of a command as it is written for people; `keymap` has the user's own keys."""
+    command = next(one for one in all_commands() if one.id == command_id)
+    return key_text(keymap.get(command_id, command.key))
 
 
 def is_f_key(key: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from orpo_mlx.faults import explain
 from orpo_mlx.formatting import format_duration
 from orpo_mlx.runs.directory import Status
 from orpo_mlx.runs.events import RunFailed, RunFinished
+from tui.commands import key_of
 from tui.run_state import RunState
 from tui.trainer_log import newest_process
 
@@ -45,6 +47,9 @@ _ENDS = {
 }
 
 
+_NO_KEYS: Mapping[str, str] = {}
+
+
 @dataclass(frozen=True)
 class Card:
     """What is shown above the charts of a run that has ended, or does not answer.
@@ -66,7 +71,7 @@ def ending_card(
     status: Status,
     state: RunState,
     log: str = "",
-    keys: str = "R",
+    keys: Mapping[str, str] = _NO_KEYS,
     *,
     exit_code: int | None = None,
     is_freed: bool = False,
@@ -75,16 +80,17 @@ def ending_card(
 
     Args:
         log: the end of the trainer's output.
-        keys: the key that resumes.
+        keys: the user's own keys by command id.
         exit_code: of the trainer, below 0 by that signal; None where nobody knows: only the app
             that started a process is told.
         is_freed: it was stopped to give its memory back for a while.
     """
     saved = state.checkpoints[-1].step if state.checkpoints else None
+    key = key_of("live.resume", keys)
     resume = (
-        f"{keys} goes on from step {saved}."
+        f"{key} goes on from step {saved}."
         if saved is not None
-        else f"No checkpoint was saved; {keys} tries again from the beginning."
+        else f"No checkpoint was saved; {key} tries again from the beginning."
     )
     if status == "crashed":
         return _crash(state, log, resume, exit_code)
@@ -99,16 +105,17 @@ def ending_card(
         return Card(
             f"Paused at step {state.step}; its memory is free",
             "The trainer has saved everything and ended.",
-            f"{keys} loads the model again and goes on from step {saved}, now or on another day.",
+            f"{key} loads the model again and goes on from step {saved}, now or on another day.",
         )
     if status in ("completed", "stopped") and isinstance(state.ended, RunFinished):
-        return _end(state.ended, resume)
+        return _end(state.ended, resume, keys)
     if status == "stalled":
         return Card(
             "No sign of life",
             "The trainer holds its run but has not answered for a while: a very long step, heavy "
             "swapping, or a stuck GPU.",
-            "Wait, or K ends the process; the last checkpoint is safe.",
+            f"Wait, or {key_of('live.kill', keys)} ends the process; "
+            + ("the last checkpoint is safe." if state.checkpoints else "nothing is saved yet."),
             is_bad=True,
         )
     return None
@@ -157,8 +164,9 @@ def _exit_words(code: int | None) -> tuple[str, str, str]:
 
 def _crash(state: RunState, log: str, resume: str, exit_code: int | None) -> Card:
     text = newest_process(log)[0]
-    # How far it came stands above; what counts is what was said besides.
-    lines = tuple(line for line in text.splitlines() if line.strip() and not _STEP.match(line))
+    # How far it came stands above; what counts is what was said besides. The lines of carets
+    # under a traceback's code say nothing.
+    lines = tuple(line for line in text.splitlines() if line.strip(" ~^") and not _STEP.match(line))
     meaning, advice = crash_words(log, exit_code)
     return Card(
         f"Crashed at step {state.step}",
@@ -169,10 +177,13 @@ def _crash(state: RunState, log: str, resume: str, exit_code: int | None) -> Car
     )
 
 
-def _end(ended: RunFinished, resume: str) -> Card:
+def _end(ended: RunFinished, resume: str, keys: Mapping[str, str]) -> Card:
     title = _ENDS.get(ended.reason, f"Ended: {ended.reason}")
     best = f" The best evaluation was at step {ended.best_step}." if ended.best_step else ""
     cause = f"Step {ended.step} after {format_duration(ended.seconds)}.{best}"
     is_done = ended.reason in ("completed", "early_stop")
-    next = "t tests it against its base, e exports it, esc shows all runs."
+    test, export, back = (
+        key_of(name, keys) for name in ("live.test", "live.export", "screen.back")
+    )
+    next = f"{test} tests it against its base, {export} exports it, {back} shows all runs."
     return Card(title, cause, next if is_done else f"{resume} {next}")

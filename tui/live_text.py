@@ -12,7 +12,7 @@ from orpo_mlx.formatting import format_bytes, format_duration, visible
 from orpo_mlx.runs.directory import Status
 from tui.cells import CharsetName
 from tui.run_state import RunState
-from tui.status import status_text
+from tui.status import ALIVE, status_text
 from tui.time_left import time_left
 from tui.trend import gauge
 from tui.widgets.line_view import TextLine
@@ -110,10 +110,17 @@ def event_lines(state: RunState) -> list[TextLine]:
     ]
 
 
-def sample_lines(state: RunState, width: int) -> list[TextLine]:
-    """Return the samples tab: the newest answers first, each prompt with its answer."""
+def sample_lines(state: RunState, width: int, key: str) -> list[TextLine]:
+    """Return the samples tab: the newest answers first, each prompt with its answer.
+
+    Args:
+        key: asks for samples while a trainer is there.
+    """
     if not state.samples:
-        return [(("quiet", "No samples yet; g asks for them now."),)]
+        none = (
+            "This run has no samples." if state.ended else f"No samples yet; {key} asks for some."
+        )
+        return [(("quiet", none),)]
     lines: list[TextLine] = []
     for sample in sorted(state.samples, key=lambda sample: (-sample.step, sample.index)):
         lines.append((("kind", f"step {sample.step}  sample {sample.index + 1}"),))
@@ -148,7 +155,7 @@ def progress_bar(state: RunState, width: int, charset: CharsetName) -> str:
 
 def live_sentence(run_id: str, status: Status, state: RunState) -> str:
     """Return the live screen as one sentence."""
-    parts = [f"Run {run_id} is {status}"]
+    parts = [f"Run {run_id} {'is' if status in ALIVE else 'has'} {status}"]
     if state.total_steps:
         parts.append(f"step {state.step} of {state.total_steps}")
     if len(state.steps):

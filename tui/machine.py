@@ -28,6 +28,21 @@ class Machine:
     pressure: str | None = None
     """Memory pressure as macOS says it: normal, warning or critical."""
 
+    gpu_limit_bytes: int | None = None
+    """What macOS lets the GPU have, where it says so."""
+
+    def brief(self) -> tuple[str, ...]:
+        """Return the machine in few words, the most telling last."""
+        words = []
+        if self.on_battery is not None:
+            words.append("on battery" if self.on_battery else "AC power")
+        words.append(f"memory {format_bytes(self.memory_bytes)}")
+        if self.gpu_limit_bytes:
+            words.append(f"GPU limit {format_bytes(self.gpu_limit_bytes)}")
+        if self.pressure:
+            words.append(f"pressure {self.pressure}")
+        return tuple(words)
+
     def lines(self) -> list[str]:
         """Return a few short lines."""
         lines = [
@@ -54,6 +69,7 @@ def read_machine() -> Machine:
         gpu_percent=_gpu_percent(),
         on_battery=None if battery is None else not battery.power_plugged,
         pressure=_pressure(),
+        gpu_limit_bytes=_gpu_limit_bytes(),
     )
 
 
@@ -76,6 +92,12 @@ def gpu_percent_in(text: str) -> float | None:
 def _pressure() -> str | None:
     text = _output(["sysctl", "-n", "kern.memorystatus_vm_pressure_level"]).strip()
     return {"1": "normal", "2": "warning", "4": "critical"}.get(text)
+
+
+def _gpu_limit_bytes() -> int | None:
+    """Return the limit somebody has set; 0 stands for the system's own, which it does not tell."""
+    text = _output(["sysctl", "-n", "iogpu.wired_limit_mb"]).strip()
+    return int(text) * 1024 * 1024 if text.isdigit() and int(text) else None
 
 
 def _output(command: list[str]) -> str:

@@ -59,7 +59,7 @@ class Painter:
             return picture
         shown = self._choose_axes(lines, view, smoothed)
         if not shown:
-            message = f"no {self.title.lower()} yet"
+            message = self._nothing_text(lines, view)
             picture.write(1 + rows // 2, max(0, (width - len(message)) // 2), message, Ink.QUIET)
             return picture
         picture.x, picture.y = view.window or self._x or Scale(0, 1), self._y or Scale(0, 1)
@@ -80,6 +80,11 @@ class Painter:
                 self._put_markers(picture, line, middle, rows)
         self._draw_cursor(picture, view, rows)
         return picture
+
+    def _nothing_text(self, lines: Sequence[Line], view: View) -> str:
+        if data_range([line.ys for line in lines]) is None:
+            return f"no {self.title.lower()} yet"
+        return "no value above 0 for a log axis" if view.log_y else "no value in this part"
 
     def _has_band(self, line: Line, view: View) -> bool:
         return self.charset.has_band and view.smoothing > 0 and line.may_smooth
@@ -148,7 +153,7 @@ class Painter:
         picture.write(axis, picture.left - 1, line, Ink.AXIS)
         ticks = nice_ticks(picture.x.low, picture.x.high, max(1, min(8, width // 12)))
         step = ticks[1] - ticks[0] if len(ticks) > 1 else 1.0
-        border = 0
+        border = picture.write(axis + 1, 0, self.x_name, Ink.QUIET)
         for tick in ticks:
             label = self._x_label(tick, step)
             column = picture.left + min(
@@ -202,8 +207,11 @@ class Painter:
     def _put_markers(self, picture: Painting, line: Line, middle: Floats, rows: int) -> None:
         """Write the line's letter on it here and there; lines take turns."""
         across, down = self.charset.across, self.charset.down
-        first = 6 + 4 * line.colour
-        for column in range(first, picture.plot_width, 18):
+        columns = range(6 + 4 * line.colour, picture.plot_width, 18)
+        drawn = np.flatnonzero(~np.isnan(middle))
+        if len(drawn) and drawn[-1] < columns.start * across:
+            columns = range(drawn[-1] // across, picture.plot_width)[:1]  # too short for its turn
+        for column in columns:
             y = middle[column * across]
             if not np.isnan(y) and 0 <= y <= rows * down:
                 row = rows - 1 - min(rows - 1, int(y / down))

@@ -12,10 +12,14 @@ from typing import get_args
 from orpo_mlx.errors import RunError
 from orpo_mlx.runs.directory import RunDirectory, Status
 from orpo_mlx.runs.listing import RunSummary, iter_runs, summarise
+from tui.machine import Machine
 from tui.names import short_name
 from tui.status import ALIVE
 
 TRASH = ".trash"
+
+_TITLE_GAP = 4
+"""Cells between the two ends of a title, and around them."""
 
 _Stamp = tuple[object, ...]
 
@@ -106,6 +110,7 @@ class RunRow:
     data: str
     step: str
     loss: str
+    log_odds_ratio: str
     accuracy: str
     when: str
 
@@ -124,15 +129,29 @@ def row_of(run: RunSummary, now: float) -> RunRow:
         data=short_name(run.data or ""),
         step=f"{run.step}/{run.total_steps}" if run.total_steps else str(run.step),
         loss="" if run.loss is None else f"{run.loss:.3f}",
+        log_odds_ratio="" if run.log_odds_ratio is None else f"{run.log_odds_ratio:+.2f}",
         accuracy="" if run.preference_accuracy is None else f"{run.preference_accuracy:.0%}",
         when="" if run.started is None else when_text(run.started, now),
     )
 
 
-SORTS = ("When", "Status", "Run", "Model", "Data", "Step", "Loss", "Acc")
+def title_end(machine: Machine | None, runs: str, room: int) -> str:
+    """Return the right of the title: as much of the machine as there is room for, and the runs.
+
+    Args:
+        runs: how many there are, in words; "" for none.
+        room: cells.
+    """
+    words = list(machine.brief()) if machine else []
+    while words and len(" · ".join((*words, runs))) > room - _TITLE_GAP:
+        words.pop(0)
+    return " · ".join((*words, runs) if runs else words)
+
+
+SORTS = ("When", "Status", "Run", "Model", "Data", "Step", "Loss", "Log-odds", "Acc")
 """Columns runs can be sorted by, by the name in their header."""
 
-_DOWN_FIRST = ("When", "Step", "Acc")
+_DOWN_FIRST = ("When", "Step", "Log-odds", "Acc")
 
 
 @dataclass(frozen=True)
@@ -175,6 +194,8 @@ def _value(run: RunSummary, column: str) -> float | str | None:
             return run.step
         case "Loss":
             return run.loss
+        case "Log-odds":
+            return run.log_odds_ratio
         case _:
             return run.preference_accuracy
 

@@ -30,6 +30,10 @@ _TEXTS: dict[Status, tuple[str, str, str, str]] = {
 }
 
 ALIVE: tuple[Status, ...] = ("preparing", "running", "paused", "stopping", "stalled")
+"""A trainer is there."""
+
+RESUMABLE: tuple[Status, ...] = ("stopped", "failed", "crashed")
+"""Ended before its last step: a trainer may go on with it."""
 
 
 def status_text(status: Status, charset: CharsetName = "braille") -> StatusText:

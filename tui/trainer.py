@@ -11,7 +11,7 @@ from orpo_mlx.runs.control import RequestName, send_request
 from orpo_mlx.runs.directory import RunDirectory, Status
 from tui.asking import Asking
 from tui.run_state import RunState
-from tui.status import ALIVE
+from tui.status import ALIVE, RESUMABLE
 
 
 def send(run: RunDirectory, request: RequestName) -> None:
@@ -56,11 +56,11 @@ class Trainer:
         self.asking = Asking.begin(request, state, now, frees=frees)
         self.is_freeing = frees
 
-    def waiting_text(self, state: RunState, now: float) -> str:
+    def waiting_text(self, state: RunState, now: float, kill_key: str) -> str:
         """Return what is being waited for, "" for nothing."""
         if self.asking is not None and self.asking.is_answered(state):
             self.asking = None
-        return self.asking.text(now) if self.asking else ""
+        return self.asking.text(now, kill_key) if self.asking else ""
 
     def is_overdue(self, now: float) -> bool:
         """Tell whether a stop has had no answer for too long."""
@@ -75,7 +75,7 @@ class Trainer:
         if action in ("pause", "free", "stop", "stop_now", "checkpoint", "sample"):
             return status in ALIVE
         if action == "resume":
-            return status in ("stopped", "failed", "crashed")
+            return status in RESUMABLE
         if action == "kill":
             return status == "stalled" or self.is_overdue(now)
         if action in ("export", "test"):
@@ -91,7 +91,9 @@ class Trainer:
         pid = self.run.pid
         # The lock, not the number, says that the process is still this trainer.
         if pid is None or not self.run.is_locked():
-            raise RunError(f"{self.run.id}: its trainer has ended meanwhile", "R goes on with it.")
+            raise RunError(
+                f"{self.run.id}: its trainer has ended meanwhile", "Resume goes on with it."
+            )
         # It leaves word that a person ended the run, which is then not resumed by itself; a full
         # disk must not keep anybody from ending it.
         with contextlib.suppress(OrpoError):

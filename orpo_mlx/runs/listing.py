@@ -35,6 +35,7 @@ class RunSummary:
     step: int
     total_steps: int
     loss: float | None
+    log_odds_ratio: float | None
     preference_accuracy: float | None
     started: float | None
     """Unix seconds of the first start."""
@@ -77,6 +78,7 @@ def summarise(run: RunDirectory) -> RunSummary:
         step=_step(last, state.step if state else 0),
         total_steps=state.total_steps if state else begun.total_steps if begun else 0,
         loss=measured.loss if measured else None,
+        log_odds_ratio=measured.log_odds_ratio if measured else None,
         preference_accuracy=measured.preference_accuracy if measured else None,
         started=first.time if first else _modified(run.config_file),
     )

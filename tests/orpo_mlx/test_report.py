@@ -329,7 +329,7 @@ def test_the_reports_are_chosen_by_name() -> None:
 
 
 RUN = RunSummary(
-    "pairs-1", Path("/r/pairs-1"), "running", "/models/Qwen", "d", 60, 240, 1.5, 0.75, 0.0
+    "pairs-1", Path("/r/pairs-1"), "running", "/models/Qwen", "d", 60, 240, 1.5, 0.4, 0.75, 0.0
 )
 
 

@@ -35,9 +35,9 @@ def test_an_error_says_what_is_wrong_first_and_what_to_do_last() -> None:
 
 
 RUN = RunSummary(
-    "pairs-1", Path("/r/pairs-1"), "running", "/models/Qwen", "d", 60, 240, 1.5, 0.75, 0.0
+    "pairs-1", Path("/r/pairs-1"), "running", "/models/Qwen", "d", 60, 240, 1.5, 0.4, 0.75, 0.0
 )
-UNKNOWN = RunSummary("x", Path("/r/x"), "crashed", None, None, 0, 0, None, None, None)
+UNKNOWN = RunSummary("x", Path("/r/x"), "crashed", None, None, 0, 0, None, None, None, None)
 
 
 def test_runs_are_a_table(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ def test_a_crash_is_explained_by_its_last_words(make_state):
 
 
 def test_a_crash_without_words_and_checkpoint_still_has_a_remedy(make_state):
-    card = ending_card("crashed", make_state({"step": 3}), "", "r")
+    card = ending_card("crashed", make_state({"step": 3}), "", {"live.resume": "r"})
     assert "killed, out of memory" in card.cause
     assert "No checkpoint was saved; r tries again from the beginning." in card.remedy
 
@@ -60,6 +60,8 @@ def test_a_living_run_has_no_card(make_state, status):
 
 def test_a_stalled_run_offers_to_end_it(make_state):
     assert "K ends the process" in ending_card("stalled", make_state({"step": 1})).remedy
+    own = ending_card("stalled", make_state({"step": 1}), keys={"live.kill": "ctrl+k"})
+    assert own.remedy == "Wait, or ^k ends the process; nothing is saved yet."
 
 
 @pytest.mark.parametrize(
@@ -92,3 +94,11 @@ def test_a_pause_that_freed_the_memory_is_no_stop(make_state):
     card = ending_card("stopped", make_state(CheckpointSaved(50, "/c", 1, 1), ended), is_freed=True)
     assert "its memory is free" in card.title
     assert "goes on from step 50" in card.remedy
+
+
+def test_the_last_words_leave_out_the_carets_of_a_traceback(make_state):
+    last = "OSError: [Errno 28] No space left on device"
+    log = f"    rest = write(rest)\n           ^^^^^~~~~^^\n{last}\n"
+    card = ending_card("crashed", make_state({"step": 3}), log)
+    assert card.cause == "The disk is full."
+    assert card.details == ("    rest = write(rest)", last)

@@ -19,12 +19,14 @@ from tui.draft import Draft
 from tui.export_jobs import Job
 from tui.machine import Machine
 from tui.screens import live as live_module
+from tui.screens import runs as runs_module
 from tui.screens.compare import CompareScreen
 from tui.screens.doctor import DoctorScreen
 from tui.screens.export import ExportScreen
 from tui.screens.live import LiveScreen
 from tui.screens.new_run import NewRunScreen
 from tui.screens.playground import PlaygroundScreen
+from tui.trainer_log import log_of
 from tui.widgets import export_form, run_view
 from tui.widgets.dataset_table import DatasetTable
 from tui.widgets.model_step import ModelStep
@@ -46,8 +48,12 @@ FACTS = [
 @pytest.fixture(autouse=True)
 def same_machine(monkeypatch, tmp_path):
     """The same memory, disk and folders wherever the tests run."""
-    machine = Machine(18_000_000_000, 9_000_000_000, 0, 12.0)
+    machine = Machine(
+        18_000_000_000, 9_000_000_000, 0, 12.0, on_battery=False, pressure="normal",
+        gpu_limit_bytes=13_500_000_000,
+    )  # fmt: skip
     monkeypatch.setattr(live_module, "read_machine", lambda: machine)
+    monkeypatch.setattr(runs_module, "read_machine", lambda: machine)
     monkeypatch.setattr(run_view, "memory_limit_bytes", lambda: 13_500_000_000)
     monkeypatch.setattr(export_form, "free_space", lambda folder: "112 GB free")
     home = Path(os.environ["ORPO_MLX_HOME"])
@@ -57,22 +63,32 @@ def same_machine(monkeypatch, tmp_path):
 
 @pytest.fixture
 def old_run(make_run):
-    """Return `old_run(name, seed)`: a finished run whose clock is the tests' own."""
+    """Return `old_run(name, seed, ends_at)`: a finished run whose clock is the tests' own.
 
-    def make(name: str, seed: int = 0) -> RunDirectory:
+    With `ends_at` its trainer died at that step.
+    """
+
+    def make(name: str, seed: int = 0, ends_at: int = 0) -> RunDirectory:
         run = make_run(name, seed=seed, steps=200)
         lines = []
         for count, record in enumerate(read_events(run.events_file)):
             raw = {**record.raw, "time": STARTED + count * 1.5 + 100 * seed}
             lines.append(json.dumps(raw) + "\n")
+            if ends_at and raw.get("step") == ends_at:
+                break
         run.events_file.write_text("".join(lines))
         return run
 
     return make
 
 
+async def show_welcome(pilot, old_run, wait_for):
+    await wait_for(pilot, lambda: pilot.app.screen.machine and pilot.app.screen._listed)
+
+
 async def show_runs(pilot, old_run, wait_for):
     screen = pilot.app.screen
+    await wait_for(pilot, lambda: screen.machine)
     await wait_for(pilot, lambda: screen.query_one(RunSummaryPanel).state.ended)
 
 
@@ -80,6 +96,19 @@ async def show_live(pilot, old_run, wait_for):
     screen = LiveScreen(old_run("run-c").path)
     pilot.app.push_screen(screen)
     await wait_for(pilot, lambda: screen.caught_up and screen.status == "completed")
+    await wait_for(pilot, lambda: screen.machine)
+    screen._draw()
+
+
+async def show_crash(pilot, old_run, wait_for):
+    run = old_run("run-d", ends_at=120)
+    log_of(run).write_text(
+        "step 119/200\nlibc++abi: terminating due to uncaught exception\n"
+        "[METAL] Command buffer execution failed: Insufficient Memory (OutOfMemory)\n"
+    )
+    screen = LiveScreen(run.path)
+    pilot.app.push_screen(screen)
+    await wait_for(pilot, lambda: screen.caught_up and screen.status == "crashed")
     await wait_for(pilot, lambda: screen.machine)
     screen._draw()
 
@@ -207,8 +236,10 @@ SCREENS = {
     "new-hub": show_hub_step,
     "new-settings": show_settings_step,
     "new-review": show_review_step,
+    "welcome": show_welcome,
     "runs": show_runs,
     "live": show_live,
+    "crashed": show_crash,
     "compare": show_compare,
     "export": show_export,
     "exported": show_exported,

@@ -170,3 +170,26 @@ def test_a_row_comes_in_pieces_of_one_ink():
     blank, title, line = int(Ink.BLANK), int(Ink.TITLE), Ink.LINE + 1
     assert list(picture.pieces(0)) == [("  ", blank), ("ab", title), ("c", line), ("   ", blank)]
     assert [ink_name(ink) for ink in (blank, title, line)] == ["", "title", "line-2"]
+
+
+@pytest.mark.parametrize(
+    ("view", "words"),
+    [
+        (View(log_y=True), "no value above 0 for a log axis"),
+        (View(window=Scale(5, 9)), "no value in this part"),
+    ],
+)
+def test_an_empty_view_of_what_has_values_says_why(view, words):
+    assert words in paint([line([0, 1, 2], [-1, -2, -3])], view, size=(60, 8)).text()
+
+
+def test_the_x_axis_has_a_name():
+    painter = Painter("Loss", CHARSETS["ascii"], x_name="tokens")
+    picture = painter.paint([line([0, 5000], [1, 2])], View(), 60, 8)
+    assert picture.row_text(7).startswith("tokens ")
+
+
+def test_a_line_of_one_value_is_seen_by_its_letter():
+    lines = [line([0], [2.0], marker="A"), line([0, 10], [2.0, 1.0], marker="B", colour=1)]
+    rows = paint(lines, size=(60, 10)).text().split("\n")[1:]
+    assert sum(row.count("A") for row in rows) == 1

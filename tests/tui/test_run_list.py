@@ -9,12 +9,14 @@ import pytest
 from orpo_mlx.errors import RunError
 from orpo_mlx.runs.listing import RunSummary
 from tui import run_list
+from tui.machine import Machine
 from tui.run_list import (
     Order,
     RunList,
     move_to_trash,
     row_of,
     runs_to_compare,
+    title_end,
     when_text,
 )
 
@@ -79,7 +81,7 @@ def test_times_as_people_say_them(then, text):
 def summary(id: str, **values) -> RunSummary:
     given = {
         "status": "completed", "model": None, "data": None, "step": 1, "total_steps": 1,
-        "loss": None, "preference_accuracy": None, "started": None,
+        "loss": None, "log_odds_ratio": None, "preference_accuracy": None, "started": None,
     }  # fmt: skip
     return RunSummary(id=id, path=Path(id), **{**given, **values})
 
@@ -91,6 +93,7 @@ def summary(id: str, **values) -> RunSummary:
         (Order.first_by("Loss"), ["a", "b", "c"]),
         (Order.first_by("Loss").turned(), ["b", "a", "c"]),
         (Order.first_by("Acc"), ["c", "a", "b"]),
+        (Order.first_by("Log-odds"), ["b", "a", "c"]),
         (Order.first_by("Run"), ["a", "b", "c"]),
         (Order.first_by("Status"), ["c", "a", "b"]),
         (Order.first_by("Model"), ["b", "a", "c"]),
@@ -99,8 +102,8 @@ def summary(id: str, **values) -> RunSummary:
 )
 def test_runs_are_sorted_by_any_column_and_those_without_a_value_come_last(order, ids):
     runs = [
-        summary("a", loss=1.0, started=10.0, model="/m/Zeta", step=1),
-        summary("b", loss=2.0, started=20.0, model="/n/alpha", step=2),
+        summary("a", loss=1.0, log_odds_ratio=-0.5, started=10.0, model="/m/Zeta", step=1),
+        summary("b", loss=2.0, log_odds_ratio=0.5, started=20.0, model="/n/alpha", step=2),
         summary("c", preference_accuracy=0.5, status="running", step=3),
     ]
     assert [run.id for run in order.apply(runs)] == ids
@@ -144,3 +147,14 @@ def test_a_run_is_found_by_parts_of_its_names_in_any_case():
     assert [row.matches(words) for words in ("QWEN poem", "pairs", "", "qwen other")] == [
         True, True, True, False,
     ]  # fmt: skip
+
+
+def test_the_title_shows_as_much_of_the_machine_as_there_is_room_for():
+    machine = Machine(18_000_000_000, 1, 0, 1.0, on_battery=True, pressure="warning")
+    assert title_end(machine, "2 runs", 57) == (
+        "on battery · memory 18 GB · pressure warning · 2 runs"
+    )
+    assert title_end(machine, "2 runs", 56) == "memory 18 GB · pressure warning · 2 runs"
+    assert title_end(machine, "2 runs", 10) == "2 runs"
+    assert title_end(machine, "", 80) == "on battery · memory 18 GB · pressure warning"
+    assert title_end(None, "", 80) == ""

@@ -129,7 +129,8 @@ def test_the_table_grows_past_its_first_size(make_state):
 def test_a_request_is_answered_by_its_event_and_a_stop_by_the_end_only(make_state):
     state = make_state({"step": 1})
     pause, stop = Asking.begin("pause", state, 0.0), Asking.begin("stop", state, 0.0)
-    assert (pause.text(1.0), stop.text(1.0)) == ("pausing ...", "stopping ...")
+    assert (pause.text(1.0, "K"), stop.text(1.0, "K")) == ("pausing ...", "stopping ...")
+    assert stop.text(100.0, "^k") == "no answer to the stop; ^k ends the process"
     state.apply(Record(Paused(1), "Paused", 0.0, {}))
     assert (pause.is_answered(state), stop.is_answered(state)) == (True, False)
     assert not stop.is_overdue(59.0)

@@ -17,7 +17,7 @@ from orpo_mlx.formatting import counted
 from orpo_mlx.runs.directory import RunDirectory
 from tui import comparing
 from tui.charts import X_AXES, XAxis
-from tui.commands import bindings
+from tui.commands import bindings, key_of
 from tui.comparing import LETTERS, MAX_RUNS, METRICS_BY_ID, ComparedRun
 from tui.follow import follow_run
 from tui.messages import CaughtUp, EventsArrived, StatusChanged
@@ -38,8 +38,8 @@ class CompareScreen(AppScreen):
     AREA = "compare"
     HELP = (
         "Runs beside each other. Each has a letter and a colour. The crosshair (arrow keys) reads "
-        "every run's value, in the title and in the table. m chooses the metric, x what runs "
-        "along the bottom, d shows all settings instead of only those that differ."
+        "every run's value, in the title and in the table. Metric and x axis can be chosen; the "
+        "table shows the settings that differ, or all of them."
     )
     TITLE = "orpo-mlx · Compare"
     CSS_PATH = "compare.tcss"
@@ -136,7 +136,9 @@ class CompareScreen(AppScreen):
         ]
         equal = len(settings) - len(differing)
         where = comparing.where_text(self.x_axis, self.chart.view)
-        text = f"Values {where} · what differs · d shows {counted(equal, 'equal setting')}, too"
+        key = key_of("compare.settings", self.orpo.keymap)
+        more = f"{key} shows {counted(equal, 'equal setting')}, too"
+        text = f"Values {where} · what differs · {more}"
         if self.shows_all:
             sign = DIFFERS[self.orpo.charset == "ascii"]
             text = f"Values {where} · all settings ({sign} marks the {len(differing)} that differ)"
@@ -209,10 +211,12 @@ class CompareScreen(AppScreen):
             folder.mkdir(exist_ok=True)
             for path in paths:
                 write_atomically(path, texts[path.suffix]().encode())
-        except OSError as error:
-            self.notify(f"not saved: {error}", severity="error", markup=False)
+        except OSError as error:  # a full disk names no file
+            text = f"The comparison was not saved. {error.filename or folder}: {error.strerror}"
+            self.notify(text, severity="error", markup=False)
             return
-        self.notify("\n".join(map(str, paths)), title="Saved", timeout=8, markup=False)
+        names = ", ".join(path.name for path in paths)
+        self.notify(f"{names} in {folder}", title="Saved", timeout=8, markup=False)
 
     def settings_changed(self) -> None:
         """Use another charset at once."""

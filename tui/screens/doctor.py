@@ -12,7 +12,7 @@ from textual.widgets import Static
 
 from orpo_mlx.formatting import counted, visible
 from tui.children import JsonLinesChild
-from tui.commands import bindings
+from tui.commands import bindings, key_of
 from tui.screens.base import AppScreen
 from tui.widgets.line_view import LineView, TextLine
 
@@ -73,7 +73,8 @@ class DoctorScreen(AppScreen):
         else:
             self.status = "All is well."
         if not more:
-            self.status += " T trains the demo as a test."
+            key = key_of("doctor.self-test", self.orpo.keymap)
+            self.status += f" {key} trains the demo as a test."
         self._show()
 
     def _take(self, fact: dict[str, Any]) -> None:
@@ -101,7 +102,8 @@ class DoctorScreen(AppScreen):
         if self._is_testing:
             done = sum(fact["group"] == _SELF_TEST for fact in self.facts)
             part = ("once", "again, the same", "again, killed and resumed")[min(done, 2)]
-            self.status = f"Training the built-in model {part} ... esc leaves and ends it."
+            key = key_of("screen.back", self.orpo.keymap)
+            self.status = f"Training the built-in model {part} ... {key} leaves and ends it."
         self._show()
 
     def action_copy(self) -> None:

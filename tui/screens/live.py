@@ -17,7 +17,7 @@ from orpo_mlx.runs.control import RequestName
 from orpo_mlx.runs.directory import RunDirectory, Status
 from tui import doors, live_text
 from tui.charts import CHARTS_BY_ID, chosen_charts
-from tui.commands import bindings, key_text
+from tui.commands import bindings, key_of
 from tui.follow import follow_run
 from tui.machine import Machine, read_machine
 from tui.messages import CaughtUp, EventsArrived, ReadingFailed, RunResumed, StatusChanged
@@ -159,7 +159,7 @@ class LiveScreen(AppScreen):
         title.left = live_text.title_text(
             self.run_directory.id, status, self.state, self._waiting_text, self.orpo.charset
         )
-        pause = key_text(self.orpo.keymap.get("live.pause", "p"))
+        pause = key_of("live.pause", self.orpo.keymap)
         title.right = live_text.title_end(self.status, self.state, pause)
         self.course.show(
             RunFacts(
@@ -205,7 +205,8 @@ class LiveScreen(AppScreen):
 
     @property
     def _waiting_text(self) -> str:
-        waiting = self.trainer.waiting_text(self.state, time.monotonic())
+        kill_key = key_of("live.kill", self.orpo.keymap)
+        waiting = self.trainer.waiting_text(self.state, time.monotonic(), kill_key)
         return "cannot be read" if self.unreadable else waiting
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
@@ -290,13 +291,15 @@ class LiveScreen(AppScreen):
         self.app.push_screen(run_questions.what_charts_say(reading_notes(self.state)))
 
     def action_save_charts(self) -> None:
+        folder = self.run_directory.path / "charts"
         try:
-            paths = save_charts(self.run_directory.path / "charts", self.charts.kinds, self.state)
-        except OSError as error:
-            text = f"The charts were not saved. {error.filename}: {error.strerror}"
+            paths = save_charts(folder, self.charts.kinds, self.state)
+        except OSError as error:  # a full disk names no file
+            text = f"The charts were not saved. {error.filename or folder}: {error.strerror}"
             self.notify(text, severity="error", markup=False)
             return
-        self.notify("\n".join(map(str, paths)), title="Saved", timeout=8, markup=False)
+        names = ", ".join(path.name for path in paths)
+        self.notify(f"{names} in {folder}", title="Saved", timeout=8, markup=False)
 
     def settings_changed(self) -> None:
         """Use another charset at once."""

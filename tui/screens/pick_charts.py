@@ -23,7 +23,7 @@ class PickChartsScreen(ModalScreen[list[str]]):
     DEFAULT_CSS = """
     PickChartsScreen { align: center middle; }
     PickChartsScreen > Vertical {
-        width: 70; max-width: 96%; height: auto; max-height: 96%;
+        width: 78; max-width: 100%; height: auto; max-height: 96%;
         background: $surface; border: round $foreground 60%; padding: 0 1;
     }
     PickChartsScreen Choices, PickChartsScreen Choices:focus {

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich.cells import cell_len
 from textual import on, work
 from textual.containers import Vertical
 from textual.message import Message
@@ -18,19 +19,22 @@ from orpo_mlx.formatting import counted
 from orpo_mlx.runs.directory import RunDirectory
 from orpo_mlx.runs.listing import RunSummary
 from tui import doors
-from tui.commands import bindings
+from tui.commands import bindings, key_of
+from tui.machine import Machine, read_machine
 from tui.messages import RunOpened, RunResumed
-from tui.run_list import Order, RunList, move_to_trash, row_of, runs_to_compare
+from tui.run_list import Order, RunList, move_to_trash, row_of, runs_to_compare, title_end
 from tui.run_news import RunNews
 from tui.screens.ask import Answer, AskScreen
 from tui.screens.base import AppScreen
-from tui.status import ALIVE
+from tui.status import ALIVE, RESUMABLE
 from tui.widgets.run_summary import RunSummaryPanel
 from tui.widgets.run_table import RunTable
+from tui.widgets.title_bar import TitleBar
 from tui.widgets.too_small import TooSmall
 from tui.widgets.welcome import Welcome
 
 REFRESH_SECONDS = 2.0
+MACHINE_SECONDS = 10.0
 _NEEDS_RUN = (
     "open", "resume", "compare", "export", "test", "mark", "delete", "filter", "sort", "turn",
 )  # fmt: skip
@@ -41,9 +45,9 @@ class RunsScreen(AppScreen):
 
     AREA = "runs"
     HELP = (
-        "All runs. Enter opens the selected one; space marks runs for comparing; s or a click on a "
-        "header sorts. A deleted run lies in the folder .trash beside the runs until you remove it "
-        "there."
+        "All runs. Enter opens the selected one; marked runs are compared; a click on a header "
+        "sorts. A deleted run lies in the folder .trash beside the runs until you remove it there; "
+        "moved back, it is listed again."
     )
     TITLE = "orpo-mlx · Runs"
     BINDINGS = bindings("runs")
@@ -54,10 +58,17 @@ class RunsScreen(AppScreen):
 
         runs: list[RunSummary]
 
+    @dataclass
+    class MachineRead(Message, bubble=False):
+        """How the machine is."""
+
+        machine: Machine
+
     def __init__(self) -> None:
         super().__init__()
         self.runs: list[RunSummary] = []
         self.marked: set[Path] = set()
+        self.machine: Machine | None = None
         self._listed = False
 
     def compose_body(self) -> Iterable[Widget]:
@@ -75,11 +86,14 @@ class RunsScreen(AppScreen):
         self.run_worker(self._news.tell_failed_starts, thread=True)
         self.refresh_runs()
         self.set_interval(REFRESH_SECONDS, self.refresh_runs)
+        self._read_machine()
+        self.set_interval(MACHINE_SECONDS, self._read_machine)
 
     def on_resize(self) -> None:
         super().on_resize()
         if self._listed:
             self._fill()
+            self._update_title()
 
     @property
     def table(self) -> RunTable:
@@ -99,6 +113,18 @@ class RunsScreen(AppScreen):
         runs = self._list.read()
         if not get_current_worker().is_cancelled:
             self.post_message(self.Listed(runs))
+
+    @work(thread=True, exclusive=True, group="machine")
+    def _read_machine(self) -> None:
+        if not self.is_current:
+            return  # nobody sees it
+        machine = read_machine()
+        if not get_current_worker().is_cancelled:
+            self.post_message(self.MachineRead(machine))
+
+    def on_runs_screen_machine_read(self, message: MachineRead) -> None:
+        self.machine = message.machine
+        self._update_title()
 
     def on_runs_screen_listed(self, message: Listed) -> None:
         if not self._listed or message.runs != self.runs:
@@ -143,9 +169,11 @@ class RunsScreen(AppScreen):
 
     def _update_title(self) -> None:
         alive = sum(run.status in ALIVE for run in self.runs)
-        text = counted(len(self.runs), "run") + (f", {alive} training" if alive else "")
-        title = self.query_one("#title")
-        title.right = text if self.runs else ""  # type: ignore[attr-defined]
+        runs = counted(len(self.runs), "run") + (f", {alive} training" if alive else "")
+        title = self.query_one(TitleBar)
+        title.right = title_end(
+            self.machine, runs if self.runs else "", self.size.width - cell_len(title.left)
+        )
 
     def want(self, path: Path) -> None:
         """Put the cursor on a run that is being started."""
@@ -157,13 +185,18 @@ class RunsScreen(AppScreen):
 
     @on(DataTable.RowHighlighted)
     def _show_selected(self) -> None:
+        self.refresh_bindings()
         if run := self.selected:
-            self.query_one(RunSummaryPanel).show(run, self.orpo.charset)
+            self.query_one(RunSummaryPanel).show(
+                run, self.orpo.charset, key_of("runs.resume", self.orpo.keymap)
+            )
 
     # Actions
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Offer what needs a run only where there is one."""
+        """Offer what needs a run only where there is one, and Resume where it can go on."""
+        if action == "resume" and (run := self.selected):
+            return run.status in RESUMABLE
         return bool(self.runs) or action not in _NEEDS_RUN
 
     @on(DataTable.RowSelected)
@@ -183,13 +216,7 @@ class RunsScreen(AppScreen):
         ]()
 
     def action_resume(self) -> None:
-        run = self.selected
-        if run is None:
-            return
-        if run.status in ALIVE or run.status == "completed":
-            is_done = run.status == "completed"
-            self.notify(f"{run.id} {'is complete' if is_done else 'is being trained'}")
-        else:
+        if run := self.selected:
             self.post_message(RunResumed(run.path))
 
     def action_mark(self) -> None:
@@ -238,7 +265,8 @@ class RunsScreen(AppScreen):
             return
         question = AskScreen(
             f"Delete {run.id}?",
-            f"Its folder with all checkpoints and the adapter moves to {run.path.parent}/.trash.",
+            f"Its folder with all checkpoints and the adapter moves to {run.path.parent}/.trash; "
+            "moved back from there, it is listed again.",
             [Answer("keep", "Keep it"), Answer("delete", "Delete", is_dangerous=True)],
         )
         if await self.app.push_screen_wait(question) != "delete":

@@ -43,10 +43,12 @@ class RunSummaryPanel(Static):
         super().__init__(markup=False)
         self.state = RunState()
         """What is known of the run so far."""
+        self._resume_key = ""
         self._shown: tuple[RunSummary, CharsetName] | None = None
 
-    def show(self, run: RunSummary, charset: CharsetName) -> None:
+    def show(self, run: RunSummary, charset: CharsetName, resume_key: str) -> None:
         """Show a run, and what happens to it from now on."""
+        self._resume_key = resume_key
         is_other = self._shown is None or self._shown[0].path != run.path
         self._shown = run, charset
         if is_other:
@@ -69,10 +71,12 @@ class RunSummaryPanel(Static):
         run, charset = self._shown
         status = status_text(run.status, charset)
         self.border_title = f"{run.id} · {status.sign} {status.word}"
-        self.update("\n".join(summary_lines(run, self.state, charset)))
+        self.update("\n".join(summary_lines(run, self.state, charset, self._resume_key)))
 
 
-def summary_lines(run: RunSummary, state: RunState, charset: CharsetName) -> list[str]:
+def summary_lines(
+    run: RunSummary, state: RunState, charset: CharsetName, resume_key: str
+) -> list[str]:
     """Return the lines of the panel."""
     lines = [_how(run, state)]
     lines += [
@@ -91,7 +95,8 @@ def summary_lines(run: RunSummary, state: RunState, charset: CharsetName) -> lis
     if isinstance(state.ended, RunFailed) and run.status == "failed":
         lines.append(f"{state.ended.message}. {state.ended.what_to_do}")
     elif run.status == "crashed":
-        lines.append("its process ended without a word; R goes on from the last checkpoint")
+        how = "goes on from the last checkpoint" if state.checkpoints else "begins again"
+        lines.append(f"its process ended without a word; {resume_key} {how}")
     return lines
 
 

@@ -19,7 +19,7 @@ from tui.run_list import Order, RunRow, row_of
 from tui.status import status_text
 
 WIDE = 96
-"""Columns of the window from which on model and data are shown."""
+"""Columns of the window from which on model, data and log-odds ratio are shown."""
 
 
 class RunTable(DataTable[Text]):
@@ -62,8 +62,9 @@ class RunTable(DataTable[Text]):
 
     def columns_for(self, width: int) -> list[str]:
         """Return the columns that fit a window; model and data need a wide one."""
-        wide = ("Model", "Data") if width >= WIDE else ()
-        return ["Status", "Run", *wide, "Step", "Loss", "Acc", "When"]
+        if width < WIDE:
+            return ["Status", "Run", "Step", "Loss", "Acc", "When"]
+        return ["Status", "Run", "Model", "Data", "Step", "Loss", "Log-odds", "Acc", "When"]
 
     def show(
         self,
@@ -158,6 +159,7 @@ class RunTable(DataTable[Text]):
             "Data": Text(row.data[:18]),
             "Step": Text(row.step, justify="right"),
             "Loss": Text(row.loss, justify="right"),
+            "Log-odds": Text(row.log_odds_ratio, justify="right"),
             "Acc": Text(row.accuracy, justify="right"),
             "When": Text(row.when),
         }

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from textual.app import ComposeResult
 from textual.containers import Vertical
 
 from orpo_mlx.runs.directory import RunDirectory
 from tui import live_text
+from tui.commands import key_of
 from tui.run_state import RunState
 from tui.trainer_log import log_of, read_tail
 from tui.widgets.line_view import LineView, TextLine
@@ -14,18 +17,26 @@ from tui.widgets.tab_strip import TabStrip
 
 NAMES = ("Events", "Samples", "Config", "Log")
 EVENTS, SAMPLES, CONFIG, LOG = range(4)
+_GROWING = (EVENTS, LOG)
+"""What is new comes last there: they begin at their end, which can be followed."""
 
 
 class RunTabs(Vertical):
-    """Shows one of four texts; which one is a property of the widget, not of the run."""
+    """Shows one of four texts; which one is a property of the widget, not of the run.
+
+    Args:
+        keys: the user's own keys by command id.
+    """
 
     DEFAULT_CSS = """
     RunTabs { height: 1fr; min-height: 3; max-height: 12; }
     """
 
-    def __init__(self, run: RunDirectory, *, id: str | None = None) -> None:
+    def __init__(
+        self, run: RunDirectory, keys: Mapping[str, str], *, id: str | None = None
+    ) -> None:
         super().__init__(id=id)
-        self.run = run
+        self.run, self.keys = run, keys
         self.tab = EVENTS
         self._state = RunState()
 
@@ -45,18 +56,24 @@ class RunTabs(Vertical):
         view.show(self._text(view.size.width))
         strip = self.query_one(TabStrip)
         strip.active = self.tab
-        strip.hint = "" if view.following else "f follows"
+        strip.hint = (
+            ""
+            if view.following or self.tab not in _GROWING
+            else f"{key_of('live.follow', self.keys)} follows"
+        )
 
     def choose(self, tab: int) -> None:
-        """Show another tab. Events and log begin at their end, samples and config at the top."""
+        """Show another tab, from its end or from its top."""
         self.tab = tab
-        self.lines.following = tab in (EVENTS, LOG)
+        self.lines.following = tab in _GROWING
         self.show(self._state)
         if not self.lines.following:
             self.lines.scroll_home(animate=False)
 
     def toggle_following(self) -> None:
-        """Follow the newest line, or stay."""
+        """Follow the newest line, or stay; samples and config have none."""
+        if self.tab not in _GROWING:
+            return
         self.lines.following = not self.lines.following
         self.show(self._state)
 
@@ -64,7 +81,7 @@ class RunTabs(Vertical):
         if self.tab == EVENTS:
             return live_text.event_lines(self._state)
         if self.tab == SAMPLES:
-            return live_text.sample_lines(self._state, width)
+            return live_text.sample_lines(self._state, width, key_of("live.sample", self.keys))
         if self.tab == CONFIG:
             return live_text.text_lines(read_tail(self.run.config_file), width)
         text = read_tail(log_of(self.run)) or "The trainer has printed nothing."

@@ -14,7 +14,7 @@ from orpo_mlx.runs.directory import RunDirectory, Status
 from tui import live_text
 from tui.cells import CharsetName
 from tui.charts import X_AXES, ChartKind, XAxis
-from tui.commands import key_text
+from tui.commands import key_of
 from tui.ending import Card, ending_card, unreadable_card
 from tui.machine import Machine, memory_limit_bytes
 from tui.reading_rules import reading_notes
@@ -75,7 +75,7 @@ class RunView(Vertical):
             yield NumbersPanel(id="numbers")
         yield Static("", id="note", markup=False)
         yield EndingCard()
-        yield RunTabs(self.run, id="pane")
+        yield RunTabs(self.run, self.keys, id="pane")
 
     @property
     def charts(self) -> ChartGrid:
@@ -118,7 +118,7 @@ class RunView(Vertical):
         if not notes:
             return ""
         more = f" and {len(notes) - 1} more" if len(notes) > 1 else ""
-        return f"Note (press {self._key('live.notes', 'i')}{more}): {notes[0].line}"
+        return f"Note (press {key_of('live.notes', self.keys)}{more}): {notes[0].line}"
 
     def _show_card(self, facts: RunFacts) -> None:
         card = self._card(facts)
@@ -133,13 +133,10 @@ class RunView(Vertical):
             facts.status,
             facts.state,
             visible(log),
-            self._key("live.resume", "R"),
+            self.keys,
             exit_code=facts.exit_code,
             is_freed=facts.is_freed,
         )
-
-    def _key(self, command: str, default: str) -> str:
-        return key_text(self.keys.get(command, default))
 
     def next_x_axis(self) -> None:
         """Draw over steps, tokens or time from the next drawing on."""

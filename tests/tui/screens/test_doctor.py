@@ -34,6 +34,25 @@ async def test_advice_is_broken_into_lines(open_app, wait_for):
         assert all(len(line) <= 80 for line in lines)
 
 
+async def test_copying_a_long_report_does_not_cover_the_screen_with_it(
+    open_app, wait_for, monkeypatch
+):
+    copied = []
+    monkeypatch.setattr("tui.app.copy_locally", lambda text: copied.append(text) or True)
+    fact = {"group": "power", "name": "source", "text": "battery", "level": "ok", "what_to_do": ""}
+    async with open_app() as pilot:
+        screen = DoctorScreen()
+        screen._look = lambda more: None  # type: ignore[method-assign,assignment]
+        pilot.app.push_screen(screen)
+        await wait_for(pilot, lambda: screen.query(LineView))
+        screen.facts = [{**fact, "name": f"fact {n}"} for n in range(9)]
+        await pilot.press("y")
+        await wait_for(pilot, lambda: copied)
+        (toast,) = pilot.app._notifications
+        assert toast.message == "Power\nand 9 more lines"
+        assert "fact 8" in copied[0]
+
+
 SELF_TEST = """
 import json, sys, time
 def say(group, name, text):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -286,12 +287,38 @@ async def test_charts_are_saved_as_numbers_and_as_a_picture(make_run, open_app, 
     assert (run.path / "charts" / "charts.svg").read_text().count("<polyline") >= 5
 
 
+async def test_charts_that_a_full_disk_refuses_are_told_with_their_folder(
+    make_run, open_app, wait_for, monkeypatch
+):
+    def refuse(*given):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("tui.screens.live.save_charts", refuse)
+    run = make_run()
+    async with open_app() as pilot:
+        await open_live(pilot, wait_for, run.path)
+        await pilot.press("w")
+        words = f"The charts were not saved. {run.path / 'charts'}: No space left on device"
+        await wait_for(pilot, lambda: words in toasts(pilot.app))
+
+
+async def test_only_growing_tabs_offer_to_follow(make_run, open_app, wait_for, screen_text):
+    run = make_run()
+    async with open_app(size=(120, 36)) as pilot:
+        await open_live(pilot, wait_for, run.path)
+        await pilot.press("f")
+        await wait_for(pilot, lambda: "f follows" in screen_text(pilot.app))
+        await pilot.press("3", "f")
+        await wait_for(pilot, lambda: "model = " in screen_text(pilot.app))
+        assert "f follows" not in screen_text(pilot.app)
+
+
 async def test_the_screen_can_be_read_as_a_sentence(make_run, open_app, wait_for):
     run = make_run()
     async with open_app() as pilot:
         await open_live(pilot, wait_for, run.path)
         sentence = pilot.app.reading()
-        assert sentence.startswith("Run run-a is completed, step 40 of 40, loss ")
+        assert sentence.startswith("Run run-a has completed, step 40 of 40, loss ")
         assert sentence.endswith("saved at step 40.")
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from textual.coordinate import Coordinate
 
+from orpo_mlx.runs.listing import summarise
 from tui.screens.ask import AskScreen
 from tui.screens.live import LiveScreen
 from tui.screens.runs import RunsScreen
@@ -174,3 +176,33 @@ async def test_a_long_name_leaves_room_for_the_numbers(
         assert "…" in lines[2]
         assert "40/40" in lines[2]
         assert "Nov" in lines[2]
+
+
+def cut_short(run):
+    """Leave of a run what a trainer leaves that dies at step 20."""
+    lines = run.events_file.read_text().splitlines(keepends=True)
+    run.events_file.write_text("".join(lines[:20]))
+
+
+async def test_resume_is_offered_only_where_the_selected_run_can_go_on(
+    make_run, open_app, wait_for, screen_text
+):
+    make_run("a-done")
+    cut_short(make_run("b-crashed"))
+    async with open_app() as pilot:
+        screen = await runs_screen(pilot, wait_for)
+        for run in screen.table.runs:
+            screen.want(run.path)
+            offered = run.status == "crashed"
+            await wait_for(pilot, lambda: screen.selected.path == run.path)  # noqa: B023
+            await wait_for(pilot, lambda: ("R Resume" in screen_text(pilot.app)) == offered)  # noqa: B023
+
+
+async def test_the_log_odds_ratio_has_a_column_where_there_is_room(make_run, open_app, wait_for):
+    run = make_run("a")
+    async with open_app(size=(120, 30)) as pilot:
+        screen = await runs_screen(pilot, wait_for)
+        value = summarise(run).log_odds_ratio
+        assert str(screen.table.get_cell_at(Coordinate(0, 6))) == f"{value:+.2f}"
+        await pilot.resize_terminal(80, 24)
+        await wait_for(pilot, lambda: "Log-odds" not in screen.table.columns)
