@@ -134,15 +134,21 @@ class RunState:
         return self
 
     def apply(self, record: Record) -> RunState:
-        """Take one event in; unknown ones change nothing. Returns itself."""
-        event = record.event
-        if isinstance(event, StepCompleted):
+        """Take one event in; unknown ones change nothing, damaged ones are named. Returns itself."""
+        if isinstance(record.event, StepCompleted):
             self._take_steps([record])
             return self
         self.version += 1
-        if event is None:
-            return self
-        self._count_time(record)
+        if record.event is not None:
+            self._count_time(record)
+            try:
+                self._take(record)
+            except (TypeError, ValueError):
+                self._write_damaged(record)
+        return self
+
+    def _take(self, record: Record) -> None:
+        event = record.event
         match event:
             case EvalCompleted():
                 self._take_eval(event)
@@ -169,7 +175,6 @@ class RunState:
             case NoteLogged():
                 pass
         self._write_line(record)
-        return self
 
     def _count_time(self, record: Record) -> None:
         gap = record.time - self._clock
@@ -186,7 +191,11 @@ class RunState:
         self.step = event.resumed_from_step
 
     def _take_steps(self, records: list[Record]) -> None:
-        rows = np.array([_step_values(record.event) for record in records], dtype=np.float64)
+        try:
+            rows = np.array([_step_values(record.event) for record in records], dtype=np.float64)
+        except (TypeError, ValueError):
+            self._take_sound_steps(records)
+            return
         rows[:, _SECONDS] = self._seconds + np.cumsum(self._gaps(records))
         rows[:, _TERM] *= self.lam
         self.steps.extend(rows)
@@ -194,6 +203,19 @@ class RunState:
         last = records[-1].event
         self.step, self.epoch = last.step, last.epoch  # type: ignore[union-attr]
         self.version += len(records)
+
+    def _take_sound_steps(self, records: list[Record]) -> None:
+        """Take steps one by one; a file edited by hand may hold words where numbers belong."""
+        for record in records:
+            if all(isinstance(value, int | float) for value in _step_values(record.event)):
+                self._take_steps([record])
+            else:
+                self._write_damaged(record)
+                self.version += 1
+
+    def _write_damaged(self, record: Record) -> None:
+        text = f"{record.name}: its values are not of the kind they should be"
+        self.lines.append(LogLine(record.time, "error", text))
 
     def _gaps(self, records: list[Record]) -> Floats:
         """Return the seconds before each of these that count."""
@@ -204,12 +226,11 @@ class RunState:
 
     def _take_eval(self, event: EvalCompleted) -> None:
         tokens = self.steps.last("tokens")
-        self.evals.append(
-            (
-                event.step, self._seconds, *(getattr(event, name) for name in METRIC_NAMES),
-                0.0 if math.isnan(tokens) else tokens, self.lam * event.odds_ratio_loss,
-            )
+        values = (
+            event.step, self._seconds, *(getattr(event, name) for name in METRIC_NAMES),
+            0.0 if math.isnan(tokens) else tokens, self.lam * event.odds_ratio_loss,
         )  # fmt: skip
+        self.evals.append(tuple(map(float, values)))
         self.eval_seconds.append(event.seconds)
         if event.is_best:
             self.best = event

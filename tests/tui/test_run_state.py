@@ -91,6 +91,18 @@ def test_unknown_events_change_nothing_but_the_version(make_state):
     assert (len(state.lines), state.step, state.version) == (lines, 1, version + 1)
 
 
+@pytest.mark.parametrize("value", ["much", [], {}])
+def test_events_with_words_for_numbers_are_named_and_passed_over(make_state, make_eval, value):
+    state = make_state(
+        {"step": 1, "loss": 2.0}, {"step": 2, "loss": value}, {"step": 3, "loss": 1.0},
+        make_eval(3, loss=value), make_eval(3, loss=0.5),
+    )  # fmt: skip
+    assert state.steps.column("loss").tolist() == [2.0, 1.0]
+    assert state.evals.column("loss").tolist() == [0.5]
+    named = [line.text.split(":")[0] for line in state.lines if line.kind == "error"]
+    assert named == ["StepCompleted", "EvalCompleted"]
+
+
 def test_the_events_tab_says_what_happened_with_its_step_first(make_state, make_eval):
     state = make_state(
         make_eval(10, loss=1.25, is_best=True),
