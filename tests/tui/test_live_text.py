@@ -72,12 +72,12 @@ def test_the_newest_sample_comes_first_under_its_step(make_state):
         SampleGenerated(5, "why?", "old", 0), SampleGenerated(9, "why?", "b", 1),
         SampleGenerated(9, "how?", "a\x1b[1m", 0),
     )  # fmt: skip
-    lines = text_of(sample_lines(state, 40))
+    lines = text_of(sample_lines(state, 40, "x"))
     assert lines[:4] == ["step 9  sample 1", "> how?", "a\\x1b[1m", ""]
     assert [line for line in lines if line.startswith("step")] == [
         "step 9  sample 1", "step 9  sample 2", "step 5  sample 1",
     ]  # fmt: skip
-    assert text_of(sample_lines(make_state(), 40)) == ["No samples yet; g asks for them now."]
+    assert text_of(sample_lines(make_state(), 40, "x")) == ["No samples yet; x asks for some."]
 
 
 @pytest.mark.parametrize("width", [12, 20, 40])

@@ -123,7 +123,7 @@ def test_no_data_says_so_and_a_tiny_chart_draws_nothing_wrong():
 def test_the_x_axis_is_labelled_and_labels_keep_apart(window, width, labels):
     xs = [window.low, window.high]
     picture = paint([line(xs, [0, 1])], View(window=window), size=(width, 10))
-    assert picture.row_text(9).split() == labels
+    assert picture.row_text(9).split() == ["step", *labels]
 
 
 def test_each_of_two_lines_carries_its_letter_on_it():

@@ -26,7 +26,7 @@ def state() -> PlaygroundState:
 def test_a_model_is_ready_once_it_says_so():
     state = PlaygroundState()
     assert (state.ready, state.is_busy) == (False, True)
-    state.apply({"event": "pairs", "pairs": [{"prompt": "q"}]})
+    state.apply({"event": "pairs", "pairs": [{"prompt": "q"}], "held_out": True})
     assert (state.ready, state.pairs) == (False, [{"prompt": "q"}])
     state.apply(READY)
     assert (state.ready, state.is_busy, state.model, state.checkpoint) == (True, False, "m", "best")
@@ -71,7 +71,7 @@ def test_a_failure_is_one_text_until_something_works_again(state):
     assert (state.failed, state.is_busy) == ("Too long. Shorten it.", False)
     state.apply({"event": "failed", "message": "Why? ", "what_to_do": "Ask."})
     assert state.failed == "Why? Ask."
-    state.apply({"event": "pairs", "pairs": []})
+    state.apply({"event": "pairs", "pairs": [], "held_out": True})
     assert state.failed == ""
 
 

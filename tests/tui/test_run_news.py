@@ -38,7 +38,7 @@ def clock(monkeypatch):
 
 
 def summary(name: str, status: str, folder: Path = Path()) -> RunSummary:
-    return RunSummary(name, folder / name, status, None, None, 7, 9, None, None, None)
+    return RunSummary(name, folder / name, status, None, None, 7, 9, None, None, None, None)
 
 
 def test_a_new_best_is_told_one_at_a_time(app, clock, make_state, make_eval):

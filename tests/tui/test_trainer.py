@@ -46,11 +46,11 @@ def test_one_request_is_sent_once_until_it_is_answered(make_run, make_state, sen
     trainer.ask("pause", state, 0.0)
     trainer.ask("pause", state, 1.0)
     assert sent == ["pause"]
-    assert trainer.waiting_text(state, 1.0) == "pausing ..."
+    assert trainer.waiting_text(state, 1.0, "x") == "pausing ..."
     trainer.ask("checkpoint", state, 2.0)
-    assert trainer.waiting_text(state, 2.0) == "saving ..."
+    assert trainer.waiting_text(state, 2.0, "x") == "saving ..."
     state.apply(Record(Paused(1), "Paused", 3.0, {}))
-    assert trainer.waiting_text(state, 3.0) == ""
+    assert trainer.waiting_text(state, 3.0, "x") == ""
     trainer.ask("checkpoint", state, 4.0)
     assert sent == ["pause", "checkpoint", "checkpoint"]
 
@@ -73,7 +73,7 @@ def test_a_stop_without_an_answer_may_be_followed_by_a_kill(make_run, make_state
     assert trainer.allows("kill", "stopping", 61.0)
     state.apply(Record(RunFinished("stopped", 1, 1.0, None), "RunFinished", 0.0, {}))
     trainer.has_ended()
-    assert (trainer.waiting_text(state, 61.0), trainer.is_overdue(61.0)) == ("", False)
+    assert (trainer.waiting_text(state, 61.0, "x"), trainer.is_overdue(61.0)) == ("", False)
 
 
 def test_a_folder_that_cannot_be_written_is_told_and_nothing_is_waited_for(
