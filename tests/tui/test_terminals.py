@@ -182,6 +182,7 @@ def test_wrong_files_are_named_and_the_right_one_goes_on(
         terminal.keys(*["BSpace"] * len(typed))
         typed = str(tmp_path / name)
         terminal.type(typed)
+        terminal.wait(lambda text, name=name: name in text)
         terminal.keys("Enter")
         text = terminal.wait(lambda text, says=says: says in text.split("[2 Data]")[-1])
         assert "Traceback" not in text
