@@ -134,7 +134,7 @@ class RunState:
         return self
 
     def apply(self, record: Record) -> RunState:
-        """Take one event in; unknown ones change nothing, damaged ones are named. Returns itself."""
+        """Take one event in; unknown ones change nothing, damaged ones are named."""
         if isinstance(record.event, StepCompleted):
             self._take_steps([record])
             return self
