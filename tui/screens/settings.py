@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from textual.containers import VerticalScroll
 from textual.widget import Widget
 from textual.widgets import Checkbox, Label, Select, Static
 
@@ -14,6 +13,7 @@ from tui.commands import bindings
 from tui.screens.base import AppScreen
 from tui.settings import CHOICES, Settings, config_folder
 from tui.widgets.choices import Tick
+from tui.widgets.form import Form, OneOf
 from tui.widgets.title_bar import TitleBar
 
 _TITLES = {"theme": "Theme", "charset": "Characters of charts (finest: braille; everywhere: ascii)"}
@@ -35,16 +35,16 @@ class SettingsScreen(AppScreen):
 
     def compose_body(self) -> Iterable[Widget]:
         settings = self.orpo.settings
-        with VerticalScroll(id="form"):
+        with Form(id="form"):
             for name, values in CHOICES.items():
                 yield Label(_TITLES[name], id=f"{name}-label", markup=False)
-                yield Select(
+                yield OneOf(
                     [(value, value) for value in values],
                     value=getattr(settings, name), allow_blank=False, compact=True, id=name,
                 )  # fmt: skip
             yield Label("Smoothing of charts at the start (0: none, 0.99: most)")
             nearest = min(SMOOTHING_STEPS, key=lambda step: abs(step - settings.smoothing))
-            yield Select(
+            yield OneOf(
                 [(f"{step:g}", step) for step in SMOOTHING_STEPS],
                 value=nearest, allow_blank=False, compact=True, id="smoothing",
             )  # fmt: skip

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from textual import on, work
 from textual.app import ComposeResult
-from textual.containers import Horizontal, VerticalScroll
+from textual.containers import Horizontal
 from textual.message import Message
 from textual.widgets import Input, Label, Select, Static
 from textual.worker import get_current_worker
@@ -18,11 +18,12 @@ from orpo_mlx.formatting import format_bytes
 from orpo_mlx.runs.directory import RunDirectory
 from tui.export_options import FIELDS, Field
 from tui.widgets.choices import Tick
+from tui.widgets.form import Form, OneOf
 
 FINAL, BEST = "final", "best"
 
 
-class ExportForm(VerticalScroll, can_focus=False):
+class ExportForm(Form):
     """Rows of label and field; only those of the chosen formats are shown."""
 
     @dataclass
@@ -43,7 +44,7 @@ class ExportForm(VerticalScroll, can_focus=False):
             yield Static("", id="free", markup=False)
         with Horizontal(classes="row"):
             yield Label("Checkpoint")
-            yield Select(names, value=names[0][1], allow_blank=False, id="checkpoint", compact=True)
+            yield OneOf(names, value=names[0][1], allow_blank=False, id="checkpoint", compact=True)
         for field in FIELDS:
             with Horizontal(classes="row -empty", id=f"row-{field.name}"):
                 yield Label(field.label)
@@ -117,7 +118,7 @@ class ExportForm(VerticalScroll, can_focus=False):
 def _widgets(field: Field) -> Iterable[Input | Select[str] | Tick]:
     if field.kind == "choice":
         choices = [(value, value) for value in field.values]
-        yield Select(choices, value=field.values[0], allow_blank=False, id=field.name, compact=True)
+        yield OneOf(choices, value=field.values[0], allow_blank=False, id=field.name, compact=True)
     elif field.kind == "switch":
         yield Tick(field.hint, id=field.name, compact=True)
     else:

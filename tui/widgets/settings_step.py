@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from textual import events, on, work
 from textual.app import ComposeResult
-from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.message import Message
 from textual.widget import Widget
@@ -18,6 +18,7 @@ from tui.advice import warnings
 from tui.draft import SETTINGS, Draft, Problem, value_text
 from tui.presets import BASIC, ELSEWHERE, PRESETS
 from tui.setting_text import command_text, explanation, preset_text
+from tui.widgets.form import Form, OneOf
 
 _TALL = 24
 """Rows from which on the command has a third line."""
@@ -64,7 +65,7 @@ class SettingRow(Vertical):
             choices = [("on", "true"), ("off", "false")]
         if choices:
             text = value_text(setting.default)
-            return Select(choices, value=text, allow_blank=False, compact=True, classes="field")
+            return OneOf(choices, value=text, allow_blank=False, compact=True, classes="field")
         return Input(placeholder=self._hint, compact=True, classes="field", select_on_focus=False)
 
     @property
@@ -147,8 +148,8 @@ class SettingsStep(Vertical):
         options = [(preset.title, name) for name, preset in PRESETS.items()]
         with Horizontal(id="preset-row"):
             yield Label("  preset")
-            yield Select(options, value="balanced", allow_blank=False, compact=True, id="preset")
-        with VerticalScroll(id="settings-form", can_focus=False):
+            yield OneOf(options, value="balanced", allow_blank=False, compact=True, id="preset")
+        with Form(id="settings-form"):
             for name in BASIC:
                 yield SettingRow(SETTINGS[name])
             yield Button("", id="advanced-switch", compact=True)

@@ -330,3 +330,17 @@ async def test_a_path_may_be_begun_while_the_list_has_the_focus(open_new, wait_f
         await pilot.press("/", "q", "a")
         await wait_for(pilot, lambda: field.value == "/qa")
         assert pilot.app.screen is screen
+
+
+async def test_the_form_is_walked_by_up_and_down_and_a_list_opens_on_enter(open_new, wait_for):
+    async with open_new() as (pilot, screen):
+        screen.change(Draft({"model": "org/small", "data": "pairs.jsonl"}))
+        screen.go_to(2)
+        preset = screen.query_one("#preset", Select)
+        await wait_for(pilot, lambda: preset.has_focus)
+        await pilot.press("down", "down")
+        assert (screen.planning.form.focused_name, preset.expanded) == ("learning_rate", False)
+        await pilot.press("up", "up")
+        assert preset.has_focus
+        await pilot.press("enter")
+        await wait_for(pilot, lambda: preset.expanded)
