@@ -580,5 +580,14 @@ def run_command(function: Callable[[], int], debug: bool = False) -> int:
         report.print_error(error, traceback.format_exc() if debug else "")
         return error.exit_code
     except Exception as error:
-        report.print_internal_error(error, traceback.format_exc() if debug else "")
+        details = traceback.format_exc() if debug else ""
+        if isinstance(error, RuntimeError) and "home directory" in str(error):
+            report.print_error(_NO_SUCH_USER, details)  # of pathlib's `expanduser`
+            return _NO_SUCH_USER.exit_code
+        report.print_internal_error(error, details)
         return 1
+
+
+_NO_SUCH_USER = ConfigError(
+    "a path begins with ~ and the name of a user who does not exist", "Write the folder out."
+)

@@ -148,9 +148,6 @@ def title_end(machine: Machine | None, runs: str, room: int) -> str:
     return " · ".join((*words, runs) if runs else words)
 
 
-SORTS = ("When", "Status", "Run", "Model", "Data", "Step", "Loss", "Log-odds", "Acc")
-"""Columns runs can be sorted by, by the name in their header."""
-
 _DOWN_FIRST = ("When", "Step", "Log-odds", "Acc")
 
 

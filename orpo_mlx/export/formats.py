@@ -185,10 +185,10 @@ FORMATS: tuple[Format, ...] = (
         "hub",
         "the adapter or the tuned model in a repository on the Hugging Face Hub",
         "whoever may read the repository",
-        "that of its content",
+        "what the uploaded format loses",
         "hub",
         ("repo", "content", "public", "base_id", "dtype", "original", "quantize"),
-        size="that of its content",
+        size="that of the uploaded format",
         verified="huggingface_hub 2.4.0 with a stand-in of the Hub",
     ),
 )

@@ -272,6 +272,7 @@ def raising(error: BaseException) -> Any:
         (TrainingError("loss is NaN", "Lower the rate."), 1, "error: loss is NaN"),
         (KeyboardInterrupt(), 130, "interrupted"),
         (ZeroDivisionError("a/0"), 1, "error: internal error (ZeroDivisionError: a/0)"),
+        (RuntimeError("odd"), 1, "error: internal error (RuntimeError: odd)"),
     ],
 )
 def test_errors_become_messages_and_exit_codes(
@@ -361,3 +362,20 @@ def test_train_and_resume_pass_their_words_on(monkeypatch: pytest.MonkeyPatch) -
 def test_the_version_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     assert program.main(["--version"]) == 0
     assert capsys.readouterr().out.startswith("orpo-mlx 0.")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["export", "~nobody-here/run", "--to", "mlx"],
+        ["plot", "run", "--out", "~nobody-here/a.svg"],
+        ["runs", "--runs-dir", "~nobody-here/runs"],
+    ],
+)
+def test_the_home_of_a_user_who_does_not_exist_is_bad_input(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    from orpo_mlx.__main__ import main as program
+
+    assert program(words) == 2
+    assert "the name of a user who does not exist" in capsys.readouterr().err

@@ -17,12 +17,13 @@ from tui.cells import CharsetName
 from tui.names import shortened
 from tui.run_list import Order, RunRow, row_of
 from tui.status import status_text
+from tui.widgets.row_table import RowTable
 
 WIDE = 96
 """Columns of the window from which on model, data and log-odds ratio are shown."""
 
 
-class RunTable(DataTable[Text]):
+class RunTable(RowTable):
     """Shows runs; opens none itself."""
 
     DEFAULT_CSS = """
@@ -42,7 +43,7 @@ class RunTable(DataTable[Text]):
         order: Order
 
     def __init__(self, *, id: str | None = None) -> None:
-        super().__init__(id=id, cursor_type="row", zebra_stripes=False)
+        super().__init__(id=id)
         self.runs: list[RunSummary] = []
         """What is shown, in order."""
         self.order = Order()
