@@ -14,6 +14,9 @@ import psutil
 
 from orpo_mlx.formatting import format_bytes
 
+_CPU_SECONDS = 0.1
+"""Time over which the processor is looked at: asked for a moment, psutil answers 0 at first."""
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -65,7 +68,7 @@ def read_machine() -> Machine:
         memory_bytes=memory.total,
         used_bytes=memory.total - memory.available,
         swap_bytes=swap.used,
-        cpu_percent=psutil.cpu_percent(),
+        cpu_percent=psutil.cpu_percent(interval=_CPU_SECONDS),
         gpu_percent=_gpu_percent(),
         on_battery=None if battery is None else not battery.power_plugged,
         pressure=_pressure(),
