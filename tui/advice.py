@@ -54,7 +54,7 @@ def _on_rates(config: TrainConfig, steps: int, is_tiny: bool) -> Iterator[str]:
             yield f"--learning-rate {rate:g} is high: the loss may turn unstable; usual: {usual}"
         if rate < LOW_RATE:
             yield f"--learning-rate {rate:g} is low: it may learn next to nothing; usual: {usual}"
-    if steps and config.warmup >= max(1, steps):
+    if steps and config.warmup >= steps:
         yield (
             f"--warmup {config.warmup:g} takes all {_source(config, steps)}: the full learning "
             "rate is not reached before the end; below 1 it is a share of the steps"

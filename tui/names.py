@@ -43,6 +43,18 @@ def cut_start(text: str, width: int) -> str:
     return "..." + text
 
 
+def cut_middle(text: str, width: int) -> str:
+    """Return a text of at most `width` columns whose middle gives way: both ends tell it apart.
+
+    >>> cut_middle("uf-beta-0.1-seed-0", 12)
+    'uf-be..eed-0'
+    """
+    if cell_len(text) <= width:
+        return text
+    head = (width - 2) // 2
+    return text[:head] + ".." + text[head + 2 - width :]
+
+
 def plain_path(text: str) -> str:
     """Return a path as a file dragged into a terminal, or copied, may be written: its bare self.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from orpo_mlx.chart_svg import HEIGHT, Series, chart_svg, svg_page
@@ -24,15 +24,24 @@ def save_charts(
     Raises:
         OSError: one could not be written.
     """
-    folder.mkdir(exist_ok=True)
-    files = {
+    texts = {
         "steps.csv": csv_text(state.steps),
         "validation.csv": csv_text(state.evals),
         "charts.svg": charts_svg(kinds, state, smoothing),
     }
-    for name, text in files.items():
+    return write_texts(folder, texts)
+
+
+def write_texts(folder: Path, texts: Mapping[str, str]) -> list[Path]:
+    """Write texts, by the names of their files, into a folder that is made; return the files.
+
+    Raises:
+        OSError: one could not be written.
+    """
+    folder.mkdir(exist_ok=True)
+    for name, text in texts.items():
         write_atomically(folder / name, text.encode())
-    return [folder / name for name in files]
+    return [folder / name for name in texts]
 
 
 def csv_text(table: Table) -> str:

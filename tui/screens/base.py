@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, cast
 
@@ -62,6 +62,22 @@ class AppScreen(Screen[None]):
     def shown_run(self) -> Path | None:
         """The run whose course the screen shows as it happens, None for none."""
         return None
+
+    def tell_saved(self, subject: str, folder: Path, write: Callable[[], Sequence[Path]]) -> None:
+        """Write files into a folder and say which, or why not.
+
+        Args:
+            subject: begins the sentence of a failure: "The charts were".
+            folder: where `write` puts the files it returns.
+        """
+        try:
+            paths = write()
+        except OSError as error:  # a full disk names no file
+            text = f"{subject} not saved. {error.filename or folder}: {error.strerror}"
+            self.notify(text, severity="error", markup=False)
+            return
+        names = ", ".join(path.name for path in paths)
+        self.notify(f"{names} in {folder}", title="Saved", timeout=8, markup=False)
 
     def _set_size_classes(self) -> None:
         # Textual sets these with the first resize, one frame after the first: what a narrow

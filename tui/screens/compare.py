@@ -12,7 +12,6 @@ from textual import work
 from textual.widget import Widget
 from textual.widgets import Static
 
-from orpo_mlx.durable import write_atomically
 from orpo_mlx.formatting import counted
 from orpo_mlx.runs.directory import RunDirectory
 from tui import comparing
@@ -21,6 +20,7 @@ from tui.commands import bindings, key_of
 from tui.comparing import LETTERS, MAX_RUNS, METRICS_BY_ID, ComparedRun
 from tui.follow import follow_run
 from tui.messages import CaughtUp, EventsArrived, StatusChanged
+from tui.save_charts import write_texts
 from tui.screens.base import AppScreen
 from tui.screens.pick_one import PickOneScreen
 from tui.status import status_text
@@ -202,21 +202,12 @@ class CompareScreen(AppScreen):
         """Write the chart's numbers and its picture into the first run's folder."""
         folder = self.runs[0].path / "charts"
         smoothing = self.chart.view.smoothing
+        svg = comparing.compare_svg(self.runs, self.metric, self.x_axis, smoothing)
         texts = {
-            ".csv": partial(comparing.compare_csv, self.runs, self.metric),
-            ".svg": partial(comparing.compare_svg, self.runs, self.metric, self.x_axis, smoothing),
+            f"compare-{self.metric.id}.csv": comparing.compare_csv(self.runs, self.metric),
+            f"compare-{self.metric.id}.svg": svg,
         }
-        paths = [folder / f"compare-{self.metric.id}{suffix}" for suffix in texts]
-        try:
-            folder.mkdir(exist_ok=True)
-            for path in paths:
-                write_atomically(path, texts[path.suffix]().encode())
-        except OSError as error:  # a full disk names no file
-            text = f"The comparison was not saved. {error.filename or folder}: {error.strerror}"
-            self.notify(text, severity="error", markup=False)
-            return
-        names = ", ".join(path.name for path in paths)
-        self.notify(f"{names} in {folder}", title="Saved", timeout=8, markup=False)
+        self.tell_saved("The comparison was", folder, partial(write_texts, folder, texts))
 
     def settings_changed(self) -> None:
         """Use another charset at once."""

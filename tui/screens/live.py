@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from textual import work
@@ -292,14 +293,8 @@ class LiveScreen(AppScreen):
 
     def action_save_charts(self) -> None:
         folder = self.run_directory.path / "charts"
-        try:
-            paths = save_charts(folder, self.charts.kinds, self.state)
-        except OSError as error:  # a full disk names no file
-            text = f"The charts were not saved. {error.filename or folder}: {error.strerror}"
-            self.notify(text, severity="error", markup=False)
-            return
-        names = ", ".join(path.name for path in paths)
-        self.notify(f"{names} in {folder}", title="Saved", timeout=8, markup=False)
+        write = partial(save_charts, folder, self.charts.kinds, self.state)
+        self.tell_saved("The charts were", folder, write)
 
     def settings_changed(self) -> None:
         """Use another charset at once."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.cells import cell_len, set_cell_size
+from rich.cells import set_cell_size
 
 from tui.cells import CharsetName
 from tui.comparing import CompareRow
+from tui.names import cut_middle
 from tui.widgets.line_view import LineView, Piece, TextLine
 
 _NAME = (20, 26)
@@ -54,12 +55,4 @@ class CompareTable(LineView):
 
 
 def _cells(texts: Sequence[str], width: int, kind: str) -> list[Piece]:
-    return [(kind, " " * _GAP + set_cell_size(shortened(text, width), width)) for text in texts]
-
-
-def shortened(text: str, width: int) -> str:
-    """Return a text of at most `width` cells; the middle gives way: ends tell names apart."""
-    if cell_len(text) <= width:
-        return text
-    head = (width - 2) // 2
-    return text[:head] + ".." + text[head + 2 - width :]
+    return [(kind, " " * _GAP + set_cell_size(cut_middle(text, width), width)) for text in texts]
