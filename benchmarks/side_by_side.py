@@ -31,8 +31,8 @@ from work import NOTHING, Shapes, flop, packed, padded, useful
 from workload import Workload, model_config, model_folder, pairs_file, random_pairs
 
 import orpo_mlx
-from orpo_mlx.data.packing import round_up
-from orpo_mlx.data.pairs import TokenPair
+from orpo_mlx.data.batching.packed import round_up
+from orpo_mlx.data.types import TokenPair
 
 RANK, SCALE, LEARNING_RATE, LAM = 8, 2.0, 5e-5, 0.1
 

@@ -168,7 +168,7 @@ class StepMeter:
     def catch_up(self, events: Iterable[Any]) -> None:
         """Nothing happened before; part of the interface."""
 
-    def progress(self, done: int, total: int, label: str) -> None:
+    def progress(self, done: int, total: int, label: str, unit: str) -> None:
         """Nothing is downloaded; part of the interface."""
 
     def close(self) -> None:
@@ -199,7 +199,7 @@ def measure(workload: Workload, settings: dict[str, Any], warmup_steps: int) -> 
         "cpu_seconds_per_step": sum(cpu) / len(cpu),
         "peak_memory_bytes": timed[-1].peak_memory_bytes,
         "peak_rss_bytes": peak_rss_bytes(),
-        "loss": timed[-1].loss,
+        "loss": timed[-1].value("loss"),
         "step_seconds": seconds,
         "conditions": conditions(workload, config, warmup_steps),
     }

@@ -31,6 +31,7 @@ from typing import Any
 SIZE = (160, 48)
 POINTS = 5000
 LONG = 100_000
+TRIES = 3
 BUDGETS = {
     "first_paint_cpu_s": 1.0,
     "redraw_cpu_ms": 25.0,
@@ -63,20 +64,35 @@ def measure(folder: Path, ticks: int, events: int) -> dict[str, float]:
 
 
 async def _script(app: Any, folder: Path, ticks: int, long_run: Path, found: dict) -> None:
+    lines = (long_run / "events.jsonl").read_text(encoding="utf-8").splitlines()
     await until(lambda: getattr(app.screen, "runs", None))
     await asyncio.sleep(0.3)
     # Writing the runs is not the app's: its CPU was noted before.
     found["first_paint_cpu_s"] = time.process_time() - _writing_seconds
+    before = reading_seconds(lines)
     written = count_writes(app)
     app.open_run(folder / "runs" / "run-a")
     screen = await until(lambda: getattr(app.screen, "caught_up", False) and app.screen)
     await asyncio.sleep(0.5)
     found |= await measure_redraws(screen, written, ticks)
+    # The yardstick on both sides: the machine's speed changes while others use it.
+    yardstick = (before + reading_seconds(lines)) / 2 * YARDSTICK_LINES / len(lines)
+    found["first_paint"] = found["first_paint_cpu_s"] / yardstick
+    found["redraw"] = found["redraw_cpu_ms"] / 1000 / yardstick
     found["key_to_frame_ms"] = await measure_keys(app, written, ticks)
-    short = await measure_attach(app, folder / "short")
-    found["attach_cpu_s"] = await measure_attach(app, long_run)
-    found |= in_yardsticks(found, short, long_run)
+    found |= await measure_attaching(app, folder / "short", long_run, lines)
     app.exit()
+
+
+async def measure_attaching(app: Any, short: Path, long_run: Path, lines: list[str]) -> dict:
+    """Return what attaching takes, the least of several tries: others only ever add to it."""
+    seconds, ratios = [], []
+    for _ in range(TRIES):
+        opening = await measure_attach(app, short)
+        before = reading_seconds(lines)
+        seconds.append(await measure_attach(app, long_run))
+        ratios.append(2 * (seconds[-1] - opening) / (before + reading_seconds(lines)))
+    return {"attach_cpu_s": min(seconds), "attach_per_event": min(ratios)}
 
 
 async def measure_attach(app: Any, run: Path) -> float:
@@ -90,19 +106,12 @@ async def measure_attach(app: Any, run: Path) -> float:
     return time.process_time() - before
 
 
-def in_yardsticks(found: dict[str, float], short: float, long_run: Path) -> dict[str, float]:
-    """Return the CPU times in units of reading events as JSON on this machine."""
-    lines = (long_run / "events.jsonl").read_text(encoding="utf-8").splitlines()
+def reading_seconds(lines: list[str]) -> float:
+    """Return the CPU seconds that reading events as JSON takes now."""
     before = time.process_time()
     for line in lines:
         json.loads(line)
-    a_line = (time.process_time() - before) / len(lines)
-    yardstick = a_line * YARDSTICK_LINES
-    return {
-        "first_paint": found["first_paint_cpu_s"] / yardstick,
-        "redraw": found["redraw_cpu_ms"] / 1000 / yardstick,
-        "attach_per_event": (found["attach_cpu_s"] - short) / len(lines) / a_line,
-    }
+    return time.process_time() - before
 
 
 async def measure_redraws(screen: Any, written: list[int], ticks: int) -> dict[str, float]:
@@ -176,8 +185,8 @@ _writing_seconds = 0.0
 def write_run(path: Path, steps: int) -> Path:
     """Write the events of a long run."""
     global _writing_seconds
+    from orpo_mlx.demo.simulate import Script, simulate
     from orpo_mlx.runs import events
-    from orpo_mlx.simulation import Script, simulate
 
     record_of(1, 2)  # its imports are the app's as well
     begun = time.process_time()
@@ -192,11 +201,11 @@ def write_run(path: Path, steps: int) -> Path:
 
 def record_of(step: int, steps: int) -> Any:
     """Return a step as an event."""
+    from orpo_mlx.demo.simulate import metrics_at
     from orpo_mlx.runs import events
-    from orpo_mlx.simulation import metrics_at
 
     event = events.StepCompleted(
-        **metrics_at(step, steps, random.Random(step)),
+        metrics_at(step, steps, random.Random(step)),
         step=step, epoch=step / steps, learning_rate=1e-5, grad_norm=0.5, pairs=8 * step,
         tokens=3600 * step, tokens_per_second=7200.0, step_seconds=0.5,
         active_memory_bytes=4_100_000_000, peak_memory_bytes=5_000_000_000,

@@ -15,11 +15,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orpo_mlx.attention import query_blocks
-from orpo_mlx.data.batches import split_by_tokens
-from orpo_mlx.data.packing import pack
-from orpo_mlx.data.pairs import TokenPair
-from orpo_mlx.scoring import Scoring
+from orpo_mlx.data.batching.order import split_by_tokens
+from orpo_mlx.data.batching.packed import pack
+from orpo_mlx.data.types import TokenPair
+from orpo_mlx.scoring.attention import query_blocks
+from orpo_mlx.scoring.base import Scoring
+from orpo_mlx.scoring.select import WAYS
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 MLP = ("gate_proj", "up_proj", "down_proj")
@@ -110,7 +111,7 @@ def padded(pairs: int, width: int) -> Shapes:
 
 def packed(pairs: Sequence[TokenPair], nll_scope: str, tokens_per_batch: int) -> Shapes:
     """Return what this trainer computes for a step: packed rows of at most so many tokens."""
-    scoring, total = Scoring("packed", nll_scope), NOTHING
+    scoring, total = Scoring(WAYS["packed"], nll_scope), NOTHING
     for members in split_by_tokens(range(len(pairs)), pairs, scoring.cost, tokens_per_batch):
         row = pack([pairs[i] for i in members], score_prompts=nll_scope == "full")
         attention = 0

@@ -67,22 +67,20 @@ def tokenize(row: dict) -> tuple[list[int], list[int], list[int]]:
     return prompt, answers[0], answers[1]
 
 
-def build_batch(pairs: list) -> tuple[mx.array, mx.array, mx.array]:
-    """Return ids [2B, T] and two masks [2B, T]: real tokens, and answer tokens. Chosen rows first.
+def build_batch(pairs: list) -> tuple[mx.array, mx.array]:
+    """Return ids [2B, T] and the mask [2B, T] of answer tokens. Chosen rows first.
 
     Padding stands on the right: attention looks only to the left, so no real token ever sees it.
     """
     rows = [(p, chosen) for p, chosen, _ in pairs] + [(p, rejected) for p, _, rejected in pairs]
     width = max(len(prompt) + len(answer) for prompt, answer in rows)
     ids = np.zeros((len(rows), width), np.int32)
-    is_real: np.ndarray = np.zeros(ids.shape, np.bool_)
     is_answer: np.ndarray = np.zeros(ids.shape, np.bool_)
     for i, (prompt, answer) in enumerate(rows):
         end = len(prompt) + len(answer)
         ids[i, :end] = prompt + answer
-        is_real[i, :end] = True
         is_answer[i, len(prompt) : end] = True
-    return mx.array(ids), mx.array(is_real), mx.array(is_answer)
+    return mx.array(ids), mx.array(is_answer)
 
 
 lines = args.data.read_text(encoding="utf-8").splitlines()
@@ -107,16 +105,16 @@ def log_odds(logp: mx.array) -> mx.array:
     return logp - log1mexp(logp)
 
 
-def orpo_loss(model: nn.Module, ids: mx.array, is_real: mx.array, is_answer: mx.array) -> mx.array:
+def orpo_loss(model: nn.Module, ids: mx.array, is_answer: mx.array) -> mx.array:
     """Return the loss of one batch, in nats."""
     # The one-token shift: position t predicts token t + 1. Masks move together with the targets.
     logits = model(ids[:, :-1]).astype(mx.float32)  # [2B, T-1, V]; half precision loses digits
-    targets, is_real, is_answer = ids[:, 1:], is_real[:, 1:], is_answer[:, 1:]
+    targets, is_answer = ids[:, 1:], is_answer[:, 1:]
     logps = -nn.losses.cross_entropy(logits, targets)  # [2B, T-1] log-prob of each token
 
-    # Fine-tuning: mean over all tokens of the chosen rows, the prompt included (as in TRL).
+    # Fine-tuning: mean over all answer tokens of the chosen rows, as in the paper.
     half = ids.shape[0] // 2
-    nll = -mx.where(is_real, logps, 0)[:half].sum() / is_real[:half].sum()
+    nll = -mx.where(is_answer, logps, 0)[:half].sum() / is_answer[:half].sum()
 
     # Preference: a *mean* per answer, so that a long answer is not less likely for its length.
     mean_logps = mx.where(is_answer, logps, 0).sum(axis=1) / is_answer.sum(axis=1)  # [2B]

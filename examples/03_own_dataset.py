@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from orpo_mlx import demo
-from orpo_mlx.data.fates import prepare_file
-from orpo_mlx.data.tokens import decode_pair
-from orpo_mlx.models import load_tokenizer
+from orpo_mlx.data.pipeline import prepare_file
+from orpo_mlx.data.tokens.tokenize import decode_pair
+from orpo_mlx.models.load import load_tokenizer
 
 MAX_SEQ_LENGTH = 256
 

@@ -15,8 +15,8 @@ import mlx_lm
 
 import orpo_mlx
 from orpo_mlx import demo
+from orpo_mlx.cli.commands.export import main as export
 from orpo_mlx.config import TrainConfig
-from orpo_mlx.export.command import main as export
 from orpo_mlx.runs.listing import find_run
 
 PROMPT = "What colour is the sea?"

@@ -16,11 +16,11 @@ if sys.version_info < (3, 11):  # noqa: UP036 - a clone can be run without insta
         f"error: orpo-mlx needs Python 3.11 or newer, this is {sys.version.split()[0]}"
     )
 
-__version__ = "0.1.0"
+from orpo_mlx.version import __version__
 
 if TYPE_CHECKING:
     from orpo_mlx.config import TrainConfig as TrainConfig
-    from orpo_mlx.train import train as train
+    from orpo_mlx.training.train import train as train
 
 __all__ = ["TrainConfig", "__version__", "train"]
 
@@ -31,9 +31,7 @@ def __getattr__(name: str) -> object:
 
         return TrainConfig
     if name == "train":
-        # The module is callable (see its last lines), so `orpo_mlx.train(...)` works whether or
-        # not `orpo_mlx.train` was imported as a module before.
-        import importlib
+        from orpo_mlx.training.train import train
 
-        return importlib.import_module("orpo_mlx.train")
+        return train
     raise AttributeError(f"module 'orpo_mlx' has no attribute {name!r}")

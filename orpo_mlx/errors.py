@@ -8,10 +8,13 @@ Tree (each also is the standard exception a caller would already catch):
       ModelError(ValueError)         a model folder or Hub model cannot be used
       AdapterError(ValueError)       adapter weights do not fit or are not sound
       ExportError(ValueError)        an export cannot be written as asked
+        TargetExistsError            something is there already
+        NoPlaceError                 the place where another program looks was not found
       ExportCheckError(RuntimeError) what was exported is not what it should be; exit code 1
       RunError(RuntimeError)         a run directory is taken, finished, missing or locked
       CheckpointError(RuntimeError)  no checkpoint can be resumed
       TrainingError(RuntimeError)    the run itself failed; the exit code is 1, not 2
+        NotFiniteError               a number it computed is NaN or infinite
 
 To add one: subclass the topic, take `message` and `what_to_do`, keep it picklable (no extra
 constructor arguments), and give the message its four parts: where, what was found, what is
@@ -30,6 +33,8 @@ class OrpoError(Exception):
     """
 
     exit_code = 2
+    kind = ""
+    """Of an error that a program tells from others of its class."""
 
     def __init__(self, message: str, what_to_do: str) -> None:
         super().__init__(message, what_to_do)
@@ -60,6 +65,18 @@ class ExportError(OrpoError, ValueError):
     """A format cannot express this adapter, or its target cannot be written."""
 
 
+class TargetExistsError(ExportError):
+    """Something is there already that an export may replace if it is asked to."""
+
+    kind = "target_exists"
+
+
+class NoPlaceError(ExportError):
+    """The place where another program looks was not found."""
+
+    kind = "no_place"
+
+
 class ExportCheckError(OrpoError, RuntimeError):
     """A check after writing failed; what was written is gone again, exit code 1."""
 
@@ -78,6 +95,10 @@ class TrainingError(OrpoError, RuntimeError):
     """The run started and then failed: not the user's input, exit code 1."""
 
     exit_code = 1
+
+
+class NotFiniteError(TrainingError):
+    """A loss, gradient or metric is NaN or infinite; nothing computed after it means anything."""
 
 
 def reason_of(error: BaseException) -> str:

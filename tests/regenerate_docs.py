@@ -12,13 +12,14 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from orpo_mlx.__main__ import COMMANDS
-from orpo_mlx.command_line import build_train_parser, default_text
-from orpo_mlx.config import iter_settings
-from orpo_mlx.export.command import build_parser as build_export_parser
-from orpo_mlx.export.formats import FORMATS
-from orpo_mlx.settings.declaration import GROUPS, Setting
-from tui.commands import AREAS, key_text
+from orpo_mlx.cli.commands.export import build_parser as build_export_parser
+from orpo_mlx.cli.commands.train import build_train_parser
+from orpo_mlx.cli.main import COMMANDS
+from orpo_mlx.cli.settings_options import default_text
+from orpo_mlx.config.declaration import GROUPS, Setting
+from orpo_mlx.config.train_config import iter_settings
+from orpo_mlx.export.formats.table import FORMATS
+from tui.shell.commands import AREAS, key_text
 
 DOCS = Path(__file__).parents[1] / "docs"
 

@@ -26,9 +26,9 @@ def trained(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     """An adapter of the tiny model, as a run saves it."""
     from mlx_lm.utils import load_model
 
-    from orpo_mlx.adapter import AdapterSpec, attach_adapter
-    from orpo_mlx.adapter_files import save_adapter
-    from orpo_mlx.models import fingerprint
+    from orpo_mlx.adapters.files import save_adapter
+    from orpo_mlx.adapters.lora import AdapterSpec, attach_adapter
+    from orpo_mlx.models.load import fingerprint
 
     model, _ = load_model(model_folder)
     spec = AdapterSpec(rank=2, scale=2.0)

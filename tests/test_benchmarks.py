@@ -96,6 +96,7 @@ def test_step_time_measures_something_of_everything():
     assert measured["conditions"]["workload"]["hidden"] == 32
 
 
+@pytest.mark.slow
 def test_step_time_reaches_every_option_of_the_trainer():
     options = ["--quantize", "4", "--grad-checkpoint", "--accumulation", "2", "--rank", "2"]
     options += ["--targets", "q_proj,v_proj", "--warmup-steps", "0", "--set", "lam=0.25"]
@@ -116,6 +117,7 @@ def test_step_time_refuses_a_setting_that_does_not_exist():
     assert "Did you mean rank?" in done.stderr
 
 
+@pytest.mark.slow
 def test_compare_measures_two_revisions_and_leaves_no_worktree(repository):
     revisions = ["--a-revision", "HEAD~1", "--b-revision", "HEAD", "--rounds", "1", "--json"]
     done = run_benchmark("compare.py", *revisions, "--repository", str(repository), "--", *TINY)
@@ -132,6 +134,7 @@ def test_compare_measures_two_revisions_and_leaves_no_worktree(repository):
     assert len(git(repository, "worktree", "list").splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_compare_measures_two_settings_and_says_when_they_do_other_work():
     options = ["--a", "--rank 2 --set lam=0", "--b", "--grad-checkpoint", "--rounds", "1"]
     done = run_benchmark("compare.py", *options, "--", *TINY)
@@ -271,6 +274,7 @@ def test_nobody_computes_less_than_is_needed_and_rows_in_full_compute_more_than_
     assert peer["done_flop"] == pytest.approx(plain["done_flop"], rel=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("tiny")
 def test_two_ways_of_this_trainer_are_measured_side_by_side(side_by_side, tmp_path, capsys):
     out = tmp_path / "result.json"
@@ -336,7 +340,8 @@ def test_the_picture_of_costs_has_a_line_for_each_way_in_each_panel(side_by_side
     assert "| vocabulary | 4 | 0.400 | 1.200 | 100 | 100 |" in cost.describe({"vocabulary": points})
 
 
-@pytest.mark.parametrize("kind", [pytest.param("jsonl", marks=pytest.mark.slow), "parquet"])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
 def test_data_scale_measures_every_stage(tmp_path: Path, kind: str):
     done = run_benchmark(
         "data_scale.py", "--rows", "40", "--folder", str(tmp_path), "--kind", kind,
@@ -348,6 +353,7 @@ def test_data_scale_measures_every_stage(tmp_path: Path, kind: str):
     assert all(" 40 rows in " in line for line in done.stdout.splitlines()[1:])
 
 
+@pytest.mark.slow
 def test_the_app_keeps_the_budgets_that_do_not_depend_on_the_machine():
     found = read_json(run_benchmark("tui_budget.py", "--quick", "--json"))
     measured, budgets = found["measured"], found["budgets"]

@@ -21,13 +21,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from orpo_mlx.data.formats import LayoutChoice, detect_layout, to_pairs
-from orpo_mlx.data.material import read_material
-from orpo_mlx.data.normal_form import json_line, normal_row
-from orpo_mlx.data.pairs import Account
-from orpo_mlx.data.questions import KINDS
-from orpo_mlx.data.sources import read_rows
+from orpo_mlx.data.layouts.detect import LayoutChoice, detect_layout, to_pairs
+from orpo_mlx.data.sources.source import read_rows
+from orpo_mlx.data.types import Account
+from orpo_mlx.data.writing import json_line, normal_row
 from orpo_mlx.errors import OrpoError
+from orpo_mlx.preferences.material import read_material
+from orpo_mlx.preferences.questions import KINDS
 
 SECONDS = 10
 FORMATS = ("jsonl", "json", "csv", "parquet", "jsonl.gz", "json.gz", "csv.gz", "parquet.gz")

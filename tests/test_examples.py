@@ -12,8 +12,9 @@ import pytest
 
 import orpo_mlx
 from orpo_mlx import demo
-from orpo_mlx.config import TrainConfig, iter_settings
-from orpo_mlx.data.pairs import PreferencePair
+from orpo_mlx.config import TrainConfig
+from orpo_mlx.config.train_config import iter_settings
+from orpo_mlx.data.types import PreferencePair
 from orpo_mlx.runs import events
 
 ROOT = Path(__file__).parents[1]
@@ -56,7 +57,7 @@ def trainer_losses(run_dir: Path) -> list[float]:
     )
     orpo_mlx.train(config)
     records = events.read_events(run_dir / "events.jsonl")
-    return [r.event.loss for r in records if isinstance(r.event, events.StepCompleted)]
+    return [r.event.value("loss") for r in records if isinstance(r.event, events.StepCompleted)]
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +83,7 @@ def test_the_loop_shows_nothing_but_the_method():
 
 
 def test_every_line_of_the_quickstart_file_is_a_setting_with_its_effect():
-    from orpo_mlx.settings_file import load_config, read_settings
+    from orpo_mlx.config.file import load_config, read_settings
 
     path = EXAMPLES / "02_quickstart.toml"
     known = {setting.name for setting in iter_settings()}
@@ -95,7 +96,7 @@ def test_every_line_of_the_quickstart_file_is_a_setting_with_its_effect():
 
 
 def test_the_quickstart_file_trains(tmp_path, monkeypatch):
-    from orpo_mlx.train import main
+    from orpo_mlx.cli.commands.train import main
 
     monkeypatch.chdir(ROOT)  # where the README says to start it; its data path is relative
     run_dir = tmp_path / "run"
@@ -119,16 +120,17 @@ def test_the_own_dataset_example_shows_what_each_way_trains_on(tmp_path):
 
 def test_the_export_example_asks_a_model_that_answers_as_the_adapter_does(tmp_path):
     printed = run_example("04_export.py", "--folder", str(tmp_path))
-    assert {path.name for path in tmp_path.iterdir()} == {"peft", "adapter.gguf", "model"}
+    made = {path.name for path in tmp_path.iterdir()} - {"orpo_mlx_home"}
+    assert made == {"peft", "adapter.gguf", "model"}
     answers = dict(re.findall(r"^(base|base \+ adapter|fused model) {2,}(.+)$", printed, re.M))
     assert answers["fused model"] == answers["base + adapter"] != answers["base"]
     assert "FAIL" not in printed
 
 
 def test_the_tiny_preferences_are_24_clean_pairs():
-    from orpo_mlx.data.formats import detect_layout, to_pairs
-    from orpo_mlx.data.pairs import Account
-    from orpo_mlx.data.sources import read_rows
+    from orpo_mlx.data.layouts.detect import detect_layout, to_pairs
+    from orpo_mlx.data.sources.source import read_rows
+    from orpo_mlx.data.types import Account
 
     rows = read_rows(EXAMPLES / "data" / "tiny_preferences.jsonl")
     account = Account()

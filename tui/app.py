@@ -5,33 +5,48 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from textual import work
 from textual.app import App, SystemCommand
 from textual.binding import Binding
+from textual.filter import LineFilter
 from textual.notifications import SeverityLevel
 from textual.screen import Screen
 
 from orpo_mlx.config import TrainConfig
 from orpo_mlx.errors import OrpoError
+from orpo_mlx.runs.checkpoints import iter_checkpoints
 from orpo_mlx.runs.directory import RunDirectory
-from tui import doors, runner
-from tui.cells import CHARSET_NAMES, CharsetName
-from tui.commands import bindings, is_f_key
-from tui.exports import Exports
-from tui.keymap import keymap_from
+from tui.export.session import Exports
+from tui.home.screen import RunsScreen
 from tui.leaving import may_leave
-from tui.messages import RunOpened, RunResumed
-from tui.palette import palette_entries
-from tui.screens.ask import Answer, AskScreen
+from tui.parts.ask import AskChoice, AskScreen
+from tui.parts.harmless import HarmlessFilter
+from tui.processes import launcher
 from tui.screens.help import HelpScreen
-from tui.screens.runs import RunsScreen
-from tui.settings import Settings, config_folder, load_keys, load_settings, save_settings
-from tui.terminal import choose_charset, choose_theme, copy_locally, desktop_note, is_remote
-from tui.themes import THEMES, chart_variables, readable
-from tui.toasts import Toasts
+from tui.shell.charset import CHARSET_NAMES, CharsetName
+from tui.shell.commands import bindings, is_f_key
+from tui.shell.keymap import keymap_from
+from tui.shell.messages import (
+    OpenCompare,
+    OpenDoctor,
+    OpenExport,
+    OpenJudge,
+    OpenNewRun,
+    OpenPlayground,
+    OpenResult,
+    OpenRun,
+    Resume,
+    StartDemo,
+    StartTraining,
+)
+from tui.shell.palette import palette_entries
+from tui.shell.settings import Settings, config_folder, load_keys, load_settings, save_settings
+from tui.shell.terminal import choose_charset, choose_theme, copy_locally, desktop_note, is_remote
+from tui.shell.themes import THEMES, chart_variables, readable
+from tui.shell.toasts import Toasts
 
 _WIDTHS = [(0, "-tiny"), (60, "-narrow"), (96, "-wide")]
 _HEIGHTS = [(0, "-flat"), (16, "-short"), (28, "-tall")]
@@ -70,9 +85,10 @@ class OrpoApp(App[None]):
         self.clock = clock
         self.exports = Exports(self)
         self.settings, self.problems = load_settings(config_folder())
-        self.starts: dict[Path, runner.Start] = {}
+        self.starts: dict[Path, launcher.Start] = {}
         """Trainers started by this app, by run; only their parent is told how they end."""
         self._toasts = Toasts()
+        self._harmless = HarmlessFilter()
         self._given = theme, charset
         self._background = background
         keys, more = load_keys(config_folder())
@@ -88,10 +104,14 @@ class OrpoApp(App[None]):
             self.register_theme(theme)
         self._apply_theme()
         self.set_keymap(self.keymap)
-        self._runs = RunsScreen()
+        self._runs = RunsScreen(self.starts)
         self.push_screen(self._runs)
         if said := "\n".join(self.problems):  # one note, not a column of them
             self.notify(said, title="Settings", severity="warning", timeout=10, markup=False)
+
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        """Return what every line passes before it is written."""
+        return [*super().get_line_filters(), self._harmless]
 
     def get_key_display(self, binding: Binding) -> str:
         """Write F-keys as keyboards and help do."""
@@ -149,31 +169,85 @@ class OrpoApp(App[None]):
 
     # Ways between screens
 
-    def on_run_opened(self, message: RunOpened) -> None:
+    # Screens but the first are loaded when one is first opened: the first paint waits for none.
+
+    def on_open_run(self, message: OpenRun) -> None:
         self.open_run(message.run)
 
-    def on_run_resumed(self, message: RunResumed) -> None:
+    def on_open_new_run(self, message: OpenNewRun) -> None:
+        from tui.new_run.draft import Draft, draft_like
+        from tui.new_run.screen import NewRunScreen
+
+        try:
+            like = message.like and draft_like(RunDirectory(message.like).read_config())
+        except OrpoError as error:
+            self.show_error(error)
+            return
+        self.push_screen(NewRunScreen(like or Draft()))
+
+    def on_open_result(self, message: OpenResult) -> None:
+        from tui.result.screen import ResultScreen
+
+        self.push_screen(ResultScreen(message.run))
+
+    def on_open_compare(self, message: OpenCompare) -> None:
+        from tui.compare.screen import CompareScreen
+
+        self.push_screen(CompareScreen(message.runs))
+
+    def on_open_playground(self, message: OpenPlayground) -> None:
+        from tui.playground.screen import PlaygroundScreen
+
+        self.push_screen(PlaygroundScreen(message.run))
+
+    def on_open_judge(self, message: OpenJudge) -> None:
+        from tui.judge.screen import JudgeScreen
+
+        self.push_screen(JudgeScreen(message.runs))
+
+    def on_open_export(self, message: OpenExport) -> None:
+        from tui.export.screen import ExportScreen
+
+        self.push_screen(ExportScreen(message.run, self.exports))
+
+    def on_open_doctor(self, _: OpenDoctor) -> None:
+        self.action_doctor()
+
+    def on_start_training(self, message: StartTraining) -> None:
+        self.start(message.config)
+
+    def on_start_demo(self, _: StartDemo) -> None:
+        self.start_demo()
+
+    def on_resume(self, message: Resume) -> None:
         self.resume(RunDirectory(message.run))
 
     def open_run(self, path: Path) -> None:
         """Show a run live."""
-        self.push_screen(doors.live(path))
+        self.push_screen(_live(path))
 
     def start(self, config: TrainConfig) -> None:
         """Start a training with these settings and show it."""
-        self._begin(lambda: runner.start_training(config, self.runs_dir, self.settings))
+        self._begin(lambda: launcher.start_training(config, self.runs_dir, self.settings))
 
     def start_demo(self) -> None:
         """Start the built-in demo and show it."""
-        self._begin(lambda: runner.start_demo(self.runs_dir, self.settings))
+        self._begin(lambda: launcher.start_demo(self.runs_dir, self.settings))
 
     def resume(self, run: RunDirectory) -> None:
-        """Go on with a run and show it."""
-        self._begin(lambda: runner.resume_training(run, self.settings))
+        """Go on with a run and show it; one that saved nothing begins anew as a run of its own."""
+        if any(iter_checkpoints(run.checkpoints_folder)):
+            self._begin(lambda: launcher.resume_training(run, self.settings))
+        else:
+            self._begin(
+                lambda: launcher.start_training(run.read_config(), run.path.parent, self.settings)
+            )
 
     @work(exclusive=True, group="begin")
-    async def _begin(self, start: Callable[[], runner.Start]) -> None:
-        running = runner.running_runs(self.runs_dir)
+    async def _begin(self, start: Callable[[], launcher.Start]) -> None:
+        from tui.live.starting import StartingScreen
+
+        running = launcher.running_runs(self.runs_dir)
         if running and not await self._confirm_second(running[0]):
             return
         try:
@@ -183,7 +257,7 @@ class OrpoApp(App[None]):
             return
         self.starts[begun.run.path] = begun
         self._runs.want(begun.run.path)
-        await self.push_screen(doors.starting(begun))
+        await self.push_screen(StartingScreen(begun, _live))
 
     def exit_code(self, run: Path) -> int | None:
         """Return how a run's trainer ended, None if it lives or another app started it."""
@@ -197,7 +271,7 @@ class OrpoApp(App[None]):
                 f"{run.id} is being trained",
                 "Two trainings at a time are slower than one after the other, and may not fit "
                 "into memory together.",
-                [Answer("cancel", "Cancel"), Answer("anyway", "Start anyway")],
+                [AskChoice("cancel", "Cancel"), AskChoice("anyway", "Start anyway")],
             )
         )
         return answer == "anyway"
@@ -216,11 +290,15 @@ class OrpoApp(App[None]):
 
     def action_settings(self) -> None:
         """Show the settings of the app."""
-        self.push_screen(doors.settings())
+        from tui.screens.settings import SettingsScreen
+
+        self.push_screen(SettingsScreen())
 
     def action_doctor(self) -> None:
         """Check this machine."""
-        self.push_screen(doors.doctor())
+        from tui.screens.doctor import DoctorScreen
+
+        self.push_screen(DoctorScreen())
 
     def action_next_theme(self) -> None:
         """Switch between dark and light, for this session."""
@@ -276,5 +354,12 @@ class OrpoApp(App[None]):
     @work(exclusive=True, group="leave")
     async def action_leave(self) -> None:
         """Leave the app; ask first about what is not done. Nothing is lost either way."""
-        if not isinstance(self.screen, AskScreen) and await may_leave(self):
+        if not isinstance(self.screen, AskScreen) and await may_leave(self, self.exports):
             self.exit()
+
+
+def _live(run: Path) -> Screen[None]:
+    """Make the screen of a run."""
+    from tui.live.screen import LiveScreen
+
+    return LiveScreen(run)

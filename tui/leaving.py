@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from orpo_mlx.errors import OrpoError
 from orpo_mlx.runs.directory import RunDirectory
-from tui import runner
-from tui.screens.ask import Answer, AskScreen
-from tui.trainer import send
+from tui.export.session import Exports
+from tui.parts.ask import AskChoice, AskScreen
+from tui.processes import launcher
+from tui.processes.requests import send
+from tui.shell.host import Host
 
-if TYPE_CHECKING:
-    from tui.app import OrpoApp
 
-
-async def may_leave(app: OrpoApp) -> bool:
+async def may_leave(app: Host, exports: Exports) -> bool:
     """Ask what there is to ask before the app ends; from a worker only."""
-    if not await _may_end_exports(app):
+    if not await _may_end_exports(app, exports):
         return False
-    running = runner.running_runs(app.runs_dir)
+    running = launcher.running_runs(app.runs_dir)
     if not running:
         return True
     names = ", ".join(run.id for run in running)
@@ -29,28 +27,28 @@ async def may_leave(app: OrpoApp) -> bool:
             "The training is a process of its own. `orpo-mlx` shows it again, also later and "
             "from another terminal.",
             [
-                Answer("detach", "Detach and quit"),
-                Answer("stop", "Stop, save and quit"),
-                Answer("cancel", "Cancel"),
+                AskChoice("detach", "Detach and quit"),
+                AskChoice("stop", "Stop, save and quit"),
+                AskChoice("cancel", "Cancel"),
             ],
         )
     )
     return answer == "detach" or (answer == "stop" and _stop_all(app, running))
 
 
-async def _may_end_exports(app: OrpoApp) -> bool:
+async def _may_end_exports(app: Host, exports: Exports) -> bool:
     """Ask about exports: they live only as long as this window."""
-    if not app.exports.unfinished:
+    if not exports.unfinished:
         return True
     question = AskScreen(
-        f"End the {app.exports.unfinished}?",
+        f"End the {exports.unfinished}?",
         "It is not complete and ends with this window.",
-        [Answer("no", "Stay"), Answer("yes", "End it", is_dangerous=True)],
+        [AskChoice("no", "Stay"), AskChoice("yes", "End it", is_dangerous=True)],
     )
     return await app.push_screen_wait(question) == "yes"
 
 
-def _stop_all(app: OrpoApp, running: Iterable[RunDirectory]) -> bool:
+def _stop_all(app: Host, running: Iterable[RunDirectory]) -> bool:
     """Ask all trainers to stop; False, the reason being shown, if one cannot be asked."""
     are_asked = True
     for run in running:

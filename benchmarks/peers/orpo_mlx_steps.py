@@ -27,7 +27,7 @@ class Listener:
         if kind == "RunStarted":
             self.scoring = event.scoring
         elif kind == "StepCompleted":
-            self.meter.step(event.loss)
+            self.meter.step(event.value("loss"))
             return
         # Loading, evaluating and saving are no steps: whatever comes next starts here.
         self.meter.start()
@@ -35,7 +35,7 @@ class Listener:
     def catch_up(self, events: Iterable[Any]) -> None:
         """Nothing happened before."""
 
-    def progress(self, done: int, total: int, label: str) -> None:
+    def progress(self, done: int, total: int, label: str, unit: str) -> None:
         """Nothing is downloaded."""
 
     def close(self) -> None:

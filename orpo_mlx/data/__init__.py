@@ -1,4 +1,5 @@
-"""From files to token batches: sources, layouts, pairs, tokens, batches.
+"""From files to token batches: sources, layouts, pairs, tokens, batches, and what is said of them.
 
-Nothing here loads mlx, mlx_lm or transformers; the tokenizer is always an argument.
+Downhill: sources -> layouts -> tokens -> pipeline -> split -> prepare -> batching; `checkup` looks
+at what passes by. Nothing here loads mlx, mlx_lm or transformers; the tokenizer is an argument.
 """

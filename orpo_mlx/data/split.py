@@ -4,7 +4,7 @@ Two prompts are one if their words are the same (letters and digits, Unicode NFK
 system turn left out), or if they are near duplicates: of all the sequences of three words that
 either has, at least `SHARE` are in both. What hangs together by such links stays together.
 
-Near duplicates are looked for by 40 minimum hashes in ten groups of four (see `likeness.py`) and
+Near duplicates are looked for by 40 minimum hashes in ten groups of four (see `similarity.py`) and
 then compared exactly; of prompts that share 0.8, 1 - (1 - 0.8^4)^10, that is 99.5 %, are looked at.
 """
 
@@ -12,21 +12,22 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from orpo_mlx.data.likeness import SHINGLE, buckets_of, minimum_hashes, shared, shingles, words_of
-from orpo_mlx.data.pairs import Pair, TokenPair
-from orpo_mlx.data.token_store import select
+from orpo_mlx.data.similarity import SHINGLE, buckets_of, minimum_hashes, shared, shingles, words_of
+from orpo_mlx.data.tokens.store import select
+from orpo_mlx.data.types import Pair, TokenPair
 
 SHARE = 0.8
 WORDS = 2000
 """Words of a prompt that are compared; what comes after decides nothing."""
 HASHES = 40
 MOST_IN_BUCKET = 4
+_FINER = (0.9, 1.0)
+"""Shares that are tried where `SHARE` leaves too few groups."""
 
 
 def prompt_text(pair: Pair) -> str:
@@ -149,33 +150,63 @@ def _take(drawn: list[int], sizes: Mapping[int, int], wanted: int, others: int) 
     return taken
 
 
-SAME_PROMPT, NEAR_PROMPT = "same prompt", "same or nearly the same prompt"
-"""What keeps pairs together when a training holds some out; a resumed run keeps its own rule."""
-
-
 def hold_out(
-    pairs: Sequence[TokenPair], fraction: float, seed: int, tokenizer: Any, rule: str = NEAR_PROMPT
+    pairs: Sequence[TokenPair],
+    fraction: float,
+    seed: int,
+    tokenizer: Any,
+    notes: list[str] | None = None,
 ) -> tuple[Sequence[TokenPair], Sequence[TokenPair]]:
     """Hold out pairs for validation.
+
+    Where so many prompts hang together that the share would be far from what was asked, less like
+    prompts count as different; those with the same words never do.
 
     Args:
         fraction: share of the pairs to hold out, in [0, 1).
         seed: of the draw.
         tokenizer: the pairs were tokenized with.
-        rule: `NEAR_PROMPT`, or `SAME_PROMPT` for token by token the same, as in older versions.
+        notes: is told of a share that could not be kept.
 
     Returns:
         Training and validation pairs, each in the order given.
     """
-    if fraction <= 0:
-        return pairs, []
-    numbers: dict[bytes, int] = {}
-    if rule == SAME_PROMPT:
-        keys = (array("q", pair.prompt).tobytes() for pair in pairs)
-        groups = [numbers.setdefault(key, i) for i, key in enumerate(keys)]
-    else:
-        groups = group_prompts(token_prompt_texts(pairs, tokenizer))
-    sides = draw_sides(groups, {"valid": fraction}, seed)
-    held = [i for i, side in enumerate(sides) if side == "valid"]
-    rest = [i for i, side in enumerate(sides) if side != "valid"]
-    return select(pairs, rest), select(pairs, held)
+    if fraction <= 0 or not pairs:
+        return pairs, pairs[:0]
+    texts = token_prompt_texts(pairs, tokenizer)
+    wanted = max(1, round(fraction * len(pairs)))
+    drawn = [_drawn(texts, fraction, seed, SHARE)]
+    for share in _FINER:
+        if is_near(len(drawn[-1]), wanted):
+            break
+        drawn.append(_drawn(texts, fraction, seed, share))
+    held = min(drawn, key=lambda found: abs(len(found) - wanted))
+    if len(held) > wanted and not is_near(len(held), wanted):
+        held = set()
+    if notes is not None and (held != drawn[0] or not is_near(len(held), wanted)):
+        notes.append(_share_note(len(held), wanted, len(pairs)))
+    rest = [i for i in range(len(pairs)) if i not in held]
+    return select(pairs, rest), select(pairs, sorted(held))
+
+
+def _drawn(texts: Sequence[str], fraction: float, seed: int, share: float) -> set[int]:
+    sides = draw_sides(group_prompts(texts, share), {"valid": fraction}, seed)
+    return {i for i, side in enumerate(sides) if side == "valid"}
+
+
+def is_near(count: int, wanted: int) -> bool:
+    """Tell whether a side has about what was asked: half to twice as many, or two more or less."""
+    return wanted / 2 <= count <= 2 * wanted or abs(count - wanted) <= 2
+
+
+def _share_note(held: int, wanted: int, total: int) -> str:
+    """Say what is held out where many prompts are alike."""
+    if not held:
+        return (
+            f"no pair is held out for validation: {total:,} pairs have so few different prompts "
+            f"that {wanted:,} cannot be held out; give --valid-data"
+        )
+    return (
+        f"{held:,} pairs are held out for validation ({wanted:,} were asked for); many prompts are "
+        "nearly alike, and some stand on both sides; --valid-data with other prompts judges better"
+    )

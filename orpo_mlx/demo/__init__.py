@@ -1,18 +1,10 @@
 """The embedded demo: a tiny pre-trained model and pairs that teach it one visible habit.
 
-`python -m orpo_mlx.train --demo` runs on this folder alone, without network or download.
-
-* **The model** is a Llama of 0.6 million parameters, pre-trained by `make_demo.py` on synthetic
-  text about some 500 small facts and quantized to 4 bits, so the run is QLoRA as on a Mac. It
-  answers questions such as "What is the capital of Ireland?" in one of four manners: as a host,
-  a doubter, a boaster or a grump.
-* **The pairs** prefer the host: state the fact first, then hand a new question to the reader. In
-  the rejected response the same fact is wrapped in doubt, boasting or grumbling. Both responses
-  are right and of about the same length, so the manner is all there is to learn. The held-out
-  pairs ask for facts that no training pair mentions in its prompt.
-
-`corpus.py` is the toy world, `make_demo.py` makes everything in this folder from a seed. This
-file imports no MLX; it says where things are.
+`python -m orpo_mlx.train --demo` runs on this folder alone, without network or download. The model
+is a 4-bit Llama of 0.6 million parameters that answers small questions as a host, a doubter, a
+boaster or a grump; the pairs prefer the host, in answers that are right and of like length either
+way; `tools/demo/make_demo.py` of the source tree made both. `simulate` and `replay` play runs
+without a model. Nothing here imports MLX.
 """
 
 import json

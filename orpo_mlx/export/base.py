@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,14 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import mlx.nn as nn
+from mlx.utils import tree_flatten
 
 from orpo_mlx.errors import AdapterError, ExportError, ModelError, describe
-from orpo_mlx.export.names import Architecture, find_architecture
-from orpo_mlx.import_gate import read_json_object
-from orpo_mlx.model_check import CONFIG, check_model_type, refuse_code
-from orpo_mlx.models import ModelFolder, is_path_like, resolve_model
+from orpo_mlx.models.architectures import Architecture, find_architecture
+from orpo_mlx.models.check import CONFIG, check_model_type, refuse_code
+from orpo_mlx.models.load import ModelFolder, is_path_like, load_model, resolve_model
+from orpo_mlx.storage.safetensors import read_json_object
 
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a name is OWNER/NAME and no folder here: what others can load by it."""
+    path = Path(name).expanduser()
+    return bool(_HUB_ID.fullmatch(name)) and not is_path_like(name) and not path.exists()
 
 
 @dataclass(frozen=True)
@@ -46,7 +54,7 @@ class BaseModel:
                 f"{self.name}: the base model of this adapter is not there.",
                 "Say where it is: --model FOLDER or --model OWNER/NAME.",
             )
-        from orpo_mlx.hub import download_settings
+        from orpo_mlx.models.download import download_settings
 
         return download_settings(self.name, self.revision)
 
@@ -154,6 +162,8 @@ class BaseModel:
                 f"mlx-lm cannot put this adapter on {self.name} ({describe(error)}).", help
             ) from error
         layers = {name: m for name, m in model.named_modules() if "lora_a" in m}
+        if any(map(_is_head, layers)) and self.is_tied:  # mlx-lm finds no such layer
+            layers = {name: module for name, module in layers.items() if not _is_head(name)}
         if not layers:
             keys = ", ".join(map(str, (parameters.get("keys") or ["all"])[:3]))
             raise AdapterError(
@@ -170,9 +180,20 @@ class BaseModel:
 
     @cached_property
     def is_tied(self) -> bool:
-        """Whether the embedding is the output layer too: then there is no lm_head."""
-        names = (name for name, _ in self.skeleton.named_modules())
-        return not any(name.rpartition(".")[2] == "lm_head" for name in names)
+        """Whether the embedding is the output layer too: then there is no lm_head.
+
+        Some models (Gemma 3) have one until they are loaded, whatever config.json says, and drop
+        it if the weights have none: those weights are asked, fetched if need be.
+
+        Raises:
+            ModelError: the weights decide, and are not there or cannot be used.
+        """
+        model = self.skeleton
+        if not _has_head(model):
+            return True
+        if not _drops_head(model):
+            return False
+        return not _has_head(load_model(self.folder, lazy=True).model)
 
     def original_id(self, given: str | None = None) -> tuple[str, bool]:
         """Return the Hub id of the original model, and whether that is more than a guess.
@@ -184,15 +205,32 @@ class BaseModel:
             ExportError: what the user says is no Hub id.
         """
         if given is not None:
-            if not _HUB_ID.fullmatch(given):
+            if not _HUB_ID.fullmatch(given) or is_path_like(given):
                 raise ExportError(f"--base-id {given}: is not a Hub id.", "Write it as OWNER/NAME.")
             return given, True
         recorded = self.config.get("_name_or_path")
         for name in (_card_base(self.settings_folder / "README.md"), recorded):
-            if isinstance(name, str) and _HUB_ID.fullmatch(name):
+            if isinstance(name, str) and is_hub_id(name):
                 return name, True
-        is_original = bool(_HUB_ID.fullmatch(self.name)) and not Path(self.name).exists()
-        return self.name, is_original and not self.is_quantized
+        return self.name, is_hub_id(self.name) and not self.is_quantized
+
+
+def _is_head(path: str) -> bool:
+    return path.rpartition(".")[2] == "lm_head"
+
+
+def _has_head(model: nn.Module) -> bool:
+    return any(_is_head(name) for name, _ in model.named_modules())
+
+
+def _drops_head(model: Any) -> bool:
+    """Whether a model loses its output layer when it is loaded without its weights."""
+    found: Any = tree_flatten(model.parameters())
+    weights = {name: array for name, array in found if "lm_head." not in name}
+    # Some want other names here, as the original has them: those keep what they have.
+    with contextlib.suppress(Exception):
+        model.sanitize(weights)
+    return not _has_head(model)
 
 
 def _card_base(card: Path) -> str | None:

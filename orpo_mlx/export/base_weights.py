@@ -8,7 +8,7 @@ import mlx.core as mx
 import numpy as np
 
 from orpo_mlx.export.base import BaseModel
-from orpo_mlx.models import load_model
+from orpo_mlx.models.load import load_model
 
 
 class BaseWeights:

@@ -14,7 +14,7 @@ _ROWS_AT_ONCE = 1 << 12
 
 
 @dataclass(frozen=True)
-class Check:
+class ExportCheck:
     """One thing that was looked at in what was written.
 
     Attributes:
@@ -34,7 +34,7 @@ class Check:
     advice: str = ""
 
 
-def check_tensors(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> Check:
+def check_tensors(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> ExportCheck:
     """Compare names and shapes of tensors: {name: shape}."""
     missing = [name for name in wanted if name not in found]
     surplus = [name for name in found if name not in wanted]
@@ -47,10 +47,10 @@ def check_tensors(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> Check:
             f"{len(missing)} tensors missing, {len(surplus)} surplus, {len(other)} of another "
             f"shape; the first is {first}"
         )
-    return Check("tensors", not wrong, float(wrong), 0.0, text)
+    return ExportCheck("tensors", not wrong, float(wrong), 0.0, text)
 
 
-def check_finite(arrays: Iterable[tuple[str, Any]]) -> Check:
+def check_finite(arrays: Iterable[tuple[str, Any]]) -> ExportCheck:
     """Look for NaN and infinity in (name, numpy array)."""
     import numpy as np
 
@@ -61,7 +61,7 @@ def check_finite(arrays: Iterable[tuple[str, Any]]) -> Check:
         if bad
         else ""
     )
-    return Check("finite", not bad, float(len(bad)), 0.0, text, advice)
+    return ExportCheck("finite", not bad, float(len(bad)), 0.0, text, advice)
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def _experts(b: Any, a: Any) -> list[tuple[Any, Any]]:
     return [(b, a)] if b.ndim == 2 else list(zip(b, a, strict=True))
 
 
-def check_delta(differences: Iterable[DeltaDifference], dtype: str) -> Check:
+def check_delta(differences: Iterable[DeltaDifference], dtype: str) -> ExportCheck:
     """Judge the differences of all layers by what the number format allows."""
     worst = max(differences, key=lambda one: one.relative)
     limit = PRECISION[dtype]
@@ -115,4 +115,4 @@ def check_delta(differences: Iterable[DeltaDifference], dtype: str) -> Check:
     )
     advice = "" if dtype == "float32" else "Write it in float32: --dtype float32."
     # NaN fails the comparison.
-    return Check("delta", worst.relative <= limit, worst.relative, limit, text, advice)
+    return ExportCheck("delta", worst.relative <= limit, worst.relative, limit, text, advice)

@@ -10,23 +10,24 @@ from typing import Any, Literal
 import mlx.core as mx
 import numpy as np
 
-from orpo_mlx.adapter import AdapterSpec
-from orpo_mlx.adapter_files import (
+from orpo_mlx.adapters import peft
+from orpo_mlx.adapters.files import (
     CONFIG_FILE,
     WEIGHTS_FILE,
     check_base,
     read_adapter_config,
     read_adapter_spec,
 )
-from orpo_mlx.checkpoint import checkpoint_path, damage, iter_checkpoints, read_progress
-from orpo_mlx.errors import AdapterError, ConfigError, ExportError
-from orpo_mlx.export import peft_import
+from orpo_mlx.adapters.lora import AdapterSpec
+from orpo_mlx.adapters.targets import in_model_order
+from orpo_mlx.errors import AdapterError, ConfigError, ExportError, ModelError
 from orpo_mlx.export.base import BaseModel
-from orpo_mlx.import_gate import load_checked
-from orpo_mlx.models import fingerprint
+from orpo_mlx.models.load import fingerprint, load_tokenizer
+from orpo_mlx.models.weights import load_checked
+from orpo_mlx.runs.checkpoints import checkpoint_path, damage, iter_checkpoints, read_progress
 from orpo_mlx.runs.directory import RunDirectory
 from orpo_mlx.runs.listing import find_run
-from orpo_mlx.target_layers import in_model_order
+from orpo_mlx.text.commands import command_line
 
 Kind = Literal["linear", "experts", "embedding"]
 
@@ -93,6 +94,40 @@ class AdapterSource:
         return read_adapter_config(self.folder)
 
     @cached_property
+    def template_file(self) -> str | None:
+        """What --chat-template was in training; None for the base's own template."""
+        return self.run.read_config().chat_template if self.run else None
+
+    @cached_property
+    def template(self) -> str | None:
+        """The chat template it was trained with, None for the base's own.
+
+        Raises:
+            ExportError: its file cannot be read any more.
+        """
+        if self.template_file is None:
+            return None
+        try:
+            tokenizer = load_tokenizer(self.base.settings_folder, self.template_file)
+        except ModelError as error:
+            raise ExportError(
+                f"{self.name} was trained with --chat-template: {error.message}",
+                "Put the file back where it was: without it the exported model would be asked in "
+                "another form than it was trained in.",
+            ) from error
+        return str(tokenizer.chat_template)
+
+    def places(self, *more: str | None) -> tuple[Path, ...]:
+        """Return the folders and files on this machine that an export of it reads.
+
+        Args:
+            more: what else it reads, as written: a GGUF of the base, the original model.
+        """
+        named = (self.base.name, *more)
+        found = [Path(name).expanduser() for name in named if name]
+        return (self.folder, *(path for path in found if path.exists()))
+
+    @cached_property
     def layers(self) -> tuple[AdaptedLayer, ...]:
         """Every adapted layer in the order of the model, its arrays read and checked.
 
@@ -144,7 +179,7 @@ def open_source(
         RunError, AdapterError, ConfigError: there is none, or it is not as it should be.
     """
     path = Path(text).expanduser()
-    if (text and (path / CONFIG_FILE).is_file()) or (path / peft_import.WEIGHTS_FILE).is_file():
+    if (text and (path / CONFIG_FILE).is_file()) or (path / peft.WEIGHTS_FILE).is_file():
         if checkpoint is not None:
             raise ConfigError(
                 f"--checkpoint {checkpoint}: {text} is an adapter; only runs have checkpoints.",
@@ -164,10 +199,11 @@ def _open(
     run: RunDirectory | None = None,
     step: int | None = None,
 ) -> AdapterSource:
-    if peft_import.is_peft(folder):
+    if peft.is_peft(folder):
+        words = ["orpo-mlx", "adapter", "import", folder, "--out", "FOLDER"]
         raise AdapterError(
             f"{folder}: this adapter is in PEFT's format already; mlx-lm's format is needed here.",
-            f"Import it first: orpo-mlx adapter import {folder} --out FOLDER.",
+            f"Import it first: {command_line(*words)}.",
         )
     config = read_adapter_config(folder)
     spec = read_adapter_spec(folder)
@@ -225,8 +261,7 @@ def _step(text: str) -> int:
 
 def _best_step(run: RunDirectory) -> int:
     for path in iter_checkpoints(run.checkpoints_folder):
-        best = read_progress(path).best_step
-        if best is not None:
+        if damage(path) is None and (best := read_progress(path).best_step) is not None:
             return best
     raise ExportError(
         f"--checkpoint best: run {run.id} has no evaluation, so none is known to be best.",

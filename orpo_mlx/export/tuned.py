@@ -1,7 +1,7 @@
 """The tuned model's weights: base + adapter, layer by layer, under the original's names.
 
 mlx-lm renames and reshapes weights when it loads a model (experts are stacked, some norms shifted);
-here that is undone, by the table in names.py.
+here that is undone, by the table in models/architectures.py.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from mlx.utils import tree_flatten
 
 from orpo_mlx.export.base_weights import plain_weight
 from orpo_mlx.export.source import AdaptedLayer, AdapterSource
-from orpo_mlx.models import LoadedModel
+from orpo_mlx.models.load import LoadedModel
 
 DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
 

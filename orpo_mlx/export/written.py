@@ -7,18 +7,26 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orpo_mlx.durable import fsync_tree, sync_directory
-from orpo_mlx.errors import ExportCheckError, ExportError, reason_of
-from orpo_mlx.export.checks import Check
-from orpo_mlx.formatting import format_bytes
+from orpo_mlx.errors import ExportCheckError, ExportError, OrpoError, TargetExistsError, reason_of
+from orpo_mlx.export.checks import ExportCheck
+from orpo_mlx.export.ownership import (
+    CHECKSUMS,
+    FOLDER_MARK,
+    foreign_file,
+    foreign_folder,
+    is_within,
+    list_files,
+)
+from orpo_mlx.runs.faults import kind_of
+from orpo_mlx.storage.atomic import fsync_tree, private_folder, put_in_place, sync_directory
+from orpo_mlx.storage.disk import existing_parent, free_bytes
+from orpo_mlx.text.formatting import format_bytes
 
-CHECKSUMS = "SHA256SUMS"
 SPARE_BYTES = 64 << 20
 """Room that must be left on the disk beyond what is written."""
 
@@ -32,12 +40,21 @@ class Target:
         is_file: whether it is one file.
         force: whether an existing one may be replaced.
         options: values of the format's own options by name; absent if not given.
+        is_for_hub: whether it will be uploaded.
+        sources: folders and files the export reads; never replaced, whoever wrote them.
     """
 
     path: Path
     is_file: bool = False
     force: bool = False
     options: dict[str, Any] = field(default_factory=dict)
+    sources: tuple[Path, ...] = ()
+    is_for_hub: bool = False
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether others are to use it: then no file names a path of this machine."""
+        return self.is_for_hub or "base_id" in self.options
 
 
 @dataclass(frozen=True)
@@ -48,18 +65,20 @@ class Exported:
         path: the folder or file.
         files: name and bytes of each file.
         command: the exact command that uses it.
+        serve: commands that serve it to other programs.
         notes: what the user should know, one sentence each.
     """
 
     path: Path
     files: list[tuple[str, int]]
     command: str
+    serve: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
 Write = Callable[[Path], None]
 """Writes into the folder, or to the file, whose path it is given."""
-Inspect = Callable[[Path], list[Check]]
+Inspect = Callable[[Path], list[ExportCheck]]
 """Opens again what was written and says what it found."""
 
 
@@ -72,12 +91,12 @@ def require_target(target: Target) -> None:
     path = target.path
     if path.is_symlink() or (path.exists() and not _is_empty_folder(path)):
         if not target.force:
-            raise ExportError(
+            raise TargetExistsError(
                 f"{path}: is there already; nothing was changed.",
                 "Choose another --out, or replace it with --force.",
             )
         _require_ours(target)
-    place = next(parent for parent in path.absolute().parents if parent.exists())
+    place = existing_parent(path.absolute().parent)
     if not place.is_dir() or not os.access(place, os.W_OK):
         raise ExportError(f"{path}: {place} cannot be written to.", "Choose another --out.")
 
@@ -95,12 +114,19 @@ def _require_ours(target: Target) -> None:
             f"{path}: is a {kind}; --force replaces only what an export of the same format wrote.",
             "Choose another --out, or remove it yourself.",
         )
-    if path.is_dir() and not (path / CHECKSUMS).is_file():
-        found = ", ".join(sorted(entry.name for entry in path.iterdir())[:3])
+    for source in target.sources:
+        if is_within(path, source) or is_within(source, path):
+            raise ExportError(
+                f"{path}: is, holds or lies in {source}, which this export reads; nothing was "
+                "changed.",
+                "Choose another --out.",
+            )
+    reason = foreign_folder(path) if path.is_dir() else foreign_file(path)
+    if reason:
         raise ExportError(
-            f"{path}: was not written by an export (no {CHECKSUMS}; found {found}), so --force "
-            "does not replace it.",
-            "Choose another --out, or remove the folder yourself.",
+            f"{path}: was not written by an export of orpo-mlx ({reason}), so --force does not "
+            "replace it; nothing was changed.",
+            "Choose another --out, or remove it yourself.",
         )
 
 
@@ -110,8 +136,8 @@ def require_space(path: Path, needed_bytes: int) -> None:
     Raises:
         ExportError: with the bytes needed and the bytes free.
     """
-    place = next(parent for parent in path.absolute().parents if parent.exists())
-    free = shutil.disk_usage(place).free
+    place = existing_parent(path.absolute().parent)
+    free = free_bytes(place)
     if needed_bytes + SPARE_BYTES > free:
         raise ExportError(
             f"{path}: needs {format_bytes(needed_bytes)} ({needed_bytes} bytes); {place} has "
@@ -121,7 +147,7 @@ def require_space(path: Path, needed_bytes: int) -> None:
 
 
 def write_folder(
-    target: Target, write: Write, inspect: Inspect, say: Callable[[list[Check]], None]
+    target: Target, write: Write, inspect: Inspect, say: Callable[[list[ExportCheck]], None]
 ) -> list[tuple[str, int]]:
     """Write a folder aside, check it there, and put it in place by one rename.
 
@@ -149,7 +175,7 @@ def write_folder(
 
 
 def write_file(
-    target: Target, write: Write, inspect: Inspect, say: Callable[[list[Check]], None]
+    target: Target, write: Write, inspect: Inspect, say: Callable[[list[ExportCheck]], None]
 ) -> list[tuple[str, int]]:
     """Write one file aside, check it there, and rename it; as `write_folder`."""
     require_target(target)
@@ -157,37 +183,40 @@ def write_file(
 
 
 def _replace(
-    target: Target, write: Write, inspect: Inspect, say: Callable[[list[Check]], None]
+    target: Target, write: Write, inspect: Inspect, say: Callable[[list[ExportCheck]], None]
 ) -> list[tuple[str, int]]:
     path = target.path.absolute()
-    # Readers go by the suffix, so it stays at the end.
-    aside = path.with_name(f".writing-{os.getpid()}-{path.name}")
-    doomed = path.with_name(f".deleting-{os.getpid()}-{path.name}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(aside)
-        checks = inspect(aside)
-        say(checks)
-        _require_passed(checks, path)
-        fsync_tree(aside) if aside.is_dir() else sync_directory(aside)
-        if path.exists():
-            os.rename(path, doomed)
-        os.rename(aside, path)
+        with private_folder(path.parent) as private:
+            aside = private / path.name
+            write(aside)
+            checks = inspect(aside)
+            say(checks)
+            _require_passed(checks, path)
+            fsync_tree(private)
+            require_target(target)  # something may have come there meanwhile
+            put_in_place(aside, path)
         sync_directory(path.parent)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
+        if not isinstance(error, OSError) and (
+            isinstance(error, OrpoError) or kind_of(error) != "disk"
+        ):
+            raise
         raise ExportError(
-            f"{target.path}: cannot be written ({reason_of(error)}); nothing is left there.",
+            f"{target.path}: cannot be written ({_reason(error)}); nothing is left there.",
             "Free some space or choose another --out.",
         ) from error
-    finally:
-        _remove(aside)
-        if doomed.exists() and not path.exists():
-            os.rename(doomed, path)
-        _remove(doomed)
     return list_files(path)
 
 
-def _require_passed(checks: Iterable[Check], path: Path) -> None:
+def _reason(error: Exception) -> str:
+    """Return why writing failed; MLX and numpy say how many bytes, not why."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return reason_of(error)
+    return f"the disk may be full: {reason_of(error)}"
+
+
+def _require_passed(checks: Iterable[ExportCheck], path: Path) -> None:
     failed = [check for check in checks if not check.passed]
     if failed:
         raise ExportCheckError(
@@ -195,21 +224,6 @@ def _require_passed(checks: Iterable[Check], path: Path) -> None:
             f"{failed[0].name}: {failed[0].text}",
             failed[0].advice or "Please report it, with this line and the versions in use.",
         )
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def list_files(path: Path) -> list[tuple[str, int]]:
-    """Return name and bytes of each file of a folder, or of a file."""
-    if path.is_file():
-        return [(path.name, path.stat().st_size)]
-    files = sorted(file for file in path.rglob("*") if file.is_file())
-    return [(file.relative_to(path).as_posix(), file.stat().st_size) for file in files]
 
 
 # Checksums
@@ -220,15 +234,16 @@ def write_checksums(folder: Path) -> None:
     lines = [
         f"{sha256(folder / name)}  {name}\n" for name, _ in list_files(folder) if name != CHECKSUMS
     ]
-    (folder / CHECKSUMS).write_text("".join(lines), encoding="utf-8")
+    text = "".join([f"{FOLDER_MARK}\n", *lines])
+    (folder / CHECKSUMS).write_text(text, encoding="utf-8")
 
 
-def check_checksums(folder: Path) -> Check:
+def check_checksums(folder: Path) -> ExportCheck:
     """Read every file again and compare it with its sha256."""
-    lines = (folder / CHECKSUMS).read_text(encoding="utf-8").splitlines()
+    lines = (folder / CHECKSUMS).read_text(encoding="utf-8").splitlines()[1:]
     wrong = [line[66:] for line in lines if sha256(folder / line[66:]) != line[:64]]
     text = f"sha256 of {len(lines)} files" + (f"; differs: {', '.join(wrong)}" if wrong else "")
-    return Check("checksums", not wrong, float(len(wrong)), 0.0, text)
+    return ExportCheck("checksums", not wrong, float(len(wrong)), 0.0, text)
 
 
 def sha256(path: Path) -> str:

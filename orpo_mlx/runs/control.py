@@ -6,12 +6,14 @@ renames what it took: `.ack` done, `.bad` not understood, `.stale` older than th
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
 import signal
 import threading
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -19,6 +21,7 @@ from typing import Any, Literal, get_args
 
 from orpo_mlx.errors import RunError
 from orpo_mlx.runs.directory import RunDirectory
+from orpo_mlx.runs.events import Event, NoteLogged, Paused, Resumed
 
 RequestName = Literal["pause", "resume", "checkpoint", "stop", "abort", "sample"]
 REQUEST_NAMES: tuple[RequestName, ...] = get_args(RequestName)
@@ -133,6 +136,31 @@ def _read(path: Path) -> Request:
     return Request(name, path.name)
 
 
+@contextlib.contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Before and after the steps, where there are no `SignalFlags`: SIGTERM ends at once.
+
+    SIGHUP is ignored there, too. Outside the main thread signals cannot be handled.
+
+    Raises:
+        KeyboardInterrupt: SIGTERM came; its text says so.
+    """
+
+    def end(*_: object) -> None:
+        raise KeyboardInterrupt("ended by SIGTERM; what was saved before is kept")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    wanted = {signal.SIGTERM: end, signal.SIGHUP: signal.SIG_IGN}
+    before = {number: signal.signal(number, handler) for number, handler in wanted.items()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
 class SignalFlags:
     """Turns signals into flags the training loop reads between steps; a context manager.
 
@@ -187,3 +215,45 @@ class SignalFlags:
     def _ask(self, number: int) -> None:
         self.stop = True
         self.signal_name = self.signal_name or signal.Signals(number).name
+
+
+@dataclass(frozen=True)
+class Actions:
+    """What a trainer does when it is asked.
+
+    Attributes:
+        emit: writes an event.
+        save: writes a checkpoint.
+        sample: answers the held-out prompts.
+        wait: lets a moment pass; called again and again while paused.
+    """
+
+    emit: Callable[[Event], object]
+    save: Callable[[], object]
+    sample: Callable[[], object]
+    wait: Callable[[], object]
+
+
+def obey(
+    inbox: Inbox, signals: SignalFlags, actions: Actions, step: int
+) -> Literal["", "stopped", "aborted"]:
+    """Do what signals and control files ask after a step; return why to end, "" to go on."""
+    paused = False
+    while True:
+        if signals.abort or signals.stop:
+            return "aborted" if signals.abort else "stopped"
+        for request in inbox.poll():
+            if request.name in ("stop", "abort"):
+                return "stopped" if request.name == "stop" else "aborted"
+            if request.name == "checkpoint":
+                actions.save()
+            elif request.name == "sample":
+                actions.sample()
+            elif paused != (request.name == "pause"):
+                paused = not paused
+                actions.emit(Paused(step) if paused else Resumed(step))
+        for note in inbox.take_notes():
+            actions.emit(NoteLogged("warning", note))
+        if not paused:
+            return ""
+        actions.wait()

@@ -7,31 +7,36 @@ import json
 import os
 import re
 import secrets
+import shlex
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from orpo_mlx.config import TrainConfig
-from orpo_mlx.durable import remove_temporaries, sync_directory, write_unsynced
+from orpo_mlx.config.file import load_config, with_absolute_paths, write_settings
 from orpo_mlx.errors import RunError
-from orpo_mlx.runs.events import Record, RunFailed, RunFinished, read_last_events
+from orpo_mlx.runs.checkpoints import iter_checkpoints
+from orpo_mlx.runs.events import DONE, Record, RunFailed, RunFinished, read_last_events
 from orpo_mlx.runs.lock import RunLock, is_locked, read_pid
-from orpo_mlx.settings_file import load_config, with_absolute_paths, write_settings
+from orpo_mlx.runs.typed import is_time, problem
+from orpo_mlx.storage.atomic import remove_temporaries, sync_directory, write_unsynced
+from orpo_mlx.storage.disk import existing_parent
+from orpo_mlx.storage.regular import read_regular
 
 Status = Literal[
     "preparing", "running", "paused", "stopping", "stalled",
-    "completed", "stopped", "failed", "crashed",
+    "completed", "stopped", "failed", "crashed", "damaged",
 ]  # fmt: skip
-"""stalled: alive without a heartbeat; crashed: ended without saying so; the rest the trainer says.
-"""
+"""stalled: alive without a heartbeat; crashed: ended without saying so; damaged: in a list, its
+files make no sense; the rest the trainer says."""
 
 STALLED_AFTER_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
-class RunState:
+class TrainerState:
     """What `state.json` holds: the trainer's own word, a few seconds old at most."""
 
     status: Status
@@ -56,6 +61,12 @@ class RunDirectory:
         return self.path.name
 
     @property
+    def argument(self) -> str:
+        """What names the run in a command: its id where all runs are, else its path."""
+        is_listed = self.path.parent.absolute() == default_runs_dir().absolute()
+        return self.id if is_listed else shlex.quote(str(self.path))
+
+    @property
     def trunk_folder(self) -> Path:
         """Where a trunk cache on disk lies while the run is not finished."""
         return self.path / "trunk"
@@ -72,7 +83,7 @@ class RunDirectory:
 
     @property
     def state_file(self) -> Path:
-        """The latest `RunState`."""
+        """The latest `TrainerState`."""
         return self.path / "state.json"
 
     @property
@@ -94,6 +105,21 @@ class RunDirectory:
     def adapter_folder(self) -> Path:
         """The resulting adapter, in mlx-lm's format."""
         return self.path / "adapter"
+
+    @property
+    def drift_file(self) -> Path:
+        """Answers of the base to neutral prompts, by which drift is measured in the training."""
+        return self.path / "drift.json"
+
+    @property
+    def evaluation_file(self) -> Path:
+        """How base and adapter compare on held-out pairs; see `orpo_mlx.runs.evaluation`."""
+        return self.path / "evaluation.json"
+
+    @property
+    def report_file(self) -> Path:
+        """The same as a page to look at."""
+        return self.path / "report.html"
 
     @property
     def log_file(self) -> Path:
@@ -125,24 +151,22 @@ class RunDirectory:
         """
         return load_config(self.config_file)
 
-    def write_state(self, state: RunState) -> None:
+    def write_state(self, state: TrainerState) -> None:
         """Replace `state.json` in one rename; unsynced, since it only speaks of a live trainer."""
         write_unsynced(self.state_file, (json.dumps(asdict(state)) + "\n").encode())
 
-    def read_state(self) -> RunState | None:
+    def read_state(self) -> TrainerState | None:
         """Return what `state.json` holds, None if it is missing or damaged."""
         try:
-            raw: Any = json.loads(self.state_file.read_bytes())
-            return RunState(
-                status=raw["status"],
-                step=int(raw["step"]),
-                total_steps=int(raw["total_steps"]),
-                pid=int(raw["pid"]),
-                heartbeat=float(raw["heartbeat"]),
-                step_seconds=float(raw.get("step_seconds", 0.0)),
-            )
-        except (OSError, ValueError, TypeError, KeyError):
+            raw: Any = json.loads(read_regular(self.state_file))
+        except (OSError, ValueError, RecursionError):
             return None
+        if not isinstance(raw, dict) or problem(TrainerState, raw):
+            return None
+        if raw["status"] not in get_args(Status) or not is_time(raw["heartbeat"]):
+            return None
+        known = {field.name for field in fields(TrainerState)}
+        return TrainerState(**{name: value for name, value in raw.items() if name in known})
 
     def read_status(self, now: float | None = None) -> Status:
         """Tell how the run stands: by the lock while it lives, by its last event after that."""
@@ -155,7 +179,7 @@ class RunDirectory:
         return status_from_events(read_last_events(self.events_file))
 
 
-def _status_alive(state: RunState | None, pid: int | None, now: float) -> Status:
+def _status_alive(state: TrainerState | None, pid: int | None, now: float) -> Status:
     # A state of another process was left by the one this one resumes.
     if state is None or (pid is not None and state.pid != pid):
         return "preparing"
@@ -170,7 +194,7 @@ def status_from_events(records: list[Record]) -> Status:
     """Tell how a run without a living trainer ended, from its last events."""
     for record in reversed(records):
         if isinstance(record.event, RunFinished):
-            done = record.event.reason in ("completed", "early_stop")
+            done = record.event.reason in DONE
             return "completed" if done else "stopped"
         if isinstance(record.event, RunFailed):
             return "failed"
@@ -186,7 +210,7 @@ class Heartbeat:
         self.run = run
         self.total_steps = total_steps
         self.every_seconds = every_seconds
-        self._last: RunState | None = None
+        self._last: TrainerState | None = None
 
     def beat(self, status: Status, step: int, step_seconds: float = 0.0) -> None:
         """Say that the trainer lives; cheap enough for every step and every wait."""
@@ -194,7 +218,7 @@ class Heartbeat:
         last = self._last
         if last and last.status == status and 0 <= now - last.heartbeat < self.every_seconds:
             return
-        self._last = RunState(status, step, self.total_steps, os.getpid(), now, step_seconds)
+        self._last = TrainerState(status, step, self.total_steps, os.getpid(), now, step_seconds)
         # A full disk must not end the training here: lock and events carry the truth.
         with contextlib.suppress(OSError):
             self.run.write_state(self._last)
@@ -234,7 +258,7 @@ def create_run(config: TrainConfig, name: str = "") -> RunDirectory:
             target.mkdir(parents=True, exist_ok=True)
             run = RunDirectory(target)
         else:
-            run = _new_folder(target, name or _name_of_data(config.data))
+            run = _new_folder(target, name or config.data)
         _write_new(run.config_file, text.encode())
         run.control_folder.mkdir(exist_ok=True)
         run.checkpoints_folder.mkdir(exist_ok=True)
@@ -268,7 +292,7 @@ def check_place(config: TrainConfig) -> None:
     try:
         if config.run_dir:
             check_run_folder(target)
-        place = next(path for path in (target, *target.parents) if path.exists())
+        place = existing_parent(target)
         # Tried, since permissions alone do not tell: disks are read-only, full or special.
         with tempfile.TemporaryDirectory(prefix=".orpo-mlx-", dir=place):
             pass
@@ -291,9 +315,12 @@ def check_run_folder(path: Path) -> None:
     if run.is_run():
         with_pid = f", process {run.pid} is training it" if run.is_locked() else ""
         status = run.read_status()
+        goes_on = f"Go on with it by --resume {path}, or choose another --run-dir."
+        if not run.is_locked() and not any(iter_checkpoints(run.checkpoints_folder)):
+            goes_on = "It saved no checkpoint to go on from: remove it, or give another --run-dir."
         raise RunError(
             f"{path}: holds a run already ({status}{with_pid}); nothing was changed",
-            f"Go on with it by --resume {path}, or choose another --run-dir."
+            goes_on
             if status != "completed"
             else f"Choose another --run-dir; --init-adapter {run.adapter_folder} starts from its "
             "adapter.",
@@ -324,11 +351,17 @@ def _name_of_data(data: str | None) -> str:
     return path.absolute().parent.name if is_generic else path.stem
 
 
-def _new_folder(runs_dir: Path, name: str) -> RunDirectory:
+def new_run_id(data: str | None) -> str:
+    """Return an id for a run on these data: their name, the time, and four random digits."""
+    name = _name_of_data(data).lower()
+    slug = re.sub(r"[^a-z0-9]+", "-", name).strip("-")[:24].strip("-") or "run"
+    return f"{slug}-{time.strftime('%Y%m%d-%H%M')}-{secrets.token_hex(2)}"
+
+
+def _new_folder(runs_dir: Path, data: str | None) -> RunDirectory:
     runs_dir.mkdir(parents=True, exist_ok=True)
-    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:24].strip("-") or "run"
     while True:
-        path = runs_dir / f"{slug}-{time.strftime('%Y%m%d-%H%M')}-{secrets.token_hex(2)}"
+        path = runs_dir / new_run_id(data)
         try:
             path.mkdir()
         except FileExistsError:

@@ -9,45 +9,26 @@ may still be at it.
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
+from operator import itemgetter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from orpo_mlx.durable import sync_descriptor
+from orpo_mlx.errors import RunError, reason_of
+from orpo_mlx.runs.typed import LARGEST_INT, is_time, problem
+from orpo_mlx.storage.atomic import sync_descriptor
+from orpo_mlx.storage.regular import MAX_TEXT_BYTES, open_regular
+from orpo_mlx.text.redaction import redacted
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
+DONE = ("completed", "early_stop", "drift")
+"""Reasons of `RunFinished` with which there is nothing to resume."""
 
-@dataclass(frozen=True)
-class Metrics:
-    """What one step or one evaluation measured; log-probs are means per response token.
-
-    Attributes:
-        loss: nll_weight * nll_loss + lam * preference term, as trained on.
-        nll_loss: nats per counted token of the chosen side.
-        odds_ratio_loss: -log sigmoid(log-odds ratio), mean over pairs, nats. TRL logs its negative
-            as `log_odds_ratio`.
-        log_odds_ratio: mean over pairs; above 0 means the right order. TRL: `log_odds_chosen`.
-        chosen_logps: mean over pairs, nats per response token. TRL: `logps/chosen`.
-        rejected_logps: likewise. TRL: `logps/rejected`.
-        preference_accuracy: share of pairs whose chosen response has the higher log-prob.
-            TRL: `rewards/accuracies`.
-        logps_margin: mean of chosen minus rejected. TRL: `rewards/margins` is lam times this.
-    """
-
-    loss: float
-    nll_loss: float
-    odds_ratio_loss: float
-    log_odds_ratio: float
-    chosen_logps: float
-    rejected_logps: float
-    preference_accuracy: float
-    logps_margin: float
-
-
-METRIC_NAMES = tuple(f.name for f in fields(Metrics))
+FailureKind = Literal["not_finite", "out_of_memory", "disk", "other"]
 
 
 @dataclass(frozen=True)
@@ -64,6 +45,10 @@ class RunStarted:
     total_parameters: int
     config: dict[str, Any]
     versions: dict[str, str]
+    objective: str
+    """What is trained on: a name of `orpo_mlx.objectives`."""
+    metrics: list[str]
+    """What each step and evaluation of it measures, in order; `runs/metrics.py` explains them."""
     resumed_from_step: int = 0
     run_path: str = ""
     """The run's folder."""
@@ -74,7 +59,7 @@ class RunStarted:
     trunk_blocks: int = 0
     """Blocks below the adapter whose outputs are kept; 0 without a trunk cache."""
     estimated_peak_bytes: int = 0
-    """What memory.py expected as the most this run would need; 0 if nothing was estimated."""
+    """What was expected as the most this run would need; 0 if nothing was estimated."""
     available_bytes: int = 0
     """Memory there was for it: on a Mac what Metal recommends, elsewhere all RAM."""
     grad_checkpoint_every: int = 0
@@ -85,6 +70,11 @@ class RunStarted:
     """Freed buffers MLX may keep; 0: its own limit."""
     memory_limit_bytes: int = 0
     """Above this MLX waits before it allocates more; 0: its own limit."""
+    cadence: dict[str, int] = field(default_factory=dict)
+    """Every how many steps the run is reported, evaluated, sampled and saved; 0: only at the start
+    and the end. `reports_slow` and `saves_by_time`: also each slow step, also by the clock."""
+    checkpoint_bytes: int = 0
+    """What each checkpoint takes on the disk."""
 
 
 @dataclass(frozen=True)
@@ -103,10 +93,20 @@ class DataPrepared:
 
 
 @dataclass(frozen=True)
-class StepCompleted(Metrics):
+class _Measured:
+    metrics: dict[str, float]
+    """By the names in `RunStarted.metrics`."""
+    step: int
+
+    def value(self, name: str) -> float:
+        """Return a metric, NaN if it was not measured."""
+        return self.metrics.get(name, math.nan)
+
+
+@dataclass(frozen=True)
+class StepCompleted(_Measured):
     """Means over the steps since the last such event; the last one is `step` (1-based)."""
 
-    step: int = 0
     epoch: float = 0.0
     learning_rate: float = 0.0
     grad_norm: float = 0.0
@@ -133,23 +133,37 @@ class StepCompleted(Metrics):
 
 
 @dataclass(frozen=True)
-class EvalCompleted(Metrics):
+class EvalCompleted(_Measured):
     """Validation metrics over `pairs` pairs; NLL over their tokens, the rest over pairs."""
 
-    step: int = 0
     pairs: int = 0
     seconds: float = 0.0
     is_best: bool = False
 
 
 @dataclass(frozen=True)
+class DriftMeasured:
+    """How far the adapter has moved the model on neutral prompts; 0 for the base itself."""
+
+    step: int
+    kl_per_token: float
+    """Mean KL divergence from the base, in nats, on answers the base itself samples."""
+    low: float
+    high: float
+    """Of its 95 % interval, over prompts."""
+    prompts: int
+    seconds: float
+
+
+@dataclass(frozen=True)
 class SampleGenerated:
-    """A held-out prompt answered greedily."""
+    """A held-out prompt answered greedily; `system` is its own system turn, "" for none."""
 
     step: int
     prompt: str
     response: str
     index: int
+    system: str = ""
 
 
 @dataclass(frozen=True)
@@ -191,7 +205,7 @@ class Resumed:
 
 @dataclass(frozen=True)
 class RunFinished:
-    """The run ended as asked: `reason` is completed, early_stop, stopped or aborted."""
+    """The run ended as asked: `reason` is one of `DONE`, stopped or aborted."""
 
     reason: str
     step: int
@@ -218,11 +232,32 @@ class RunFailed:
     what_to_do: str
     step: int
     last_checkpoint: str | None
+    kind: FailureKind = "other"
+    """What went wrong, for programs; the message is for people."""
+
+
+@dataclass(frozen=True)
+class RunEvaluated:
+    """After the end: base and adapter were compared on held-out pairs, see `runs/evaluation.py`."""
+
+    step: int
+    verdict: str
+    """One sentence."""
+    pairs: int
+    available: int
+    """Held-out pairs they were drawn from."""
+    seconds: float
+    path: str
+    """Of evaluation.json."""
+    report: str
+    """Of the page."""
+    kl_per_token: float | None = None
+    """Drift from the base on neutral prompts, in nats; None: not measured."""
 
 
 Event = (
     RunStarted | DataPrepared | StepCompleted | EvalCompleted | SampleGenerated | CheckpointSaved
-    | NoteLogged | Paused | Resumed | RunFinished | RunFailed
+    | DriftMeasured | NoteLogged | Paused | Resumed | RunFinished | RunFailed | RunEvaluated
 )  # fmt: skip
 
 
@@ -230,21 +265,24 @@ EVENT_TYPES: dict[str, type] = {
     cls.__name__: cls
     for cls in (
         RunStarted, DataPrepared, StepCompleted, EvalCompleted, SampleGenerated, CheckpointSaved,
-        NoteLogged, Paused, Resumed, RunFinished, RunFailed,
+        DriftMeasured, NoteLogged, Paused, Resumed, RunFinished, RunFailed, RunEvaluated,
     )
 }  # fmt: skip
 
 _FIELDS = {cls: frozenset(f.name for f in fields(cls)) for cls in EVENT_TYPES.values()}
+_step_numbers = itemgetter(*(f.name for f in fields(StepCompleted) if f.name != "metrics"))
 
 
 class Record(NamedTuple):
-    """One line of the file: an event, or None for a type this version does not know."""
+    """One line of the file: an event, or None for one this version does not know or cannot use."""
 
     event: Event | None
     name: str
     time: float
     """Unix seconds."""
     raw: dict[str, Any]
+    damage: str = ""
+    """Why a line that is whole makes no event."""
 
 
 def encode(event: Event, now: float | None = None) -> str:
@@ -266,23 +304,47 @@ def decode(line: str) -> Record:
     """Read one complete line back; fields this version does not know are ignored.
 
     Raises:
-        ValueError: the line is not a JSON object with an event name.
+        ValueError: the line is not a JSON object with an event name; it was torn.
     """
-    return _record(json.loads(line))
+    try:
+        raw = json.loads(line)
+    except json.JSONDecodeError:
+        raise
+    except (ValueError, RecursionError) as error:  # too many digits, too deep
+        return Record(None, "line", 0.0, {}, f"a line cannot be read ({reason_of(error)})")
+    return _record(raw)
 
 
 def _record(raw: Any) -> Record:
     if not isinstance(raw, dict) or not isinstance(raw.get("event"), str):
         raise ValueError(f"not an event: {str(raw)[:80]!r}")
-    cls = EVENT_TYPES.get(raw["event"])
-    event = None if cls is None else _event(cls, raw)
-    return Record(event, raw["event"], float(raw.get("time", 0.0)), raw)
+    name, time = raw["event"], raw.get("time", 0.0)
+    cls = EVENT_TYPES.get(name)
+    if raw.get("v", SCHEMA_VERSION) != SCHEMA_VERSION:  # a line made by hand may have none
+        cls = None
+    if not is_time(time):
+        return Record(None, name[:80], 0.0, raw, f"{name[:80]}: time is no moment of a calendar")
+    if cls is None:
+        return Record(None, name[:80], float(time), raw)
+    if not (cls is StepCompleted and _is_plain_step(raw)) and (wrong := problem(cls, raw)):
+        return Record(None, name, float(time), raw, f"{name}: {wrong}")
+    return Record(_event(cls, raw), name, float(time), raw)
+
+
+def _is_plain_step(raw: dict[str, Any]) -> bool:
+    """Tell quickly whether a step holds numbers of usual sizes; of all others `problem` tells."""
+    try:
+        # Takes numbers only: text, nested values and integers that no float holds raise.
+        size = math.hypot(*_step_numbers(raw), *raw["metrics"].values())
+        return size < LARGEST_INT and type(raw["step"]) is int
+    except (AttributeError, KeyError, OverflowError, TypeError):
+        return False
 
 
 def _event(cls: type, raw: dict[str, Any]) -> Any:
     known = _FIELDS[cls]
     if raw.keys() >= known:
-        # The line's dictionary becomes the event's own: setting 25 frozen fields one after the
+        # The line's dictionary becomes the event's own: setting 18 frozen fields one after the
         # other is a quarter of the time it takes to read a long run.
         event = object.__new__(cls)
         object.__setattr__(event, "__dict__", raw)
@@ -295,19 +357,25 @@ class EventWriter:
 
     A partial last line left by a killed process is ended first, so that it can never swallow the
     next event; readers skip it as damaged.
+
+    Raises:
+        RunError: the file cannot be opened.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        torn = path.exists() and path.stat().st_size > 0 and not _ends_with_newline(path)
-        # Unbuffered: what could not be written must not come back when the file is closed.
-        self._file = path.open("ab", buffering=0)
+        try:
+            torn = path.exists() and not _ends_with_newline(path)
+            # Unbuffered: what could not be written must not come back when the file is closed.
+            self._file = path.open("ab", buffering=0)
+        except OSError as error:
+            raise unusable(path, error) from None
         if torn:
             self._append("\n")
 
     def write(self, event: Event) -> str:
         """Append one event, flush it, and return its line."""
-        line = encode(event)
+        line = redacted(encode(event))
         self._append(line)
         return line
 
@@ -327,21 +395,11 @@ class EventWriter:
 
 
 def _ends_with_newline(path: Path) -> bool:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
+        if file.seek(0, 2) == 0:
+            return True
         file.seek(-1, 2)
         return file.read(1) == b"\n"
-
-
-def read_events(path: Path) -> Iterator[Record]:
-    """Yield the events of a file in order; damaged and unfinished lines are skipped."""
-    with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
-        for line in file:
-            if not line.endswith("\n"):
-                return
-            try:
-                yield decode(line)
-            except (ValueError, TypeError):
-                continue  # a line torn by a kill; the file goes on after it
 
 
 class EventReader:
@@ -353,18 +411,52 @@ class EventReader:
         self._offset = 0
 
     def poll(self) -> list[Record]:
-        """Return the new complete events, about `max_bytes` of file at a time."""
+        """Return the new complete events, about `max_bytes` of file at a time; [] at the end.
+
+        Raises:
+            OSError: the file is there and cannot be read.
+        """
+        while chunk := self._next_lines():
+            if records := _decode_lines(chunk):
+                return records
+        return []
+
+    def _next_lines(self) -> bytes:
         try:
-            with self.path.open("rb") as file:
+            with open_regular(self.path) as file:
                 file.seek(self._offset)
                 chunk = file.read(self.max_bytes)
                 if b"\n" not in chunk:
-                    chunk += file.readline()  # one line longer than max_bytes
+                    chunk += file.readline(MAX_TEXT_BYTES)  # one line longer than max_bytes
         except FileNotFoundError:
-            return []
+            return b""
         end = chunk.rfind(b"\n") + 1
+        if not end and len(chunk) > MAX_TEXT_BYTES:
+            end = len(chunk)  # no line of ours: passed over
         self._offset += end
-        return _decode_lines(chunk[:end])
+        return chunk[:end]
+
+
+def read_events(path: Path) -> Iterator[Record]:
+    """Yield the events of a file in order; torn and unfinished lines are skipped.
+
+    Raises:
+        RunError: the file is there and cannot be read.
+    """
+    reader = EventReader(path)
+    try:
+        while records := reader.poll():
+            yield from records
+    except OSError as error:
+        raise unusable(path, error) from None
+
+
+def unusable(path: Path, error: OSError) -> RunError:
+    """Return the error of an event file that cannot be opened, read or written."""
+    return RunError(
+        f"{path}: the events of the run cannot be used ({reason_of(error)})",
+        "Make it a regular file that you may read and write, and see that the disk has space.",
+    )
 
 
 def read_last_events(path: Path, max_bytes: int = 1 << 18) -> list[Record]:
@@ -373,15 +465,15 @@ def read_last_events(path: Path, max_bytes: int = 1 << 18) -> list[Record]:
     The time is bounded however long the run was. A last event larger than that is still found.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             size = file.seek(0, 2)
             while True:
                 start = max(0, size - max_bytes)
                 file.seek(start)
-                chunk = file.read(size - start)
+                chunk = file.read(min(size - start, max_bytes))
                 first = 0 if start == 0 else chunk.find(b"\n") + 1
                 end = chunk.rfind(b"\n") + 1
-                if end > first or start == 0:
+                if end > first or start == 0 or max_bytes > MAX_TEXT_BYTES:
                     return _decode_lines(chunk[first:end])
                 max_bytes *= 4
     except OSError:
@@ -396,12 +488,12 @@ def _decode_lines(data: bytes) -> list[Record]:
         # A damaged line may be one with its neighbour; then there are not as many values.
         if len(found) == len(lines):
             return [_record(raw) for raw in found]
-    except (ValueError, TypeError):
+    except (ValueError, RecursionError):
         pass  # a line is damaged: which one is found below
     records = []
     for line in lines:
         try:
             records.append(decode(line))
-        except (ValueError, TypeError):
+        except ValueError:
             continue  # torn by a kill
     return records

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import difflib
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-from orpo_mlx.errors import RunError
+from orpo_mlx.config.file import expanded, parse_toml
+from orpo_mlx.errors import RunError, reason_of
 from orpo_mlx.runs.directory import RunDirectory, Status, runs_folder
 from orpo_mlx.runs.events import (
+    EventReader,
     Record,
     Resumed,
     RunFinished,
     RunStarted,
     StepCompleted,
-    decode,
     read_last_events,
 )
-from orpo_mlx.settings_file import expanded
+from orpo_mlx.runs.history import void_after
+from orpo_mlx.runs.metrics import metric
+from orpo_mlx.storage.regular import read_regular_text
 
 _HEAD_BYTES = 1 << 18
 
@@ -34,11 +36,16 @@ class RunSummary:
     data: str | None
     step: int
     total_steps: int
-    loss: float | None
-    log_odds_ratio: float | None
-    preference_accuracy: float | None
+    metrics: dict[str, float]
+    """Of the last step; empty before the first."""
     started: float | None
     """Unix seconds of the first start."""
+    damage: str = ""
+    """What of its files makes no sense, "" if nothing was found."""
+
+    def brief(self, name: str, digits: int = 2) -> str:
+        """Return a metric where there is little room, "" if it is not known."""
+        return metric(name).brief(self.metrics[name], digits) if name in self.metrics else ""
 
 
 def list_runs(runs_dir: str | Path | None = None) -> list[RunSummary]:
@@ -61,26 +68,29 @@ def iter_runs(runs_dir: str | Path | None = None) -> list[RunDirectory]:
 
 
 def summarise(run: RunDirectory) -> RunSummary:
-    """Read a run's summary from both ends of its event file, in bounded time."""
+    """Read a run's summary from both ends of its event file, in bounded time.
+
+    What is damaged costs itself only; a run that nobody trains is then listed as damaged.
+    """
     status = run.read_status()
-    last = read_last_events(run.events_file)
+    head, last = _first_events(run.events_file), read_last_events(run.events_file)
     state = run.read_state()
-    first = _first_start(run.events_file)
+    first = next((record for record in head if isinstance(record.event, RunStarted)), None)
     begun = first.event if first and isinstance(first.event, RunStarted) else None
     measured = last_step(last)
-    model, data = (begun.model, begun.data) if begun else _configured(run)
+    model, data, trouble = (begun.model, begun.data, "") if begun else _configured(run)
+    damage = next((record.damage for record in (*head, *last) if record.damage), trouble)
     return RunSummary(
         id=run.id,
         path=run.path,
-        status=status,
+        status="damaged" if damage and not run.is_locked() else status,
         model=model,
         data=data,
         step=_step(last, state.step if state else 0),
         total_steps=state.total_steps if state else begun.total_steps if begun else 0,
-        loss=measured.loss if measured else None,
-        log_odds_ratio=measured.log_odds_ratio if measured else None,
-        preference_accuracy=measured.preference_accuracy if measured else None,
+        metrics=measured.metrics if measured else {},
         started=first.time if first else _modified(run.config_file),
+        damage=damage,
     )
 
 
@@ -89,10 +99,10 @@ def last_step(records: list[Record]) -> StepCompleted | None:
     limit = float("inf")
     for record in reversed(records):
         event = record.event
-        if isinstance(event, Resumed) and event.new_process:
-            limit = min(limit, event.step)
-        elif isinstance(event, StepCompleted) and event.step <= limit:
+        if isinstance(event, StepCompleted) and event.step <= limit:
             return event
+        if (last := void_after(event)) is not None:
+            limit = min(limit, last)
     return None
 
 
@@ -106,37 +116,33 @@ def _step(records: list[Record], reported: int) -> int:
     return max(reported, measured.step if measured else 0)
 
 
-def _first_start(path: Path) -> Record | None:
+def _first_events(path: Path) -> list[Record]:
+    """Return the events in the first bytes of a file; [] if unreadable."""
     try:
-        with path.open("rb") as file:
-            head = file.read(_HEAD_BYTES)
+        return EventReader(path, _HEAD_BYTES).poll()
     except OSError:
-        return None
-    for line in head.split(b"\n")[:-1]:
-        try:
-            record = decode(line.decode("utf-8", errors="replace"))
-        except (ValueError, TypeError):
-            continue
-        if isinstance(record.event, RunStarted):
-            return record
-    return None
+        return []
 
 
-def _configured(run: RunDirectory) -> tuple[str | None, str | None]:
+def _configured(run: RunDirectory) -> tuple[str | None, str | None, str]:
+    """Return model and data of the settings, and what is wrong with these."""
+    if not run.config_file.exists():
+        return None, None, ""
     try:
-        raw = tomllib.loads(run.config_file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None, None
+        raw = parse_toml(read_regular_text(run.config_file))
+    except (OSError, ValueError) as error:
+        return None, None, f"{run.config_file.name}: {reason_of(error)}"
     model, data = raw.get("model"), raw.get("data")
-    return str(model) if model else None, str(data) if data else None
+    return str(model) if model else None, str(data) if data else None, ""
 
 
 def memory_shares(runs_dir: str | Path | None = None) -> list[float]:
     """Return peak memory / estimate of each finished run in a folder that recorded both."""
     shares = []
     for run in iter_runs(runs_dir):
-        first, last = _first_start(run.events_file), read_last_events(run.events_file)
-        estimated = getattr(first.event, "estimated_peak_bytes", 0) if first else 0
+        head, last = _first_events(run.events_file), read_last_events(run.events_file)
+        starts = [record.event for record in head if isinstance(record.event, RunStarted)]
+        estimated = starts[0].estimated_peak_bytes if starts else 0
         finished = [record.event for record in last if isinstance(record.event, RunFinished)]
         if not (estimated and finished):
             continue

@@ -14,11 +14,13 @@ from pathlib import Path
 from types import TracebackType
 
 from orpo_mlx.errors import RunError
+from orpo_mlx.storage.regular import open_regular, read_regular
 
 _held: set[str] = set()
 """Locks of this process. Asking the kernel about one's own lock could release it where flock is
 emulated by POSIX locks (network file systems)."""
 
+_MOST_PIDS = 1 << 31
 _BUSY = (errno.EWOULDBLOCK, errno.EACCES)
 
 
@@ -42,11 +44,13 @@ class RunLock:
                 disk has no locks.
         """
         try:
+            if self.path.exists():
+                open_regular(self.path).close()
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
             raise RunError(
-                f"{self.path.parent}: cannot be written ({error.strerror})",
-                "Make the folder writable, or copy the run to a place that is.",
+                f"{self.path}: cannot be written ({error.strerror})",
+                "Make folder and file writable, or copy the run to a place that is.",
             ) from None
         try:
             _lock_exclusively(descriptor, self.path, patience_seconds)
@@ -109,21 +113,24 @@ def is_locked(path: Path) -> bool:
     if os.path.realpath(path) in _held:
         return True
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        with open_regular(path) as file:
+            return not _is_free(file.fileno())
     except OSError:
         return False
+
+
+def _is_free(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError as error:
-        return error.errno in _BUSY
-    finally:
-        os.close(descriptor)
-    return False
+        return error.errno not in _BUSY
+    return True
 
 
 def read_pid(path: Path) -> int | None:
     """Return the pid in a lock file: that of the present or the last holder."""
     try:
-        return int(path.read_text(encoding="ascii"))
+        pid = int(read_regular(path).decode("ascii"))
     except (OSError, ValueError):
         return None
+    return pid if 0 < pid < _MOST_PIDS else None

@@ -26,19 +26,20 @@ words = sys.argv[1:]
 format = words[words.index("--to") + 1]
 out = Path(words[words.index("--out") + 1]) if "--out" in words else Path("its-place")
 say("started", format=format, out=str(out))
-say("progress", done=1, total=4, what="tensors")
+say("progress", done=1, total=4, label="tensors", unit="parts")
 if format == "fused":
     time.sleep(600)
 if format == "hub":
     sys.exit("error: the line went dead.")
 if format == "lmstudio" and "--force" not in words:
-    say("failed", message="its-place: is there already.", what_to_do="Replace it with --force.")
+    taken = {"message": "its-place: is there already.", "what_to_do": "Replace it with --force."}
+    say("failed", kind="target_exists", **taken)
     sys.exit(1)
 if format == "peft":
     say("verified", checks=[check(False)])
-    say("failed", message="delta: is another.", what_to_do="Write --dtype float32.")
+    say("failed", kind="", message="delta: is another.", what_to_do="Write --dtype float32.")
     sys.exit(1)
-say("progress", done=4, total=4, what="tensors")
+say("progress", done=4, total=4, label="tensors", unit="parts")
 say("verified", checks=[check(True)])
 if format == "mlx":
     out.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
+from typing import NoReturn
 
 THERE = 8_000_000_000
 
@@ -70,12 +71,19 @@ def check() -> dict[str, object]:
     }  # fmt: skip
 
 
+def fail(message: str, what_to_do: str) -> NoReturn:
+    said = {"event": "failed", "kind": "", "message": message, "what_to_do": what_to_do}
+    sys.stdout.write(json.dumps(said) + "\n")
+    sys.exit(2)
+
+
 if "broken" in " ".join(sys.argv):
-    sys.exit("error: broken.jsonl:1: not UTF-8.\nConvert it.")
+    fail("broken.jsonl:1: not UTF-8.", "Convert it.")
 if sys.argv[1:3] == ["check", "org/far"]:
-    sys.stderr.write("a warning\ndownloading org/far: 1 MB of 2 MB\n")
+    far = {"done": 1_000_000, "total": 2_000_000, "label": "downloading org/far", "unit": "bytes"}
+    sys.stderr.write("a warning\n" + json.dumps({"event": "progress", **far}) + "\n")
     sys.stderr.flush()
     sys.stdin.read()  # until the app has enough of it
 if sys.argv[1] == "check" and "odd.jsonl" in sys.argv[2] and "--map" not in sys.argv:
-    sys.exit("error: odd.jsonl:1: no known layout. Columns found: bad, good, question.\nUse --map.")
+    fail("odd.jsonl:1: no known layout. Columns found: bad, good, question.", "Use --map.")
 sys.stdout.write(json.dumps(fit() if sys.argv[1] == "fit" else check(), indent=2) + "\n")

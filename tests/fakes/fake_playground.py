@@ -1,4 +1,4 @@
-"""A playground without a model: the protocol of `orpo_mlx.playground`, with answers made up."""
+"""A playground without a model: the protocol of `serving/playground.py`, answers made up."""
 
 from __future__ import annotations
 

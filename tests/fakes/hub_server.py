@@ -25,6 +25,7 @@ FAULTS: dict[str, tuple[int, dict[str, str]]] = {
     "broken": (500, {}),
     "unavailable": (503, {}),
     "odd": (418, {}),
+    "echo": (403, {}),
 }
 
 
@@ -142,6 +143,8 @@ class _Handler(BaseHTTPRequestHandler):
         faulty = self.hub.fault and self.hub.fault_on in path
         if faulty and self.hub.fault != "cut":
             status, headers = FAULTS[self.hub.fault]
+            if self.hub.fault == "echo":
+                headers = {"X-Error-Message": f"Not for {self.headers.get('Authorization', '')}"}
             return self._send(status, b"{}", headers, with_body)
         if path.startswith("/moved/"):
             path = path.removeprefix("/moved")

@@ -24,12 +24,10 @@ mx.set_default_device(mx.cpu)
 
 import mlx_lm.models.llama  # noqa: E402
 import mlx_lm.tuner.utils  # noqa: E402
-import mlx_lm.utils  # noqa: E402, F401 - imported here so that the forked trainers need not
+import mlx_lm.utils  # noqa: F401, E402 - imported here so that the forked trainers need not
 
-import orpo_mlx.preparation  # noqa: E402
-import orpo_mlx.train  # noqa: E402
-import orpo_mlx.training_run  # noqa: E402
-from orpo_mlx.checkpoint import damage, iter_checkpoints  # noqa: E402
+from orpo_mlx.cli.commands import train  # noqa: E402
+from orpo_mlx.runs.checkpoints import damage, iter_checkpoints  # noqa: E402
 from orpo_mlx.runs.directory import RunDirectory  # noqa: E402
 
 OPTIONS = [
@@ -49,7 +47,7 @@ def start(arguments: list[str], log: Path) -> int:
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)
-    os._exit(orpo_mlx.train.main(arguments))
+    os._exit(train.main(arguments))
 
 
 def digest(run: Path) -> dict[str, str]:
@@ -66,7 +64,7 @@ def losses(run: Path) -> dict[int, float]:
     for line in (run / "events.jsonl").read_text().splitlines():
         if '"StepCompleted"' in line and line.endswith("}"):
             event = json.loads(line)
-            found[event["step"]] = event["loss"]
+            found[event["step"]] = event["metrics"]["loss"]
     return found
 
 

@@ -329,8 +329,8 @@ def make_adapter(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path
         from mlx.utils import tree_flatten
         from mlx_lm.utils import load_model
 
-        from orpo_mlx.adapter import attach_adapter
-        from orpo_mlx.adapter_files import save_adapter
+        from orpo_mlx.adapters.files import save_adapter
+        from orpo_mlx.adapters.lora import attach_adapter
 
         model, _ = load_model(bench.mlx_folder)
         attach_adapter(model, spec, seed=5)

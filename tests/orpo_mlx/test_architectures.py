@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
-from orpo_mlx import head, scoring
-from orpo_mlx.adapter import AdapterSpec, attach_adapter
-from orpo_mlx.data.pairs import TokenPair
+from orpo_mlx.adapters.lora import AdapterSpec, attach_adapter
+from orpo_mlx.data.types import TokenPair
 from orpo_mlx.errors import ConfigError
-from orpo_mlx.losses import Objective, StepTotals, orpo_loss
-from orpo_mlx.probe import choose_scoring
-from orpo_mlx.scoring import Scoring
-from orpo_mlx.step import own_arrays, recomputing
-from orpo_mlx.trunk_cache import MemoryStore, TrunkCache, find_cut
+from orpo_mlx.models.recompute import recomputing
+from orpo_mlx.objectives.orpo import Orpo
+from orpo_mlx.scoring import head
+from orpo_mlx.scoring.activation_cache import ActivationCache, MemoryStore, find_cut
+from orpo_mlx.scoring.base import Scoring, own_arrays
+from orpo_mlx.scoring.select import WAYS, choose_scoring
+from orpo_mlx.training.step import step_totals
 
 VOCABULARY = 199
 TOLERANCE = 1e-5
@@ -144,19 +145,19 @@ def make_model(name, quantized=False, target_modules=("all",), num_layers=-1):
 
 def loss_and_gradient(model, way, scope, cut=0, feed=own_arrays, **options):
     """Return the loss and every adapter gradient of `PAIRS` as one micro-batch."""
-    scoring = Scoring(way, scope, cut=cut, **options)
+    scoring = Scoring(WAYS[way], scope, cut=cut, **options)
     batch = scoring.build(PAIRS, range(len(PAIRS)))
     arrays = feed(batch)
-    totals = StepTotals(mx.array(float(batch.pairs)), mx.array(float(batch.nll_tokens)))
+    totals = step_totals([batch])
     params = model.trainable_parameters()
 
     def loss_of(params):
         model.update(params)
-        objective = Objective(lam=0.5, nll_scope=scope)
-        return orpo_loss(scoring.score(model, arrays), totals, objective)[0]
+        objective = Orpo(lam=0.5, nll_scope=scope)
+        return objective(scoring.score(model, arrays), None, totals)[0]
 
     try:
-        with scoring.seams(model):
+        with scoring.way.patched(model):
             loss, gradient = mx.value_and_grad(loss_of)(params)
         mx.eval(loss, gradient)
     finally:
@@ -195,7 +196,7 @@ def test_every_supported_way_gives_the_loss_and_gradient_of_plain_rows(name, bit
             found, problem = attempt(model, way, scope)
             assert problem is None, (
                 f"{name} no longer supports {way!r} ({problem}): mlx-lm changed this model or a "
-                "seam; mend orpo_mlx/seams.py, or take the way out of SUPPORTED"
+                "seam; mend orpo_mlx/models/patches.py, or take the way out of SUPPORTED"
             )
             difference = largest_difference(found, plain)
             assert difference < TOLERANCE, (name, way, scope, difference)
@@ -220,8 +221,8 @@ def test_a_way_that_is_not_supported_is_refused_aloud(name):
 def test_auto_picks_the_first_supported_way_and_says_why_not_an_earlier_one(name):
     chosen = choose_scoring(make_model(name), "auto", "full", PAIRS, recomputes=False)
 
-    assert chosen.name == SUPPORTED[name][0], chosen.why
-    assert bool(chosen.why) == (chosen.name != "packed")
+    assert chosen.way.name == SUPPORTED[name][0], chosen.why
+    assert bool(chosen.why) == (chosen.way.name != "packed")
 
 
 # Outputs kept below the adapter
@@ -238,8 +239,8 @@ def test_a_model_cut_at_a_block_gives_the_loss_and_gradient_of_the_whole(name, b
 
     ways = [way for way in ("packed", "shared", "plain") if way in (*SUPPORTED[name], "plain")]
     for way in ways if bits == "float32" else ways[:1]:
-        cut = find_cut(model, way)
-        cache = TrunkCache(model, Scoring(way, "full", cut=cut), MemoryStore(1 << 30))
+        cut = find_cut(model, WAYS[way])
+        cache = ActivationCache(model, Scoring(WAYS[way], "full", cut=cut), MemoryStore(1 << 30))
         for hits in (0, len(PAIRS)):
             found = loss_and_gradient(model, way, "full", cut, cache.feed)
             assert cache.hits == hits
@@ -250,7 +251,7 @@ def test_a_model_cut_at_a_block_gives_the_loss_and_gradient_of_the_whole(name, b
 @pytest.mark.parametrize("name", ["mamba", "lfm2"])
 def test_a_recurrent_model_refuses_the_trunk_cache_with_a_reason(name):
     model = make_model(name, num_layers=1)
-    way = choose_scoring(model, "auto", "full", PAIRS, recomputes=False).name
+    way = choose_scoring(model, "auto", "full", PAIRS, recomputes=False).way
 
     with pytest.raises(ConfigError, match="fork scoring runs each prompt through the model's own"):
         find_cut(model, way)
@@ -276,18 +277,10 @@ def test_attention_in_blocks_of_queries_changes_nothing(name, monkeypatch):
     cells_whole = sum(computed)
     computed.clear()
 
-    monkeypatch.setattr("orpo_mlx.attention.QUERY_BLOCK", 16)
+    monkeypatch.setattr("orpo_mlx.scoring.attention.QUERY_BLOCK", 16)
     blocks = loss_and_gradient(model, "packed", "full")
     assert largest_difference(blocks, whole) < TOLERANCE
     assert sum(computed) < cells_whole
-
-
-def in_chunks_of(monkeypatch, chunk):
-    monkeypatch.setattr(
-        scoring, "head_logps", lambda model, hidden, targets, _: head.head_logps(
-            model, hidden, targets, chunk
-        ),
-    )  # fmt: skip
 
 
 HEADS = {
@@ -300,7 +293,7 @@ HEADS = {
 
 @pytest.mark.parametrize("scope", SCOPES)
 @pytest.mark.parametrize("kind", HEADS)
-def test_the_size_of_a_chunk_changes_nothing(kind, scope, monkeypatch):
+def test_the_size_of_a_chunk_changes_nothing(kind, scope):
     name, targets = HEADS[kind]
     model = make_model(name, target_modules=targets)
     assert head.has_trainable_head(model) == (kind == "adapted")
@@ -308,8 +301,8 @@ def test_the_size_of_a_chunk_changes_nothing(kind, scope, monkeypatch):
     plain = loss_and_gradient(model, "plain", scope)
 
     for chunk in (1, 7, 256):
-        in_chunks_of(monkeypatch, chunk)
-        difference = largest_difference(loss_and_gradient(model, way, scope), plain)
+        found = loss_and_gradient(model, way, scope, chunk=chunk)
+        difference = largest_difference(found, plain)
         assert difference < TOLERANCE, (chunk, difference)
 
 
@@ -326,9 +319,8 @@ def test_no_logits_larger_than_a_chunk_ever_exist(kind, monkeypatch):
 
     head_of = head.run_head
     monkeypatch.setattr(head, "run_head", recorded)
-    in_chunks_of(monkeypatch, 7)
     for scope in SCOPES:
-        loss_and_gradient(model, SUPPORTED[name][0], scope)
+        loss_and_gradient(model, SUPPORTED[name][0], scope, chunk=7)
 
     assert len(shapes) > 10
     assert {(shape[0], shape[2]) for shape in shapes} == {(1, VOCABULARY)}

@@ -6,9 +6,12 @@ import time
 from pathlib import Path
 
 import pytest
+from support.listed import RUN
 
+from orpo_mlx.cli.commands.runs import runs_table
+from orpo_mlx.cli.terminal import format_error
 from orpo_mlx.errors import ConfigError
-from orpo_mlx.report_text import format_error, plain_lines, runs_table
+from orpo_mlx.runs.event_text import plain_lines
 from orpo_mlx.runs.events import DataPrepared, RunFailed
 from orpo_mlx.runs.listing import RunSummary
 
@@ -34,10 +37,7 @@ def test_an_error_says_what_is_wrong_first_and_what_to_do_last() -> None:
     assert format_error(error) == "error: run.toml, line 4: no value\\x1b[2J\nAdd one.\n"
 
 
-RUN = RunSummary(
-    "pairs-1", Path("/r/pairs-1"), "running", "/models/Qwen", "d", 60, 240, 1.5, 0.4, 0.75, 0.0
-)
-UNKNOWN = RunSummary("x", Path("/r/x"), "crashed", None, None, 0, 0, None, None, None, None)
+UNKNOWN = RunSummary("x", Path("/r/x"), "crashed", None, None, 0, 0, {}, None)
 
 
 def test_runs_are_a_table(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,16 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from orpo_mlx.checkpoint import FoundCheckpoint, damage, iter_checkpoints, settings_before
 from orpo_mlx.config import TrainConfig
 from orpo_mlx.errors import CheckpointError, RunError, TrainingError
-from orpo_mlx.preparation import prepare
 from orpo_mlx.runs import events
+from orpo_mlx.runs.checkpoints import damage, iter_checkpoints
 from orpo_mlx.runs.directory import RunDirectory
-from orpo_mlx.train import resume, train
+from orpo_mlx.training.train import resume, train
 
 STEPS = 9
-METRIC_FIELDS = (*events.METRIC_NAMES, "step", "epoch", "learning_rate", "grad_norm", "tokens")
+FIELDS = ("metrics", "step", "epoch", "learning_rate", "grad_norm", "tokens")
 
 
 def settings(model, data, run_dir, **changes):
@@ -52,9 +51,9 @@ def history(run_dir):
         if isinstance(event, events.Resumed) and event.new_process:
             steps = {key: value for key, value in steps.items() if key[1] <= event.step}
         elif isinstance(event, events.StepCompleted):
-            steps["step", event.step] = tuple(getattr(event, name) for name in METRIC_FIELDS)
+            steps["step", event.step] = tuple(getattr(event, name) for name in FIELDS)
         elif isinstance(event, events.EvalCompleted):
-            steps["eval", event.step] = (event.loss, event.preference_accuracy, event.is_best)
+            steps["eval", event.step] = (event.metrics, event.is_best)
         elif isinstance(event, events.SampleGenerated):
             steps["sample", event.step] = (event.prompt, event.response)
     return steps
@@ -144,7 +143,8 @@ def test_the_adapter_a_run_began_with_is_not_needed_to_resume(
         settings(quantized_model_folder, data, tmp_path / "run", init_adapter=str(begin), steps=4)
     )
     lines = (tmp_path / "run" / "events.jsonl").read_text().splitlines(keepends=True)
-    (tmp_path / "run" / "events.jsonl").write_text("".join(lines[:-1]))
+    kept = "".join(line for line in lines if "RunFinished" not in line)
+    (tmp_path / "run" / "events.jsonl").write_text(kept)
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "0000004")
     shutil.rmtree(begin)
     before = digest(tmp_path / "run" / "adapter")
@@ -156,11 +156,11 @@ def test_the_adapter_a_run_began_with_is_not_needed_to_resume(
 def test_a_damaged_best_checkpoint_does_not_become_the_result(
     uninterrupted, quantized_model_folder, tmp_path, monkeypatch
 ):
-    from orpo_mlx import training_run
+    from orpo_mlx.training import run
 
-    monkeypatch.setattr(training_run, "damage", lambda path: "flipped")
+    monkeypatch.setattr(run, "damage", lambda path: "flipped")
     rising = iter(range(1, 99))
-    monkeypatch.setattr(training_run, "evaluate", lambda *_: np.full(8, float(next(rising))))
+    monkeypatch.setattr(run, "evaluate", lambda *_: np.full(8, float(next(rising))))
     data = uninterrupted / "pairs.jsonl"
     changes = {"eval_every": 1, "keep_best": True}
     result = train(settings(quantized_model_folder, data, tmp_path / "run", **changes))
@@ -301,7 +301,7 @@ def kill_at_random(kills, seed, model, data, folder):
 @pytest.mark.parametrize(
     "kills",
     [
-        pytest.param(50, marks=pytest.mark.timeout(1200)),
+        pytest.param(8, marks=pytest.mark.timeout(1200)),
         pytest.param(500, marks=[pytest.mark.slow, pytest.mark.timeout(3600)]),
     ],
 )
@@ -317,32 +317,3 @@ def test_kills_at_random_instants_damage_nothing_and_change_nothing(
     assert result["different"] == []
     assert result["kills"] >= kills
     assert result["completed"] >= 1
-
-
-def test_a_run_of_an_older_version_goes_on_with_its_own_split(model_folder, pairs_file, tmp_path):
-    """Near duplicates were held out apart then, and several settings did not exist yet."""
-    question = "Tell me in a few words what you know about the number {} and why you like it{}"
-    rows = [
-        {"prompt": question.format(i, end), "chosen": f"It is {i}.", "rejected": "No."}
-        for i in range(6)
-        for end in ("", " today")
-    ]
-    config = settings(model_folder, pairs_file(rows), tmp_path / "run", steps=1)
-    train(config)
-    newest = next(iter_checkpoints(tmp_path / "run" / "checkpoints"))
-    manifest = json.loads((newest / "manifest.json").read_text())
-    assert manifest.pop("split") == "same or nearly the same prompt"
-    for name in ("map", "layout", "keep_ties", "keep_inverted", "keep_duplicates"):
-        del manifest["settings"][name]
-
-    own = settings_before(manifest)
-    old = prepare(config.model_copy(update=own), resumed=FoundCheckpoint(newest, manifest, ()))
-    new = prepare(config)
-
-    assert own == {"keep_ties": True, "keep_inverted": True, "keep_duplicates": True}
-    with pytest.raises(CheckpointError, match="--keep-duplicates: was True, is now False"):
-        prepare(config, resumed=FoundCheckpoint(newest, manifest, ()))
-    assert old.identity["split"] == "same prompt"
-    both = [[int(p.source.split(":")[1]) - 1 for p in one.data.valid] for one in (old, new)]
-    assert [len(lines) for lines in both] == [2, 2]
-    assert [len({line // 2 for line in lines}) for lines in both] == [2, 1]

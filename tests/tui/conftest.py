@@ -15,14 +15,14 @@ from textual.app import App
 from textual.pilot import Pilot
 
 from orpo_mlx import demo
+from orpo_mlx.demo.simulate import Script, simulate
 from orpo_mlx.errors import ModelError
 from orpo_mlx.runs import events
 from orpo_mlx.runs.directory import RunDirectory
-from orpo_mlx.simulation import Script, simulate
-from tui.answers import Answers
 from tui.app import OrpoApp
-from tui.model_list import ModelRow
-from tui.run_state import RunState
+from tui.new_run.models.catalogue import ModelRow
+from tui.processes.answers import Answers
+from tui.run.state import RunState
 
 NOW = 1_700_000_000.0
 DEADLINE_SECONDS = 20.0
@@ -127,6 +127,12 @@ METRICS = {
 }  # fmt: skip
 
 
+def _measured(values: dict[str, Any]) -> dict[str, Any]:
+    """Put what is a metric into the event's `metrics`."""
+    metrics = {name: values.get(name, usual) for name, usual in METRICS.items()}
+    return {k: v for k, v in values.items() if k not in METRICS} | {"metrics": metrics}
+
+
 @pytest.fixture
 def make_state() -> Callable[..., RunState]:
     """Return `make(*events, start=..., **config) -> RunState`: the state after these events.
@@ -137,16 +143,20 @@ def make_state() -> Callable[..., RunState]:
     """
 
     def records(
-        *given: events.Event | dict[str, Any], total: int = 100, **config: Any
+        *given: events.Event | dict[str, Any],
+        total: int = 100,
+        cadence: dict[str, int] | None = None,
+        **config: Any,
     ) -> list[events.Record]:
         started = events.RunStarted(
             run_id="r", model="m", data="d", total_steps=total, pairs_train=80, pairs_valid=8,
             trainable_parameters=1, total_parameters=10, config={"lam": 0.1, **config}, versions={},
+            objective="orpo", metrics=list(METRICS), cadence=cadence or {},
         )  # fmt: skip
         found = []
         for second, event in enumerate([started, *given]):
             if isinstance(event, dict):
-                event = events.StepCompleted(**{**METRICS, "step_seconds": 2.0, **event})
+                event = events.StepCompleted(**{"step_seconds": 2.0, **_measured(event)})
             found.append(events.Record(event, type(event).__name__, NOW + second, {}))
         return found
 
@@ -165,7 +175,8 @@ def make_eval() -> Callable[..., events.EvalCompleted]:
     """Return `make(step, **values) -> EvalCompleted`."""
 
     def make(step: int, **values: Any) -> events.EvalCompleted:
-        return events.EvalCompleted(**{**METRICS, "pairs": 8, "seconds": 3.0, **values}, step=step)
+        given = {"pairs": 8, "seconds": 3.0, **_measured(values)}
+        return events.EvalCompleted(**given, step=step)
 
     return make
 
@@ -192,8 +203,8 @@ def made_up(monkeypatch, tmp_path):
             raise ModelError("The Hub does not answer.", "Use what is here.")
         return [ModelRow("mlx-community/found", "mlx-community/found", "4 bit", 5, place="hub")]
 
-    monkeypatch.setattr("tui.widgets.fit_card.Answers", answers)
-    monkeypatch.setattr("tui.widgets.data_step.Answers", answers)
-    monkeypatch.setattr("tui.widgets.model_step.local_models", lambda folders: ROWS)
-    monkeypatch.setattr("tui.widgets.model_step.search_hub", search)
+    monkeypatch.setattr("tui.new_run.fit_card.Answers", answers)
+    monkeypatch.setattr("tui.new_run.data.step.Answers", answers)
+    monkeypatch.setattr("tui.new_run.models.step.local_models", lambda folders: ROWS)
+    monkeypatch.setattr("tui.new_run.models.step.search_hub", search)
     monkeypatch.chdir(tmp_path)

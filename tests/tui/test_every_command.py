@@ -6,30 +6,46 @@ from pathlib import Path
 
 import pytest
 
-from tui import doors
-from tui.screens.ask import Answer, AskScreen
+from tui.compare.screen import CompareScreen
+from tui.export.screen import ExportScreen
+from tui.judge.screen import JudgeScreen
+from tui.live.screen import LiveScreen
+from tui.parts.ask import AskChoice, AskScreen
+from tui.parts.pick_one import PickOneScreen
+from tui.playground.screen import PlaygroundScreen
+from tui.result.screen import ResultScreen
 from tui.screens.help import HelpScreen, help_lines
-from tui.screens.pick_one import PickOneScreen
+from tui.screens.settings import SettingsScreen
 
 FAKES = Path(__file__).parents[1] / "fakes"
 LEAVING = ("App: quit", "Run: detach", "Screen: back")
 
 
+def result_screen(run):
+    screen = ResultScreen(run)
+    screen.words = ["-m", "json.tool", "--help"]  # ends at once, with no answer
+    return screen
+
+
 def screens(app, run):
-    test = doors.playground(run)
+    test = PlaygroundScreen(run)
     test.words = [str(FAKES / "fake_playground.py")]
+    judge = JudgeScreen([run])
+    judge.words = [str(FAKES / "fake_judge.py")]
     app.exports.writer(run).words = [str(FAKES / "fake_export.py")]
     return {
-        "live": doors.live(run),
-        "compare": doors.compare([run, run.with_name("run-b")]),
-        "export": doors.export(run),
+        "live": LiveScreen(run),
+        "compare": CompareScreen([run, run.with_name("run-b")]),
+        "export": ExportScreen(run, app.exports),
         "test": test,
-        "settings": doors.settings(),
+        "judge": judge,
+        "settings": SettingsScreen(),
+        "result": result_screen(run),
         "runs": None,
     }
 
 
-NAMES = ("runs", "live", "compare", "export", "test", "settings")
+NAMES = ("runs", "live", "compare", "export", "test", "judge", "settings", "result")
 
 
 @pytest.fixture
@@ -54,7 +70,9 @@ async def test_what_the_palette_shows_works(name, open_app, open_screen, wait_fo
     async with open_app((100, 30)) as pilot:
         app = pilot.app
         monkeypatch.setattr(app, "copy", lambda text: None)
-        monkeypatch.setattr("tui.runner.start_demo", lambda *_: pytest.fail("was not asked for"))
+        monkeypatch.setattr(
+            "tui.processes.launcher.start_demo", lambda *_: pytest.fail("was not asked for")
+        )
         monkeypatch.setattr(app, "_begin", lambda start: None)
         screen = await open_screen(pilot, name)
         titles = [entry.title for entry in app.get_system_commands(screen)]
@@ -95,7 +113,7 @@ async def test_a_screen_can_be_read_and_helped(name, open_app, open_screen, wait
 @pytest.mark.parametrize(
     "dialog",
     [
-        AskScreen("End it?", "It is lost.", [Answer("no", "Stay"), Answer("yes", "End it")]),
+        AskScreen("End it?", "It is lost.", [AskChoice("no", "Stay"), AskChoice("yes", "End it")]),
         PickOneScreen("Metric", {"a": "Loss", "b": "Margin"}, "b"),
     ],
     ids=["ask", "pick"],

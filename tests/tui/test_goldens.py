@@ -15,23 +15,24 @@ import pytest
 
 from orpo_mlx.runs.directory import RunDirectory
 from orpo_mlx.runs.events import read_events
-from tui.draft import Draft
-from tui.export_jobs import Job
-from tui.machine import Machine
-from tui.screens import live as live_module
-from tui.screens import runs as runs_module
-from tui.screens.compare import CompareScreen
+from tui.compare.screen import CompareScreen
+from tui.export import form
+from tui.export.jobs import Job
+from tui.export.screen import ExportScreen
+from tui.home.run_summary import RunSummaryPanel
+from tui.judge.screen import JudgeScreen
+from tui.live import run_view
+from tui.live.screen import LiveScreen
+from tui.new_run.data.dataset_table import DatasetTable
+from tui.new_run.draft import Draft
+from tui.new_run.models.step import ModelStep
+from tui.new_run.screen import NewRunScreen
+from tui.new_run.steps import DATA, FORM, MODEL, REVIEW
+from tui.playground.screen import PlaygroundScreen
+from tui.processes.trainer_log import log_of
+from tui.result.screen import ResultScreen
 from tui.screens.doctor import DoctorScreen
-from tui.screens.export import ExportScreen
-from tui.screens.live import LiveScreen
-from tui.screens.new_run import NewRunScreen
-from tui.screens.playground import PlaygroundScreen
-from tui.trainer_log import log_of
-from tui.widgets import export_form, run_view
-from tui.widgets.dataset_table import DatasetTable
-from tui.widgets.model_step import ModelStep
-from tui.widgets.run_summary import RunSummaryPanel
-from tui.wizard import DATA, FORM, MODEL, REVIEW
+from tui.shell.machine import Machine
 
 FOLDER = Path(__file__).parent / "goldens"
 FAKES = Path(__file__).parents[1] / "fakes"
@@ -52,10 +53,10 @@ def same_machine(monkeypatch, tmp_path):
         18_000_000_000, 9_000_000_000, 0, 12.0, on_battery=False, pressure="normal",
         gpu_limit_bytes=13_500_000_000,
     )  # fmt: skip
-    monkeypatch.setattr(live_module, "read_machine", lambda: machine)
-    monkeypatch.setattr(runs_module, "read_machine", lambda: machine)
+    monkeypatch.setattr("tui.live.screen.read_machine", lambda: machine)
+    monkeypatch.setattr("tui.home.screen.read_machine", lambda: machine)
     monkeypatch.setattr(run_view, "memory_limit_bytes", lambda: 13_500_000_000)
-    monkeypatch.setattr(export_form, "free_space", lambda folder: "112 GB free")
+    monkeypatch.setattr(form, "free_space", lambda folder: "112 GB free")
     home = Path(os.environ["ORPO_MLX_HOME"])
     home.mkdir(parents=True, exist_ok=True)
     (home / "app.toml").write_text('export_folder = "/models"\n')
@@ -130,14 +131,15 @@ def exported_jobs():
          "files": [{"name": "a", "bytes": 38_000_000}], "command": "use /models/run-c-mlx"},
     ):  # fmt: skip
         good.apply(message)
-    bad.apply({"event": "failed", "message": "/models: is full.", "what_to_do": "Free some space."})
+    full = {"kind": "disk", "message": "/models: is full.", "what_to_do": "Free some space."}
+    bad.apply({"event": "failed", **full})
     return [good, bad, Job("hub", None, state="writing", done=3, total=4, what="uploading")]
 
 
 async def show_export(pilot, old_run, wait_for):
     run = old_run("run-c")
     run.adapter_folder.mkdir()
-    screen = ExportScreen(run.path)
+    screen = ExportScreen(run.path, pilot.app.exports)
     pilot.app.push_screen(screen)
     await wait_for(pilot, lambda: screen.is_mounted and screen.form.free_text)
     await pilot.press("down", "down", "down", "down", "space")
@@ -147,10 +149,17 @@ async def show_export(pilot, old_run, wait_for):
 async def show_exported(pilot, old_run, wait_for):
     run = old_run("run-c")
     writer = pilot.app.exports.writer(run.path)
-    pilot.app.push_screen(ExportScreen(run.path))
+    pilot.app.push_screen(ExportScreen(run.path, pilot.app.exports))
     await wait_for(pilot, lambda: writer.on_change)
     writer.jobs = exported_jobs()
     writer.say("1 written, 1 failed.")
+
+
+async def show_judge(pilot, old_run, wait_for):
+    screen = JudgeScreen([old_run("run-c").path])
+    screen.words = [str(FAKES / "fake_judge.py")]
+    pilot.app.push_screen(screen)
+    await wait_for(pilot, lambda: screen.state.duel)
 
 
 async def show_playground(pilot, old_run, wait_for):
@@ -164,6 +173,59 @@ async def show_playground(pilot, old_run, wait_for):
     await wait_for(pilot, lambda: screen.state.done)
     await pilot.press("ctrl+r")
     await wait_for(pilot, lambda: screen.state.scores)
+
+
+def evaluation():
+    """What a run keeps whose adapter is better for certain."""
+
+    def measured(value, low, high):
+        return {"value": value, "low": low, "high": high}
+
+    return {
+        "verdict": {
+            "text": "prefers the chosen answer in 71 % -> 83 % of 200 held-out pairs: +12 points, "
+            "interval +6 to +18",
+            "is_shown": True,
+        },
+        "counts": {"pairs": 200, "available": 240},
+        "metrics": {
+            "preference_accuracy": {
+                "base": measured(0.71, 0.645, 0.77), "adapter": measured(0.83, 0.775, 0.88),
+                "difference": measured(0.12, 0.06, 0.175),
+            },
+            "log_odds_ratio": {
+                "base": measured(0.2, 0.1, 0.3), "adapter": measured(0.9, 0.7, 1.1),
+                "difference": measured(0.7, 0.5, 0.9),
+            },
+            "chosen_nll": {
+                "base": measured(1.5, 1.4, 1.6), "adapter": measured(1.2, 1.1, 1.3),
+                "difference": measured(-0.3, -0.4, -0.2),
+            },
+        },
+        "drift": {
+            "kl_per_token": {"adapter": measured(0.195, 0.156, 0.233)},
+            "answers": [
+                {"prompt": "Name a river.", "base": "The Rhine.", "kl_per_token": 0.9,
+                 "adapter": "The Rhine is a river. Thank you for asking! " * 8},
+                {"prompt": "Say hello.", "base": "Hello.", "adapter": "", "kl_per_token": 0.4},
+            ],
+        },
+        "notes": ["200 of 240 held-out pairs were drawn"],
+    }  # fmt: skip
+
+
+async def show_result(pilot, old_run, wait_for):
+    run = old_run("run-c")
+    run.evaluation_file.write_text(json.dumps(evaluation()))
+    screen = ResultScreen(run.path)
+    pilot.app.push_screen(screen)
+    await wait_for(pilot, lambda: screen.facts)
+
+
+async def show_no_result(pilot, old_run, wait_for):
+    screen = ResultScreen(old_run("run-c").path)
+    pilot.app.push_screen(screen)
+    await wait_for(pilot, lambda: screen.facts)
 
 
 async def show_doctor(pilot, old_run, wait_for):
@@ -244,11 +306,18 @@ SCREENS = {
     "export": show_export,
     "exported": show_exported,
     "playground": show_playground,
+    "judge": show_judge,
     "doctor": show_doctor,
+    "result": show_result,
+    "result-none": show_no_result,
 }
 
 
-@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+@pytest.mark.parametrize(
+    "size",
+    [pytest.param(s, marks=pytest.mark.slow) if s == (100, 30) else s for s in SIZES],
+    ids=[f"{width}x{height}" for width, height in SIZES],
+)
 @pytest.mark.parametrize("name", SCREENS)
 async def test_a_screen_looks_as_it_did(
     name, size, open_app, old_run, wait_for, screen_text, made_up

@@ -10,13 +10,14 @@ from textual.widgets import Input
 
 from orpo_mlx import demo
 from orpo_mlx.config import build_config
-from tui import runner
-from tui.screens.export import ExportScreen
-from tui.screens.live import LiveScreen
-from tui.screens.new_run import NewRunScreen
-from tui.screens.playground import PlaygroundScreen
-from tui.screens.runs import RunsScreen
-from tui.status import ALIVE
+from tui.export.screen import ExportScreen
+from tui.home.screen import RunsScreen
+from tui.live.screen import LiveScreen
+from tui.new_run.screen import NewRunScreen
+from tui.playground.screen import PlaygroundScreen
+from tui.processes import launcher
+from tui.result.screen import ResultScreen
+from tui.run.status import ALIVE
 
 PATIENCE_SECONDS = 300.0
 """A busy machine is slow, not wrong."""
@@ -36,13 +37,13 @@ def wait_long(wait_for):
 def trainers(monkeypatch):
     """The trainers the app starts; all have ended when the test has."""
     started = []
-    begin = runner._start
+    begin = launcher._start
 
     def start(*given):
         started.append(begin(*given))
         return started[-1]
 
-    monkeypatch.setattr(runner, "_start", start)
+    monkeypatch.setattr(launcher, "_start", start)
     yield started
     for one in started:
         one.cancel()
@@ -62,9 +63,9 @@ def short_demo(monkeypatch, trainers):
     config = build_config(given, {})
 
     def start(runs_dir, settings):
-        return runner.start_training(config, runs_dir, settings)
+        return launcher.start_training(config, runs_dir, settings)
 
-    monkeypatch.setattr(runner, "start_demo", start)
+    monkeypatch.setattr(launcher, "start_demo", start)
 
 
 def digest(file: Path) -> str:
@@ -82,7 +83,11 @@ async def test_from_the_welcome_over_a_real_training_and_its_test_to_an_exported
         live = app.screen
         await wait_long(pilot, lambda: live.status == "completed", "the end of the training")
         assert live.state.step == 6
-        assert "t tests it against its base" in screen_text(app)
+        await wait_long(pilot, lambda: isinstance(app.screen, ResultScreen), "whether it helped")
+        assert "48 % -> " in screen_text(app)
+        await pilot.press("escape")
+        await wait_for(pilot, lambda: app.screen is live)
+        assert "r shows the result, t tests it, e exports it" in screen_text(app)
         run = live.run_directory
 
         await pilot.press("t")

@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
+from orpo_mlx.cli.commands.tui import open_app
 from orpo_mlx.errors import ConfigError
-from tui.__main__ import open_app
-from tui.settings import CHOICES
+from tui.shell.settings import CHOICES
 
 
 def test_a_window_that_would_stay_empty_is_refused():

@@ -1,1 +1,5 @@
-"""One file per screen: it wires widgets to state and asks others to do things."""
+"""Screens without a folder of their own: doctor, settings, help.
+
+To add a screen: a folder beside this one, a message in `shell.messages`, its handler in `app`, an
+area in `shell.commands`.
+"""

@@ -10,11 +10,12 @@ from textual import work
 from textual.widget import Widget
 from textual.widgets import Static
 
-from orpo_mlx.formatting import counted, visible
-from tui.children import JsonLinesChild
-from tui.commands import bindings, key_of
-from tui.screens.base import AppScreen
-from tui.widgets.line_view import LineView, TextLine
+from orpo_mlx.text.formatting import counted, visible
+from tui.parts.base_screen import AppScreen
+from tui.parts.line_view import LineView
+from tui.processes.children import JsonLinesChild
+from tui.shell.commands import bindings, key_of
+from tui.shell.lines import TextLine
 
 SIGNS = {"ok": "✓v", "info": "  ", "warning": "!!", "error": "✗x"}
 """Sign of a level; the second without Unicode."""
@@ -30,9 +31,9 @@ class DoctorScreen(AppScreen):
     AREA = "doctor"
     HELP = (
         "What this machine is: chip, memory, power, versions, caches, disk, and what is not "
-        "supported here. The self-test trains the built-in model for 20 steps, three times: twice "
-        "the same and once killed and resumed; the results must be equal bit for bit. It takes "
-        "about a minute and leaves nothing behind."
+        "supported here. The self-test trains the built-in model a few steps, several times: twice "
+        "the same and once stopped and resumed; the results must be equal bit for bit. It takes "
+        "less than a minute and leaves nothing behind."
     )
     TITLE = "orpo-mlx · Doctor"
     CSS_PATH = "doctor.tcss"
@@ -101,7 +102,7 @@ class DoctorScreen(AppScreen):
     def _show_progress(self) -> None:
         if self._is_testing:
             done = sum(fact["group"] == _SELF_TEST for fact in self.facts)
-            part = ("once", "again, the same", "again, killed and resumed")[min(done, 2)]
+            part = ("twice, the same", "stopped and resumed", "with kept outputs")[min(done, 2)]
             key = key_of("screen.back", self.orpo.keymap)
             self.status = f"Training the built-in model {part} ... {key} leaves and ends it."
         self._show()

@@ -11,7 +11,7 @@ from textual.containers import VerticalScroll
 from textual.screen import ModalScreen, Screen
 from textual.widgets import Static
 
-from tui.commands import APP, AREAS, Command, dialog_bindings, key_text
+from tui.shell.commands import APP, AREAS, Command, dialog_bindings, key_text
 
 _WIDTH = 73
 """Columns of its text in the narrowest window that shows it whole."""

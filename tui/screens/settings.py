@@ -8,13 +8,13 @@ from dataclasses import replace
 from textual.widget import Widget
 from textual.widgets import Checkbox, Label, Select, Static
 
-from tui.chart_moves import SMOOTHING_STEPS
-from tui.commands import bindings
-from tui.screens.base import AppScreen
-from tui.settings import CHOICES, Settings, config_folder
-from tui.widgets.choices import Tick
-from tui.widgets.form import Form, OneOf
-from tui.widgets.title_bar import TitleBar
+from tui.charts.moves import SMOOTHING_STEPS
+from tui.parts.base_screen import AppScreen
+from tui.parts.choices import Tick
+from tui.parts.form import Form, OneOf
+from tui.parts.title_bar import TitleBar
+from tui.shell.commands import bindings
+from tui.shell.settings import CHOICES, Settings, config_folder
 
 _TITLES = {"theme": "Theme", "charset": "Characters of charts (finest: braille; everywhere: ascii)"}
 _SWITCHES = (

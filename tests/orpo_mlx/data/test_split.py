@@ -9,16 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orpo_mlx.data.pairs import PreferencePair, TokenPair
 from orpo_mlx.data.split import (
-    NEAR_PROMPT,
-    SAME_PROMPT,
     draw_sides,
     group_prompts,
     hold_out,
     prompt_text,
     token_prompt_texts,
 )
+from orpo_mlx.data.types import PreferencePair, TokenPair
 
 LONG = [f"word{i}" for i in range(42)]  # 40 sequences of three words
 
@@ -116,21 +114,54 @@ def test_training_holds_out_no_near_duplicate_of_what_it_learns() -> None:
     assert {int(p.source) % 20 for p in train}.isdisjoint({int(p.source) % 20 for p in valid})
 
 
-def test_the_rule_of_older_runs_gives_their_split() -> None:
-    """The numbers are what version 0.1 held out of these pairs."""
-    pairs = [TokenPair([i % 7, 3], [i], [i + 1], str(i)) for i in range(40)]
-    _, valid = hold_out(pairs, 0.3, 5, None, SAME_PROMPT)
-    assert [int(p.source) for p in valid] == [1, 4, 8, 11, 15, 18, 22, 25, 29, 32, 36, 39]
-
-
-def test_without_near_duplicates_the_split_is_that_of_older_runs() -> None:
+def test_single_prompts_are_held_out_as_drawn() -> None:
+    """The numbers are kept, so that a resumed run meets the pairs it began with."""
     tokenizer = SimpleNamespace(decode=words_of)
     pairs = [TokenPair([i, i + 1], [1], [2], str(i)) for i in range(0, 90, 3)]
-    for rule in (NEAR_PROMPT, SAME_PROMPT):
-        _, valid = hold_out(pairs, 0.1, 4, tokenizer, rule)
-        assert [int(p.source) for p in valid] == [0, 33, 84]
+    _, valid = hold_out(pairs, 0.1, 4, tokenizer)
+    assert [int(p.source) for p in valid] == [0, 33, 84]
 
 
 def test_nothing_is_held_out_of_one_prompt() -> None:
     pairs = [TokenPair([1], [i], [9]) for i in range(5)]
     assert len(hold_out(pairs, 0.5, 0, SimpleNamespace(decode=words_of))[1]) == 0
+
+
+def like_prompts(kinds: int, each: int, tail: int = 2) -> list[TokenPair]:
+    """`kinds` groups of prompts that are nearly alike: forty words, the last of them their own."""
+    prompts = [
+        [*range(1000 * kind, 1000 * kind + 40), *range(10**6 + 9 * i, 10**6 + 9 * i + tail)]
+        for kind in range(kinds)
+        for i in range(each)
+    ]
+    return [TokenPair(ids, [1], [2], str(i)) for i, ids in enumerate(prompts)]
+
+
+@pytest.mark.parametrize(("kinds", "each"), [(2, 100), (4, 50), (8, 25)])
+def test_few_groups_of_like_prompts_keep_the_share_that_was_asked(kinds: int, each: int) -> None:
+    notes: list[str] = []
+    tokenizer = SimpleNamespace(decode=words_of)
+    pairs = like_prompts(kinds, each)
+    train, valid = hold_out(pairs, 0.05, 0, tokenizer, notes)
+    assert 5 <= len(valid) <= 20
+    assert len(train) + len(valid) == 200
+    assert len(notes) == 1
+    assert "some stand on both sides" in notes[0]
+
+
+def test_the_same_prompts_are_never_on_two_sides_and_too_few_hold_out_nothing() -> None:
+    notes: list[str] = []
+    pairs = [TokenPair([7 * (i % 2), 1], [i], [9]) for i in range(100)]
+    train, valid = hold_out(pairs, 0.05, 0, SimpleNamespace(decode=words_of), notes)
+    assert (len(train), len(valid)) == (100, 0)
+    assert "no pair is held out for validation" in notes[0]
+    assert "5 cannot be held out; give --valid-data" in notes[0]
+
+
+def test_a_share_near_what_was_asked_is_kept_without_a_word() -> None:
+    notes: list[str] = []
+    tokenizer = SimpleNamespace(decode=words_of)
+    pairs = like_prompts(25, 8)
+    _, valid = hold_out(pairs, 0.05, 0, tokenizer, notes)
+    assert len(valid) == 8  # one group of like prompts, for 10 that were asked
+    assert notes == []

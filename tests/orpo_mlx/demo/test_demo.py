@@ -7,6 +7,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import corpus
+import make_demo
 import mlx.core as mx
 import pytest
 from mlx.utils import tree_flatten
@@ -15,7 +17,6 @@ from transformers import AutoTokenizer
 
 from orpo_mlx import demo
 from orpo_mlx.config import TrainConfig
-from orpo_mlx.demo import corpus, make_demo
 
 SYSTEM = {"role": "system", "content": "You are a helpful assistant."}
 

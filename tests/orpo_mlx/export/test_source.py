@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from orpo_mlx.adapter import AdapterSpec, attach_adapter
-from orpo_mlx.adapter_files import save_adapter
-from orpo_mlx.checkpoint import Progress, save_checkpoint
+from orpo_mlx.adapters.files import save_adapter
+from orpo_mlx.adapters.lora import AdapterSpec, attach_adapter
 from orpo_mlx.config import TrainConfig
 from orpo_mlx.errors import AdapterError, ConfigError, ExportError, ModelError
 from orpo_mlx.export.source import open_source
-from orpo_mlx.models import fingerprint
+from orpo_mlx.models.load import fingerprint
+from orpo_mlx.runs.checkpoints import Progress
 from orpo_mlx.runs.directory import create_run
+from orpo_mlx.training.checkpoint import save_checkpoint
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def run(model_folder, tmp_path):
         model.load_weights(list(weights.items()), strict=False)
         save_adapter(model, spec, folder, str(model_folder), fingerprint(model_folder))
 
-    from orpo_mlx.adapter import adapter_parameters
+    from orpo_mlx.adapters.lora import adapter_parameters
 
     parameters = adapter_parameters(model)
     for step in (1, 2):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -177,3 +179,25 @@ def test_in_another_thread_signals_are_left_alone() -> None:
     thread.start()
     thread.join()
     assert seen == [True, False]
+
+
+PREPARING = """
+import os, signal, sys, time
+from orpo_mlx.cli.exit_codes import run_command
+from orpo_mlx.runs.control import ended_by_signals
+
+def prepare():
+    with ended_by_signals():
+        os.kill(os.getpid(), signal.SIGHUP)
+        print("still here", flush=True)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+
+sys.exit(run_command(prepare))
+"""
+
+
+def test_while_preparing_sighup_ends_nothing_and_sigterm_says_so():
+    done = subprocess.run([sys.executable, "-c", PREPARING], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (130, "still here\n")
+    assert done.stderr == "ended by SIGTERM; what was saved before is kept\n"

@@ -16,13 +16,14 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.measured import NAMES, measured
 
 from orpo_mlx.config import TrainConfig
 from orpo_mlx.errors import RunError
 from orpo_mlx.runs.directory import (
     Heartbeat,
     RunDirectory,
-    RunState,
+    TrainerState,
     check_run_folder,
     create_run,
     default_runs_dir,
@@ -41,11 +42,14 @@ from orpo_mlx.runs.lock import RunLock, is_locked
 
 
 def started(total: int = 20, resumed: int = 0) -> RunStarted:
-    return RunStarted("id", "model", "pairs.jsonl", total, 9, 1, 10, 100, {}, {}, resumed)
+    return RunStarted(
+        "id", "model", "pairs.jsonl", total, 9, 1, 10, 100, {}, {}, "orpo", [*NAMES], resumed
+    )
 
 
 def step(number: int, loss: float = 1.5) -> StepCompleted:
-    return StepCompleted(loss, 0.5, 0.6, 0.1, -1.0, -1.2, 0.75, 0.2, step=number)
+    metrics = measured(loss, 0.5, 0.6, 0.1, -1.0, -1.2, 0.75, 0.2)
+    return StepCompleted(metrics, step=number)
 
 
 def write(run: RunDirectory, *events: object) -> None:
@@ -134,6 +138,7 @@ def test_a_place_with_a_run_is_refused_and_left_alone(
     run: RunDirectory, events: list[object], status: str, advice: str
 ) -> None:
     write(run, started(), *events)
+    (run.checkpoints_folder / "0000003").mkdir(parents=True)
     before = contents(run.path)
     with pytest.raises(RunError) as caught:
         create_run(TrainConfig(model="m", data="d", run_dir=str(run.path)))
@@ -199,7 +204,7 @@ def test_a_second_trainer_is_told_the_pid_of_the_first(run: RunDirectory) -> Non
 def test_a_killed_trainer_frees_the_lock_at_once(run: RunDirectory) -> None:
     write(run, started(), step(1))
     with trainer(run) as child:
-        run.write_state(RunState("running", 1, 20, child.pid, time.time()))
+        run.write_state(TrainerState("running", 1, 20, child.pid, time.time()))
         assert run.read_status() == "running"
         os.kill(child.pid, signal.SIGKILL)
         child.wait()
@@ -297,24 +302,24 @@ NOW = 1_000_000.0
     ("state", "status"),
     [
         (None, "preparing"),
-        (RunState("running", 1, 9, 0, NOW - 59), "running"),
-        (RunState("running", 1, 9, 0, NOW - 61), "stalled"),
-        (RunState("running", 1, 9, 0, NOW - 61, step_seconds=30), "running"),
-        (RunState("running", 1, 9, 0, NOW - 601, step_seconds=30), "stalled"),
-        (RunState("stopping", 1, 9, 0, NOW - 61), "stalled"),
-        (RunState("paused", 1, 9, 0, NOW - 9999), "paused"),
-        (RunState("preparing", 0, 9, 0, NOW - 9999), "preparing"),
-        (RunState("completed", 9, 9, 0, NOW), "completed"),
-        (RunState("running", 1, 9, 1, NOW), "preparing"),
+        (TrainerState("running", 1, 9, 0, NOW - 59), "running"),
+        (TrainerState("running", 1, 9, 0, NOW - 61), "stalled"),
+        (TrainerState("running", 1, 9, 0, NOW - 61, step_seconds=30), "running"),
+        (TrainerState("running", 1, 9, 0, NOW - 601, step_seconds=30), "stalled"),
+        (TrainerState("stopping", 1, 9, 0, NOW - 61), "stalled"),
+        (TrainerState("paused", 1, 9, 0, NOW - 9999), "paused"),
+        (TrainerState("preparing", 0, 9, 0, NOW - 9999), "preparing"),
+        (TrainerState("completed", 9, 9, 0, NOW), "completed"),
+        (TrainerState("running", 1, 9, 1, NOW), "preparing"),
     ],
 )
 def test_with_a_trainer_its_own_word_counts(
-    run: RunDirectory, state: RunState | None, status: str
+    run: RunDirectory, state: TrainerState | None, status: str
 ) -> None:
     with run.lock():
         if state:
             pid = os.getpid() if state.pid == 0 else state.pid + os.getpid()
-            run.write_state(RunState(**{**vars(state), "pid": pid}))
+            run.write_state(TrainerState(**{**vars(state), "pid": pid}))
         assert run.read_status(now=NOW) == status
 
 
@@ -354,7 +359,7 @@ def test_a_damaged_state_file_is_no_state(
     cut: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     run = RunDirectory(tmp_path_factory.getbasetemp())
-    whole = json.dumps(vars(RunState("running", 3, 9, 77, NOW)))
+    whole = json.dumps(vars(TrainerState("running", 3, 9, 77, NOW)))
     run.state_file.write_text(whole[:cut])
     assert (run.read_state() is None) == (cut < len(whole))
 
@@ -366,16 +371,16 @@ def test_a_summary_tells_how_far_and_how_good(run: RunDirectory) -> None:
     write(run, started(), step(10, 2.0), step(20, 1.25), RunFinished("completed", 20, 9.0, "a"))
     summary = summarise(run)
     assert (summary.status, summary.step, summary.total_steps) == ("completed", 20, 20)
-    assert (summary.loss, summary.preference_accuracy) == (1.25, 0.75)
+    assert summary.metrics == measured(1.25, 0.5, 0.6, 0.1, -1.0, -1.2, 0.75, 0.2)
     assert (summary.model, summary.data) == ("model", "pairs.jsonl")
     assert summary.started == pytest.approx(time.time(), abs=60)
 
 
 def test_steps_made_void_by_a_resume_are_not_shown(run: RunDirectory) -> None:
     write(run, started(), step(10, 2.0), step(20, 1.25), started(resumed=10), Resumed(10, True))
-    assert summarise(run).loss == 2.0
+    assert summarise(run).metrics["loss"] == 2.0
     write(run, step(11, 1.9))
-    assert summarise(run).loss == 1.9
+    assert summarise(run).metrics["loss"] == 1.9
 
 
 def test_a_summary_reads_little_of_a_long_run(
@@ -407,8 +412,8 @@ def test_half_written_runs_are_listed_and_other_folders_are_not(runs_dir: Path) 
     (runs_dir / "folderish" / "config.toml").mkdir()
     summaries = {summary.id: summary for summary in list_runs()}
     assert set(summaries) == {"torn", "binary", "folderish"}
-    assert all(summary.status == "crashed" for summary in summaries.values())
-    assert all(summary.loss is None for summary in summaries.values())
+    assert all(summary.status == "damaged" for summary in summaries.values())
+    assert all(summary.metrics == {} for summary in summaries.values())
 
 
 def test_the_newest_run_comes_first(runs_dir: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.measured import measured
 
 from orpo_mlx.runs.events import (
     EVENT_TYPES,
@@ -27,7 +29,7 @@ from orpo_mlx.runs.events import (
 
 
 def step(number: int) -> StepCompleted:
-    return StepCompleted(1.0 / number, 0.5, 0.6, 0.1, -1.0, -1.2, 0.75, 0.2, step=number)
+    return StepCompleted(measured(1.0 / number, 0.5, 0.6, 0.1, -1.0, -1.2, 0.75, 0.2), step=number)
 
 
 EVENTS = [
@@ -110,6 +112,17 @@ def test_unknown_fields_and_events_are_kept_apart() -> None:
     assert record.event == Paused(3)
     assert record.raw["mood"] == "fine"
     assert decode('{"event": "Invented"}').event is None
+
+
+def test_a_line_of_another_version_is_an_event_this_one_does_not_know() -> None:
+    record = decode('{"event": "StepCompleted", "v": 1, "time": 5, "loss": 1.5, "step": 3}')
+    assert (record.event, record.name, record.time) == (None, "StepCompleted", 5.0)
+
+
+def test_a_metric_that_was_not_measured_is_no_number() -> None:
+    event = StepCompleted({"loss": 1.5}, step=1)
+    assert event.value("loss") == 1.5
+    assert math.isnan(event.value("nll_loss"))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from tui.parts.line_view import LineView
 from tui.screens.doctor import DoctorScreen
-from tui.widgets.line_view import LineView
 
 
 async def test_the_facts_of_this_machine_are_listed(open_app, wait_for, screen_text):
@@ -76,7 +76,7 @@ async def test_a_self_test_shows_how_far_it_is_and_ends_with_its_screen(
         pilot.app.push_screen(screen)
         await wait_for(pilot, lambda: "All is well" in screen.status)
         await pilot.press("T")
-        await wait_for(pilot, lambda: "killed and resumed" in screen.status)
+        await wait_for(pilot, lambda: "with kept outputs" in screen.status)
         text = screen_text(pilot.app)
         assert "before" not in text  # what is known better now is not said twice
         assert text.count("free memory") == 1

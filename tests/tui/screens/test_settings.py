@@ -8,8 +8,8 @@ import pytest
 from textual.widgets import Checkbox, Select
 
 from tui.screens.settings import SettingsScreen
-from tui.settings import config_folder
-from tui.themes import THEME_NAMES
+from tui.shell.settings import config_folder
+from tui.shell.themes import THEME_NAMES
 
 
 def told(app):

@@ -1,0 +1,1 @@
+"""LoRA on, off, counted and on disk, in mlx-lm's format; PEFT's is read."""

@@ -1,0 +1,262 @@
+"""`orpo-mlx train`, `python -m orpo_mlx.train`, `orpo-mlx resume`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from orpo_mlx.cli.exit_codes import run_command
+from orpo_mlx.cli.parser import (
+    Parser,
+    TextAction,
+    TextRequested,
+    add_debug_option,
+    add_help_option,
+    add_json_option,
+    missing_run,
+    version_text,
+)
+from orpo_mlx.cli.run_report import build_report
+from orpo_mlx.cli.settings_options import (
+    NEEDED,
+    Layer,
+    add_settings,
+    demo_layer,
+    file_layer,
+    resumed_layer,
+    show_config,
+)
+from orpo_mlx.config import TrainConfig, build_config
+from orpo_mlx.config.declaration import GROUPS
+from orpo_mlx.config.file import expanded, with_absolute_paths
+from orpo_mlx.errors import ConfigError
+from orpo_mlx.runs import events
+from orpo_mlx.runs.control import ended_by_signals
+from orpo_mlx.runs.directory import (
+    RunDirectory,
+    run_place,
+)
+from orpo_mlx.runs.event_text import cadence_line
+from orpo_mlx.runs.listener import RunListener
+from orpo_mlx.runs.listing import find_run
+from orpo_mlx.training.train import resume, train
+
+_EXAMPLES = """\
+examples:
+  {prog} --demo
+      train a tiny model on tiny pairs in about a minute, to see how a run looks
+  {prog} --model mlx-community/Qwen3-0.6B-4bit --data pairs.jsonl
+      train on your own pairs, one a line:
+      {{"prompt": "...", "chosen": "...", "rejected": "..."}}
+"""
+
+
+def build_train_parser(prog: str = "python -m orpo_mlx.train") -> Parser:
+    """Return the parser of the training command: every setting, grouped, and what runs it."""
+    parser = Parser(
+        prog,
+        "Train a LoRA adapter on preference pairs with ORPO.\n"
+        "Flags win over the --config file, the file over the defaults.",
+        _EXAMPLES.format(prog=prog),
+        usage=f"{prog} --model MODEL --data FILE [options]",
+    )
+    _add_actions(parser)
+    add_settings(parser, GROUPS)
+    return parser
+
+
+def _add_actions(parser: Parser) -> None:
+    group = parser.add_argument_group("What to do")
+    add_help_option(group)
+    group.add_argument(
+        "--version", action=TextAction, make_text=version_text, help="Show the version."
+    )
+    group.add_argument(
+        "--config", metavar="FILE", help="Read settings from a TOML file; --show-config writes one."
+    )
+    group.add_argument(
+        "--show-config",
+        action="store_true",
+        help="Print every setting and where it came from, as a settings file, and end.",
+    )
+    group.add_argument(
+        "--demo", action="store_true", help="Train the built-in tiny model on built-in pairs."
+    )
+    group.add_argument(
+        "--resume",
+        metavar="RUN",
+        help="Go on with a stopped run (its id or folder) from its newest checkpoint.",
+    )
+    group.add_argument(
+        "--dry-run", action="store_true", help="Prepare everything, show it, and train nothing."
+    )
+    group.add_argument("--quiet", action="store_true", help="Print errors and the result only.")
+    add_json_option(group, "Print events as JSON lines.")
+    add_debug_option(group)
+
+
+def parse_train(
+    argv: Sequence[str] | None = None, prog: str = "python -m orpo_mlx.train"
+) -> TrainCommand:
+    """Read a training command line.
+
+    Args:
+        argv: the words after the program's name; default: those of this process.
+        prog: the program's name in help and advice.
+
+    Raises:
+        ConfigError: listing every problem.
+        RunError: --resume names no run.
+        TextRequested: a text was asked for.
+    """
+    given = build_train_parser(prog).parse(sys.argv[1:] if argv is None else argv)
+    extras = {key: given.pop(key, None) for key in _EXTRAS}
+    _check_extras(extras)
+    flags = Layer(given, {name: "--" + name.replace("_", "-") for name in given})
+    layers = [*file_layer(extras["config"]), flags]
+    run = find_run(extras["resume"], given.get("runs_dir")) if extras["resume"] else None
+    base = resumed_layer(run) if run else demo_layer(layers) if extras["demo"] else Layer({}, {})
+    merged = base
+    for layer in layers:
+        merged = merged.under(layer)
+    config = with_absolute_paths(build_config(merged.values, merged.origins))
+    if extras["show_config"]:
+        raise TextRequested(show_config(config, merged.origins))
+    require_model_and_data(config, prog, run)
+    chosen = {name for layer in layers for name in layer.values}
+    if run:
+        _require_own_place_and_start(config, run, base.values.get("init_adapter"))
+    return TrainCommand(
+        config=config,
+        origins=merged.origins,
+        demo=bool(extras["demo"]),
+        resume=run,
+        resume_overrides={name: getattr(config, name) for name in chosen} if run else {},
+        dry_run=bool(extras["dry_run"]),
+        output="quiet" if extras["quiet"] else "json" if extras["json"] else "rich",
+        debug=bool(extras["debug"]),
+    )
+
+
+_EXTRAS = ("config", "show_config", "demo", "resume", "dry_run", "quiet", "json", "debug")
+
+
+def _check_extras(extras: dict[str, Any]) -> None:
+    for one, other in (("quiet", "json"), ("demo", "resume")):
+        if extras[one] and extras[other]:
+            raise ConfigError(f"--{one} and --{other}: give only one of both", "Leave one out.")
+
+
+def _require_own_place_and_start(config: TrainConfig, run: RunDirectory, start: str | None) -> None:
+    if config.init_adapter != start:
+        raise ConfigError(
+            f"--init-adapter {config.init_adapter}: a resumed run goes on with its own adapter",
+            "Leave out --init-adapter, or leave out --resume to start a new run from it.",
+        )
+    if config.run_dir and expanded(config.run_dir).absolute() != run.path.absolute():
+        raise ConfigError(
+            f"--run-dir {config.run_dir}: a resumed run stays in its folder, {run.path}",
+            "Leave out --run-dir; to go on elsewhere copy the folder and resume the copy.",
+        )
+
+
+def require_model_and_data(config: TrainConfig, prog: str, run: RunDirectory | None = None) -> None:
+    """Refuse settings that lack what has no default."""
+    missing = [f"--{name}" for name in NEEDED if not getattr(config, name)]
+    if missing and run:
+        raise ConfigError(
+            f"{run.config_file}: does not say {' and '.join(missing)}, so the run cannot go on",
+            "Start it again as a new run.",
+        )
+    if missing:
+        raise ConfigError(
+            f"{' and '.join(missing)}: needed to train",
+            f"{prog} --demo\n{prog} --model mlx-community/Qwen3-0.6B-4bit --data pairs.jsonl",
+        )
+
+
+Output = Literal["rich", "quiet", "json"]
+
+
+@dataclass(frozen=True)
+class TrainCommand:
+    """What a training command line asks for.
+
+    Attributes:
+        config: the validated settings; of a resumed run its own, with `resume_overrides` applied.
+        origins: where each setting that is no default came from ("--rank", "run.toml: rank").
+        resume: the run to go on with.
+        resume_overrides: settings given besides --resume, validated.
+    """
+
+    config: TrainConfig
+    origins: dict[str, str] = field(default_factory=dict)
+    demo: bool = False
+    resume: RunDirectory | None = None
+    resume_overrides: dict[str, Any] = field(default_factory=dict)
+    dry_run: bool = False
+    output: Output = "rich"
+    debug: bool = False
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `python -m orpo_mlx.train`; 0 done, 1 run failed, 2 bad input, 130 interrupted."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    return run_command(lambda: _run(parse_train(words)), debug="--debug" in words)
+
+
+def train_command(argv: Sequence[str]) -> int:
+    """Run `orpo-mlx train`."""
+    return _run(parse_train(argv, prog="orpo-mlx train"))
+
+
+def resume_command(argv: Sequence[str]) -> int:
+    """Run `orpo-mlx resume`."""
+    if argv and not argv[0].startswith("-"):
+        return train_command(["--resume", *argv])
+    if list(argv) in (["--help"], ["-h"]):
+        raise TextRequested(
+            "usage: orpo-mlx resume RUN [options of train]\n\n"
+            "Go on with a run from its newest checkpoint. `orpo-mlx train --help` lists the "
+            "options.\n"
+        )
+    raise missing_run("resume")
+
+
+def _run(command: TrainCommand) -> int:
+    report = build_report(command.output)
+    try:
+        with ended_by_signals():
+            if command.dry_run:
+                return dry_run(command.config, report)
+            if command.resume is not None:
+                return resume(command.resume, command.resume_overrides, report=report).exit_code
+            return train(command.config, report=report).exit_code
+    finally:
+        report.close()
+
+
+def dry_run(config: TrainConfig, report: RunListener) -> int:
+    """Prepare everything, show what would be trained on, and stop; writes nothing."""
+    from orpo_mlx.adapters.lora import count_parameters
+    from orpo_mlx.planning.disk import checkpoint_bytes
+    from orpo_mlx.training.prepare import prepare
+    from orpo_mlx.training.start import data_event, require_disk, start_notes
+
+    prepared = prepare(config, report.progress)
+    prepared = require_disk(prepared, run_place(config))
+    report.handle(data_event(prepared))
+    for fact in prepared.data.facts:
+        report.handle(events.NoteLogged("info", fact))
+    trainable, _ = count_parameters(prepared.model)
+    each = checkpoint_bytes(config, trainable)
+    line = cadence_line(asdict(prepared.cadence), prepared.total_steps, each)
+    report.handle(events.NoteLogged("info", line.split(maxsplit=1)[1]))
+    for note in start_notes(prepared):
+        report.handle(events.NoteLogged("warning", note))
+    steps = "1 step" if prepared.total_steps == 1 else f"{prepared.total_steps} steps"
+    text = f"dry run: {steps} would follow; nothing was written"
+    report.handle(events.NoteLogged("info", text))
+    return 0

@@ -1,0 +1,121 @@
+"""Settings of what is minimised."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Literal
+
+from orpo_mlx.config.declaration import declare
+from orpo_mlx.config.values import SettingsGroup
+
+setting = partial(declare, "objective")
+
+
+OWN_SETTINGS = {
+    "orpo": ("lam", "preference", "nll_scope", "nll_reduction", "nll_weight"),
+    "sft": ("nll_scope", "nll_reduction"),
+    "dpo": (
+        "dpo_loss", "beta", "label_smoothing", "ipo_length", "reference", "nll_reduction",
+        "nll_weight", "nll_scope",
+    ),
+    "cpo": ("beta", "nll_reduction", "nll_weight", "nll_scope"),
+    "simpo": ("beta", "gamma", "nll_reduction", "nll_weight", "nll_scope"),
+}  # fmt: skip
+"""Settings of what is minimised that an objective has; those of others do nothing there."""
+
+
+def foreign_settings(objective: str) -> set[str]:
+    """Return the settings that only other objectives have; none of one that is not known."""
+    own = OWN_SETTINGS.get(objective)
+    every = {name for names in OWN_SETTINGS.values() for name in names}
+    return set() if own is None else every.difference(own)
+
+
+class ObjectiveSettings(SettingsGroup):
+    """The loss: of ORPO, nll_weight * NLL + lam * preference term; docs/objectives.md has all."""
+
+    objective: str = setting(
+        "orpo",
+        "What is trained on: orpo, sft (the chosen side alone), dpo, cpo or simpo.",
+        speed="dpo scores all pairs once more, before the first step",
+        quality="decides what is learned from a pair",
+        known=tuple(OWN_SETTINGS),
+    )
+    lam: float = setting(
+        0.1,
+        "Weight of the preference term (lambda in the paper, beta in TRL); not a temperature.",
+        quality="higher parts chosen and rejected faster and can hurt fluency",
+        usual="0.1 to 0.25 as in the paper; up to 0.5 below about 1B parameters",
+        ge=0,
+    )
+    nll_scope: Literal["full", "response"] = setting(
+        "response",
+        "Tokens of the chosen side in the NLL: the response (the paper's formula), or prompt + "
+        "response (TRL, the authors' code).",
+        memory="'response' needs less on long prompts",
+        speed="'response' is faster on long prompts",
+        quality="'full' also learns to write prompts, 'response' only answers",
+    )
+    nll_reduction: Literal["token", "pair"] = setting(
+        "token",
+        "NLL as a mean over all counted tokens of the step, or over pairs of per-pair means.",
+        quality="with 'token' long answers weigh more, with 'pair' all pairs weigh the same",
+    )
+    nll_weight: float | None = setting(
+        None,
+        "Weight of the NLL (the usual language-model loss, on the chosen side); 0 trains on the "
+        "preference term alone. Not set: 1 for orpo and cpo, 0 for dpo and simpo.",
+        quality="lower holds the model less to the chosen texts",
+        usual="1, as in the papers of ORPO, CPO and RPO (dpo with NLL)",
+        ge=0,
+    )
+    preference: Literal["odds_ratio", "probability_ratio", "none"] = setting(
+        "odds_ratio",
+        "Preference term: ORPO's odds ratio, the paper's probability-ratio ablation, "
+        "or none (plain SFT on the chosen side).",
+        quality="probability_ratio pushes rejected answers away harder; none ignores them",
+        usual="odds_ratio",
+    )
+    dpo_loss: Literal["sigmoid", "ipo", "hinge", "robust", "apo_zero", "apo_down"] = setting(
+        "sigmoid",
+        "Form of DPO: sigmoid (the paper's), ipo (a margin is wanted, not more), hinge, robust "
+        "(unbiased under wrong labels), apo_zero and apo_down (answers better, worse than the "
+        "model's own).",
+        quality="ipo and robust bear wrong labels better",
+        usual="sigmoid",
+    )
+    beta: float | None = setting(
+        None,
+        "How strongly log-probs make rewards (dpo, cpo, simpo); with ipo it sets the margin, "
+        "1 / (2 beta). Not set: 0.1, and 2 for simpo.",
+        quality="higher holds the model closer to its reference",
+        usual="0.01 to 0.5; 2 to 10 for simpo",
+        gt=0,
+    )
+    gamma: float = setting(
+        0.5,
+        "Margin that simpo wants between the rewards.",
+        quality="higher parts chosen and rejected further",
+        usual="0.3 to 1.6",
+        ge=0,
+    )
+    label_smoothing: float = setting(
+        0.0,
+        "Share of labels taken as wrong: with dpo's sigmoid (1 - eps) s(z) + eps s(-z), the "
+        "conservative DPO, and with its robust form.",
+        quality="above 0 keeps margins finite where labels are noisy",
+        usual="0 to 0.2",
+        ge=0,
+        lt=0.5,
+    )
+    ipo_length: Literal["averaged", "summed"] = setting(
+        "averaged",
+        "Log-ratios of ipo: means over tokens (TRL), or sums (the paper).",
+        quality="'summed' asks long answers for less per token",
+    )
+    reference: Literal["base", "start"] = setting(
+        "base",
+        "What dpo compares with: the model with the adapter off, or the adapter of --init-adapter "
+        "as it was at the start.",
+        quality="'start' measures from what an earlier run has learned",
+    )

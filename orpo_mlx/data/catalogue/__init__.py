@@ -1,0 +1,1 @@
+"""Preference datasets of the Hub: found and described before a download."""

@@ -1,0 +1,1 @@
+"""Pairs to token ids, by the model's own chat template, and where they are kept."""

@@ -1,0 +1,1 @@
+"""This machine, and whether a training on it is what it should be."""

@@ -1,0 +1,249 @@
+"""Has it helped, told at the end of a training: base and adapter on the model in memory.
+
+The path is that of `orpo-mlx evaluate`, which loads all of it again. Pairs and neutral prompts are
+as many as fit into the time given, by what the first of them take.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from orpo_mlx.adapters.lora import adapter_switched_off
+from orpo_mlx.config import TrainConfig
+from orpo_mlx.data.batching.order import draw_some
+from orpo_mlx.data.prepare import PreparedData
+from orpo_mlx.data.types import TokenPair
+from orpo_mlx.evaluation.drift import SHOWN, DriftMeter, DriftPlan
+from orpo_mlx.evaluation.held_out import FEWEST, HeldOut, grouped, notes_of_run, score_gaps
+from orpo_mlx.evaluation.judgement import as_json, judge_subject
+from orpo_mlx.evaluation.neutral_prompts import draw_prompts, shipped_prompts
+from orpo_mlx.evaluation.report.report import report_page
+from orpo_mlx.evaluation.subject import AdapterPlace, Asked, Subject, notes_on_groups
+from orpo_mlx.generation.sampling import Sampling, stream_tokens
+from orpo_mlx.models.load import LoadedModel, ModelFolder
+from orpo_mlx.models.modes import evaluating
+from orpo_mlx.runs.checkpoints import versions
+from orpo_mlx.runs.directory import RunDirectory
+from orpo_mlx.scoring.base import Scoring, iter_scores
+from orpo_mlx.scoring.batches import valid_parts
+from orpo_mlx.storage.atomic import write_atomically
+from orpo_mlx.text.formatting import counted, format_duration
+from orpo_mlx.text.progress import OnProgress
+
+MOST_SECONDS = 60.0
+LEAST_SECONDS = 10.0
+SHARE = 0.25
+"""Of the time the training took; a run of seconds is not followed by a minute of questions."""
+MOST_PAIRS = 2000
+"""More would narrow an interval of two points, and take long to draw from."""
+MOST_ROWS = 200_000
+"""Of data that are read again for the scores of their rows; more would take too long."""
+SEED = 0
+"""The default of `orpo-mlx evaluate`, so that it draws the same pairs."""
+_FOR_DRIFT = 0.4
+_PROMPTS, _FEWEST_PROMPTS, _TOKENS = 30, 10, 32
+_TEXT_TOKENS = 2000
+"""Of the shipped plain text, about; both sides read it."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training has at hand at its end.
+
+    Attributes:
+        loaded: the model, which wears the adapter.
+        scoring: as the training scored, whole sequences.
+        seconds: that the training took.
+    """
+
+    run: RunDirectory
+    config: TrainConfig
+    folder: ModelFolder
+    loaded: LoadedModel
+    data: PreparedData
+    scoring: Scoring
+    seconds: float
+
+    @property
+    def budget(self) -> float:
+        """Seconds that the evaluation may take."""
+        return min(MOST_SECONDS, max(LEAST_SECONDS, SHARE * self.seconds))
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds for each token that is scored, for each that is written, and for each pair."""
+
+    scored: float
+    written: float
+    pair: float
+
+
+class _TrainedSubject(Subject):
+    """A model that wears its adapter already."""
+
+    @contextmanager
+    def wearing(self, side: str) -> Iterator[None]:
+        if side != "base":
+            yield
+            return
+        with adapter_switched_off(self.loaded.model):
+            yield
+
+
+def too_few(trained: Trained) -> str:
+    """Return why the held-out pairs allow no verdict, "" if they do."""
+    count = len(trained.data.valid)
+    if count >= FEWEST:
+        return ""
+    return (
+        f"whether it helped cannot be told from {counted(count, 'held-out pair')}: at least "
+        f"{FEWEST} are needed, 100 or more to see anything but great changes; with pairs it has "
+        f"not seen: orpo-mlx evaluate {trained.run.argument} --data FILE"
+    )
+
+
+@dataclass(frozen=True)
+class EndPlan:
+    """How much is evaluated.
+
+    Attributes:
+        pairs: of those held out.
+        prompts: neutral ones; 0 = drift is not measured.
+        seconds: that it will take, about.
+    """
+
+    pairs: int
+    prompts: int
+    seconds: float
+
+
+def plan_evaluation(trained: Trained, on_progress: OnProgress) -> EndPlan:
+    """Score and write a little, and decide from the time it took how much fits.
+
+    Args:
+        trained: with at least `FEWEST` held-out pairs.
+        on_progress: called between batches and answers; what it raises ends it.
+    """
+    speed, budget = _measured(trained, on_progress), trained.budget
+    prompts = _prompts_within(_FOR_DRIFT * budget, speed)
+    drift = _drift_seconds(prompts, speed) if prompts else 0.0
+    fitting = int((budget - drift) / (2 * speed.pair))
+    pairs = min(len(trained.data.valid), max(FEWEST, min(fitting, MOST_PAIRS)))
+    return EndPlan(pairs, prompts, drift + 2 * pairs * speed.pair)
+
+
+def _measured(trained: Trained, on_progress: OnProgress) -> Speed:
+    model, pairs = trained.loaded.model, draw_some(trained.data.valid, FEWEST, SEED)
+    scoring, tokens = trained.scoring, 0
+    started = time.perf_counter()
+    parts = valid_parts(trained.config, scoring, pairs)
+    batches = [scoring.lay_out(pairs, part) for part in parts]
+    for batch, scores in iter_scores(model, batches, scoring):
+        mx.eval(scores)
+        tokens += batch.tokens
+        on_progress(0, 0, "trying", "rows")
+    scored = time.perf_counter() - started
+    sampling = Sampling(max_tokens=8)
+    started = time.perf_counter()
+    with evaluating(model):
+        stream = stream_tokens(model, trained.loaded.tokenizer, pairs[0].prompt, sampling)
+        written = sum(1 for _ in stream)
+    return Speed(scored / tokens, (time.perf_counter() - started) / written, scored / len(pairs))
+
+
+def _drift_seconds(prompts: int, speed: Speed) -> float:
+    written = (prompts + 2 * SHOWN) * _TOKENS
+    return speed.written * written + speed.scored * 2 * (_TEXT_TOKENS + 2 * _TOKENS * prompts)
+
+
+def _prompts_within(seconds: float, speed: Speed) -> int:
+    fixed, whole = _drift_seconds(0, speed), _drift_seconds(_PROMPTS, speed)
+    fitting = int(_PROMPTS * (seconds - fixed) / (whole - fixed))
+    return min(_PROMPTS, fitting) if fitting >= _FEWEST_PROMPTS else 0
+
+
+def evaluate_trained(trained: Trained, plan: EndPlan, on_progress: OnProgress) -> dict[str, Any]:
+    """Compare the adapter with its base and write both files into the run's folder.
+
+    Args:
+        trained: as it is after its last step.
+        plan: how much.
+        on_progress: called between batches and answers; what it raises ends it.
+
+    Returns:
+        What `orpo-mlx evaluate --json` prints.
+
+    Raises:
+        NotFiniteError: a score is no number.
+        OSError: a file cannot be written.
+    """
+    subject = _subject(trained, plan)
+    meter = _meter(subject, plan, on_progress)
+    done = judge_subject(subject, on_progress, meter)
+    content = as_json(done, versions())
+    if meter is not None:
+        content["drift"] = meter.as_json()
+    write_evaluation(trained.run, content, report_page(content, done))
+    return content
+
+
+def write_evaluation(run: RunDirectory, content: dict[str, Any], page: str) -> None:
+    """Write what came out into the run's folder; each file whole or not at all.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    write_atomically(run.report_file, page.encode("utf-8", "replace"))
+    write_atomically(run.evaluation_file, text.encode("utf-8", "replace"))
+
+
+def _subject(trained: Trained, plan: EndPlan) -> Subject:
+    config, run = trained.config, trained.run
+    held = _held(trained, plan.pairs)
+    notes = [*filter(None, [trained.folder.note]), *held.notes, *notes_on_groups(held)]
+    if len(held.pairs) < held.available:
+        notes.append(
+            f"{len(held.pairs)} of {held.available} held-out pairs were drawn, which took about "
+            f"{format_duration(plan.seconds)}; orpo-mlx evaluate {run.argument} takes all of them"
+        )
+    if not plan.prompts:
+        notes.append(
+            f"drift was left out, for it would take long; orpo-mlx evaluate {run.argument} "
+            "measures it"
+        )
+    place = AdapterPlace(run.id, run.adapter_folder, run)
+    asked = Asked(config, place, pairs=plan.pairs, seed=SEED)
+    return _TrainedSubject(
+        asked, trained.folder, trained.loaded, held, {"adapter": place}, trained.scoring,
+        tuple(notes),
+    )  # fmt: skip
+
+
+def _held(trained: Trained, count: int) -> HeldOut:
+    data = trained.data
+    pairs: Sequence[TokenPair] = draw_some(data.valid, count, SEED)
+    gaps = np.full(len(pairs), np.nan)
+    if data.account.read <= MOST_ROWS:
+        gaps = score_gaps(trained.config, pairs, data.revisions)
+    return HeldOut(
+        pairs, grouped(pairs, trained.loaded.tokenizer), gaps, True, len(data.valid),
+        data.valid_account or data.account, notes_of_run(data.hashes),
+    )  # fmt: skip
+
+
+def _meter(subject: Subject, plan: EndPlan, on_progress: OnProgress) -> DriftMeter | None:
+    if not plan.prompts:
+        return None
+    prompts = draw_prompts(shipped_prompts(), plan.prompts, SEED)
+    plan_of_drift = DriftPlan(prompts, _TOKENS, SEED, "the shipped list")
+    return DriftMeter(subject.loaded, subject.asked.config, plan_of_drift, on_progress)

@@ -1,0 +1,68 @@
+"""A few pairs to look at, token by token: those the adapter has moved most, either way."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from orpo_mlx.data.checkup.examples import TokenWriter
+from orpo_mlx.data.pipeline import encoder_for
+from orpo_mlx.evaluation.judgement import Judgement
+from orpo_mlx.generation.side_by_side import PairScore, SideBySide
+
+SHOWN = 8
+_MOST_TOKENS = 400
+
+
+def shown_pairs(done: Judgement, count: int = SHOWN) -> list[int]:
+    """Return the positions of pairs to show: half whose margin rose most, half whose fell most."""
+    moved = done.tables[done.after].margin
+    if done.before != done.after:
+        moved = moved - done.tables[done.before].margin
+    order = np.argsort(-moved, kind="stable").tolist()
+    first = order[: (count + 1) // 2]
+    return first + [i for i in order[::-1][: count // 2] if i not in first]
+
+
+def example_pairs(done: Judgement) -> list[dict[str, Any]]:
+    """Return example pairs as plain values, with the log-prob of each token under both sides.
+
+    The model wears the adapters once more for this.
+
+    Returns:
+        For each pair: row, margin by side, prompt as text, and for "chosen" and "rejected" a list
+        of {"text", "special", side: nats}; at most `_MOST_TOKENS` tokens of each.
+    """
+    subject = done.subject
+    places = shown_pairs(done)
+    pairs = [subject.held.pairs[i] for i in places]
+    sides = list(dict.fromkeys((done.before, done.after)))
+    scored: dict[str, list[PairScore]] = {}
+    for side in sides:
+        with subject.wearing(side):
+            both = SideBySide(subject.loaded.model, subject.loaded.tokenizer)
+            scored[side] = [both.score(pair, "adapter") for pair in pairs]
+    writer = TokenWriter(encoder_for(subject.asked.config, subject.loaded.tokenizer))
+    found = []
+    for number, (place, pair) in enumerate(zip(places, pairs, strict=True)):
+        example: dict[str, Any] = {
+            "row": pair.source,
+            "margin": {side: float(done.tables[side].margin[place]) for side in sides},
+            "prompt": "".join(token.text for token in writer.write(pair.prompt)),
+        }
+        for answer in ("chosen", "rejected"):
+            tokens = writer.write(getattr(pair, answer)[:_MOST_TOKENS])
+            example[answer] = [
+                {"text": token.text, "special": token.special}
+                | {side: getattr(scored[side][number], answer)[i] for side in sides}
+                for i, token in enumerate(tokens)
+            ]
+        found.append(example)
+    return found
+
+
+def margins(done: Judgement) -> dict[str, list[float]]:
+    """Return the margins of all pairs by side, the smallest first."""
+    sides = dict.fromkeys((done.before, done.after))
+    return {side: np.sort(done.tables[side].margin).tolist() for side in sides}

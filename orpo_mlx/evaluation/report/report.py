@@ -1,0 +1,27 @@
+"""The page of a judgement: its numbers, with example pairs and the settings of the run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from orpo_mlx.evaluation.judgement import Judgement
+from orpo_mlx.evaluation.report.examples import example_pairs, margins
+from orpo_mlx.evaluation.report.page import page
+
+
+def report_page(content: Mapping[str, Any], done: Judgement) -> str:
+    """Return the page; the model wears the adapters once more for its example pairs.
+
+    Args:
+        content: as printed with --json.
+        done: what it was made of.
+    """
+    adapter = done.subject.asked.adapter
+    chosen = done.subject.asked.config.model_dump(exclude_defaults=True)
+    besides = {
+        "examples": example_pairs(done),
+        "margins": margins(done),
+        "settings": chosen if adapter and adapter.run else {},
+    }
+    return page({**content, **besides})

@@ -1,0 +1,102 @@
+"""Every pair scored under one model, on the path that the training's own evaluation takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from orpo_mlx.data.types import TokenPair
+from orpo_mlx.errors import NotFiniteError
+from orpo_mlx.evaluation.score_table import ScoreTable
+from orpo_mlx.objectives.base import Objective, PairScores, StepTotals
+from orpo_mlx.objectives.orpo import odds_ratio_loss
+from orpo_mlx.scoring.base import MicroBatch, Scoring, iter_scores
+
+_COLUMNS = (
+    "chosen_sum", "rejected_sum", "chosen_count", "rejected_count", "log_odds_ratio"
+)  # fmt: skip
+
+
+def score_pairs(
+    model: Any,
+    batches: Sequence[MicroBatch],
+    scoring: Scoring,
+    objective: Objective,
+    reference: Sequence[PairScores] | None = None,
+    between: Callable[[int], None] | None = None,
+) -> tuple[ScoreTable, list[PairScores]]:
+    """Score pairs.
+
+    Args:
+        model: mlx-lm's, with or without an adapter.
+        batches: laid out by `scoring`; together they hold each pair once.
+        scoring: how pairs become log-probs.
+        objective: of the run; its metrics that are rewards are measured, too.
+        reference: what the base said of each batch, for rewards; None: this is the base.
+        between: called with the pairs done so far.
+
+    Returns:
+        The table in the order of the pairs, and the scores of each batch.
+    """
+    count = sum(batch.pairs for batch in batches)
+    columns = {name: np.zeros(count, np.float32) for name in _COLUMNS}
+    rewards = {name: np.zeros(count, np.float32) for name in reward_names(objective)}
+    kept: list[PairScores] = []
+    done = 0
+    for number, (batch, scores) in enumerate(iter_scores(model, batches, scoring)):
+        places = np.array(batch.indices)
+        odds = odds_ratio_loss(scores.chosen_logps, scores.rejected_logps)
+        found = {**scores._asdict(), "log_odds_ratio": odds.log_odds_ratio}
+        for name, column in columns.items():
+            column[places] = np.array(found[name].astype(mx.float32))
+        for i, place in enumerate(batch.indices if rewards else ()):
+            base = reference[number] if reference else scores
+            for name, value in _rewards(objective, _one(scores, i), _one(base, i)).items():
+                rewards[name][place] = value
+        kept.append(scores)
+        done += batch.pairs
+        if between is not None:
+            between(done)
+    return ScoreTable(
+        columns["chosen_sum"], columns["rejected_sum"], columns["chosen_count"].astype(int),
+        columns["rejected_count"].astype(int), columns["log_odds_ratio"], rewards,
+    ), kept  # fmt: skip
+
+
+def reward_names(objective: Objective) -> list[str]:
+    """Return the metrics of an objective that are rewards; ORPO has none."""
+    return [name for name in objective.metrics if "reward" in name]
+
+
+def _one(scores: PairScores, index: int) -> PairScores:
+    return PairScores(*(column[index : index + 1] for column in scores))
+
+
+def _rewards(objective: Objective, scores: PairScores, reference: PairScores) -> dict[str, float]:
+    """Return the rewards of a single pair: its share of a step that has no other."""
+    counts = (scores.nll_tokens, scores.chosen_count)
+    totals = StepTotals(mx.array(1.0), *(count.sum().astype(mx.float32) for count in counts))
+    _, metrics = objective(scores, reference if objective.needs_reference else None, totals)
+    values: list[float] = metrics.tolist()  # type: ignore[assignment]
+    named = dict(zip(objective.metrics, values, strict=True))
+    return {name: named[name] for name in reward_names(objective)}
+
+
+def require_finite(table: ScoreTable, pairs: Sequence[TokenPair], side: str) -> None:
+    """Refuse scores that are no numbers; nothing computed from them means anything.
+
+    Raises:
+        NotFiniteError: naming the rows.
+    """
+    bad = table.not_finite()
+    if not len(bad):
+        return
+    rows = ", ".join(pairs[int(i)].source for i in bad[:5]) + (", ..." if len(bad) > 5 else "")
+    raise NotFiniteError(
+        f"{side}: the scores of {len(bad)} of {len(table)} pairs are NaN or infinite ({rows})",
+        "Look at these rows; if there is nothing wrong with them, the weights are broken: "
+        "`orpo-mlx verify` looks at the model, an earlier checkpoint may be sound.",
+    )

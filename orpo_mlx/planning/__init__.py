@@ -1,0 +1,1 @@
+"""The memory and disk a run needs, told before its weights are read, and settings that fit."""

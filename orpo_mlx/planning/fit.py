@@ -1,0 +1,187 @@
+"""Does a run fit into memory? `orpo-mlx fit`, and the check before a training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from orpo_mlx.config import TrainConfig
+from orpo_mlx.data.batching.shape import Lengths
+from orpo_mlx.errors import ConfigError
+from orpo_mlx.models.shape import ModelShape, read_shape
+from orpo_mlx.planning.lengths import read_lengths
+from orpo_mlx.planning.memory import MEASURED, Estimate, Grid, Savings
+from orpo_mlx.planning.plan import Plan, Question, clipped
+from orpo_mlx.planning.search import Suggestion, first_fit, suggest
+from orpo_mlx.runs.listing import memory_shares
+from orpo_mlx.text.formatting import format_bytes
+from orpo_mlx.text.progress import OnProgress
+
+if TYPE_CHECKING:
+    from orpo_mlx.scoring.base import Way
+
+
+def require_fit(question: Question, savings: Savings | None = None) -> Plan:
+    """Return what the run saves on and needs.
+
+    Args:
+        question: the run, and the memory there is.
+        savings: those of a resumed run, which keeps them.
+
+    Raises:
+        ConfigError: the memory does not suffice, and overcommitting it is not allowed.
+    """
+    found = question.plan(savings)
+    needed = found.estimate.total
+    if needed <= question.limit or question.config.allow_overcommit:
+        return found
+    parts = {name: size for name, size in found.estimate.parts().items() if size}
+    shown = ", ".join(f"{name.replace('_', ' ')} {format_bytes(n)}" for name, n in parts.items())
+    better = first_fit("instead", question)
+    advice = f"These settings would fit: {better.flags}" if better else "Take a smaller model"
+    if savings:
+        advice = "Close other programs or resume it where there is more memory"
+    raise ConfigError(
+        f"this run needs about {format_bytes(needed)} of memory and "
+        f"{format_bytes(question.limit)} are there ({shown}).",
+        f"{advice}. `orpo-mlx fit` shows more; --allow-overcommit trains all the same.",
+    )
+
+
+# The command
+
+
+@dataclass(frozen=True)
+class FitAnswer:
+    """What `orpo-mlx fit` found.
+
+    Attributes:
+        plan: of the settings as given.
+        limit: bytes there are.
+        suggestions: settings that fit, the least costly change first.
+        way: of scoring that was assumed.
+        pairs: training pairs the lengths are from; 0: the worst the settings allow.
+        past: peak / estimate of finished runs on this machine, sorted.
+        grid: the same of a grid of small models.
+        time: what three steps took, if they were asked for.
+        untimed: why they were not taken, though asked for.
+        notes: what else the user should know.
+    """
+
+    plan: Plan
+    limit: int
+    suggestions: Sequence[Suggestion]
+    way: str = "packed"
+    pairs: int = 0
+    past: Sequence[float] = ()
+    grid: Grid = MEASURED
+    time: MeasuredTime | None = None
+    untimed: str = ""
+    notes: Sequence[str] = ()
+
+    @property
+    def estimate(self) -> Estimate:
+        """The peak memory of the settings as given, by parts."""
+        return self.plan.estimate
+
+    @property
+    def fits(self) -> bool:
+        """Whether the settings as given fit."""
+        return self.estimate.total <= self.limit
+
+
+def answer(config: TrainConfig, limit: int, on_progress: OnProgress | None = None) -> FitAnswer:
+    """Estimate a run and look for settings that fit into `limit` bytes.
+
+    Args:
+        config: the settings; `data` may be missing.
+        limit: bytes there are.
+        on_progress: told of a download of data.
+
+    Raises:
+        ModelError: there is no such model, or its sizes cannot be told.
+        ConfigError: more blocks are to be adapted than it has.
+        DataError: the data cannot be read.
+    """
+    shape = read_shape(config.model or "", config.revision)
+    _require_blocks(config, len(shape.blocks))
+    pairs = read_lengths(config, on_progress)
+    train, valid = pairs.train, pairs.valid
+    way = likely_way(config)
+    beside = _kept_bytes(config, [*train, *valid], shape)
+    question = Question(shape, config, way, train, valid, limit, beside)
+    plan = question.plan()
+    return FitAnswer(
+        plan=plan,
+        limit=limit,
+        suggestions=suggest(question),
+        way=way.name,
+        pairs=len(clipped(train, config.max_seq_length)),
+        past=memory_shares(config.runs_dir),
+        notes=pairs.notes,
+    )
+
+
+def likely_way(config: TrainConfig) -> Way:
+    """Return the way of scoring that is set, or the one most models take."""
+    from orpo_mlx.scoring.select import WAYS
+
+    return WAYS["packed" if config.scoring == "auto" else config.scoring]
+
+
+def _require_blocks(config: TrainConfig, count: int) -> None:
+    """Refuse what a training refuses: more blocks than there are, unless nobody asked for them."""
+    default = TrainConfig.model_fields["num_layers"].default
+    if config.num_layers > count and config.num_layers != default and not config.init_adapter:
+        raise ConfigError(
+            f"--num-layers {config.num_layers}: this model has {count} blocks.",
+            f"Give a number from 1 to {count}, or -1 for all.",
+        )
+
+
+def _kept_bytes(config: TrainConfig, pairs: Sequence[Lengths], shape: ModelShape) -> int:
+    if config.trunk_cache != "memory":
+        return 0
+    from orpo_mlx.planning.memory import cache_bytes
+
+    sizes = [sum(pair) for pair in pairs] or [1 << 40]  # unknown pairs fill it
+    return cache_bytes(config, sizes, shape.hidden, shape.float_bytes)
+
+
+def as_planned(config: TrainConfig, plan: Plan) -> TrainConfig:
+    """Return the settings with what `auto` would choose for the memory that was asked about."""
+    if config.grad_checkpoint != "auto":
+        return config
+    every = plan.savings.recompute_every
+    own = {"grad_checkpoint": "on" if every else "off", "grad_checkpoint_every": every or 1}
+    return config.model_copy(update=own)
+
+
+@dataclass(frozen=True)
+class MeasuredTime:
+    """What the steps took, and what follows for the run.
+
+    Attributes:
+        seconds_per_step, seconds_total: of the run's `steps`, evaluations, samples and checkpoints
+            not included. Scaled by tokens from the longest batch, whose tokens cost most, so the
+            run is rather faster.
+        peak_memory_bytes: the most MLX held, loading included.
+        estimated_bytes: what was expected for the run.
+        process_bytes: what the process held afterwards.
+        batch_pairs, batch_tokens, batch_seconds: of the longest batch.
+        tokens_per_second: computed in it, the prompt of a pair counted as often as it is computed.
+        scoring: how the pairs are computed.
+    """
+
+    steps: int
+    seconds_per_step: float
+    seconds_total: float
+    peak_memory_bytes: int
+    estimated_bytes: int
+    process_bytes: int
+    batch_pairs: int
+    batch_tokens: int
+    batch_seconds: float
+    tokens_per_second: float
+    scoring: str

@@ -1,0 +1,1 @@
+"""Pairs made from prompts, answers, ratings and judges."""

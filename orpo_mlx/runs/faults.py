@@ -1,0 +1,103 @@
+"""What known failures of MLX, Metal and macOS mean, and what the user can do about them.
+
+Matched against exception texts and the last lines of a dead trainer's log. The Metal texts come
+from reports in the issue trackers of mlx and mlx-lm; none was provoked on a Mac by this project.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import NamedTuple
+
+from orpo_mlx.errors import NotFiniteError
+from orpo_mlx.runs.events import FailureKind
+
+_SMALLER = "lower --max-seq-length or --micro-batch-size, or turn on --grad-checkpoint"
+
+
+class Fault(NamedTuple):
+    """A failure with a known cause."""
+
+    pattern: str
+    """Text it is known by."""
+    kind: FailureKind
+    meaning: str
+    advice: str
+
+
+KNOWN_FAULTS = (
+    Fault(
+        "OutOfMemory",
+        "out_of_memory",
+        "the GPU ran out of memory",
+        f"Resume from the last checkpoint, or start again with less: {_SMALLER}.",
+    ),
+    Fault(
+        "Unable to allocate",
+        "out_of_memory",
+        "memory could not be allocated",
+        f"Close other programs, or start again with less: {_SMALLER}.",
+    ),
+    Fault(
+        "ImpactingInteractivity",
+        "other",
+        "macOS stopped the GPU work because it held up the display",
+        "Resume with the display off, or start again with shorter or fewer rows at a time: "
+        f"{_SMALLER}.",
+    ),
+    Fault(
+        "Caused GPU Timeout",
+        "other",
+        "one piece of GPU work took longer than macOS allows",
+        f"Resume with the display off, or make the pieces smaller: {_SMALLER}.",
+    ),
+    Fault(
+        "Resource limit",
+        "other",
+        "MLX holds too many buffers",
+        f"Resume from the last checkpoint; if it happens again {_SMALLER}.",
+    ),
+    Fault(
+        "InvalidResource",
+        "other",
+        "the GPU lost a buffer it was using",
+        "Resume from the last checkpoint; restart the Mac if it happens again.",
+    ),
+    Fault(
+        "There is no Stream",
+        "other",
+        "an array was used in another thread than the one that made it",
+        "Run training in a process of its own: python -m orpo_mlx.train.",
+    ),
+    Fault(
+        "No space left on device",
+        "disk",
+        "the disk is full",
+        "Free some space, then resume from the last checkpoint.",
+    ),
+    Fault(
+        "Unable to write",
+        "disk",
+        "a file could not be written; the disk may be full",
+        "Free some space, then resume from the last checkpoint.",
+    ),
+)
+
+
+def explain(text: str) -> Fault | None:
+    """Return the first known fault that a text names, or None."""
+    return next((fault for fault in KNOWN_FAULTS if fault.pattern.lower() in text.lower()), None)
+
+
+def kind_of(error: BaseException) -> FailureKind:
+    """Return what kind of failure an error is, by its class and by what caused it."""
+    if isinstance(error, NotFiniteError):
+        return "not_finite"
+    if isinstance(error, MemoryError):
+        return "out_of_memory"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return "disk"
+    fault = explain(str(error))
+    if fault is None and error.__cause__ is not None:
+        return kind_of(error.__cause__)
+    return fault.kind if fault else "other"

@@ -1,0 +1,144 @@
+"""Attention over a packed row: out into rectangles, back into the row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from itertools import accumulate
+from typing import cast
+
+import mlx.core as mx
+
+from orpo_mlx.data.batching.packed import WIDTH_MULTIPLE, Group, Packed, round_up
+from orpo_mlx.models.patches import Attend, answer_mask, window_mask
+
+QUERY_BLOCK = 128
+"""Queries that attend together, at least; fewer leave less to compute and cost more calls."""
+
+Heads = tuple[mx.array, ...]
+"""Queries, keys and values of the same cells, [cells, H, D] each."""
+
+
+def permuted(
+    index: mx.array, inverse: mx.array, is_inverse: mx.array
+) -> Callable[[mx.array], mx.array]:
+    """Return a gather of rows whose transpose is a gather too.
+
+    MLX's own transpose of a gather is a scatter-add, which is slow; where every source row is read
+    once at most, the inverse index does the same.
+
+    Args:
+        index: [M] source rows; what padding reads must not matter.
+        inverse: [T] for each source row, where it went.
+        is_inverse: [T] false for source rows that went nowhere.
+    """
+
+    @mx.custom_function
+    def gather(x: mx.array) -> mx.array:
+        return mx.take(x, index, axis=0)
+
+    @gather.vjp
+    def gather_vjp(_: mx.array, cotangent: mx.array, __: mx.array) -> mx.array:
+        shape = (-1,) + (1,) * (cotangent.ndim - 1)
+        return mx.where(is_inverse.reshape(shape), mx.take(cotangent, inverse, axis=0), 0)
+
+    return cast(Callable[[mx.array], mx.array], gather)
+
+
+def build_attend(packed: Packed) -> Attend:
+    """Return the attention of a packed micro-batch: prompts causal among themselves, answers over
+    their own prompt and causally over themselves.
+
+    Args:
+        packed: with mx arrays.
+
+    Returns:
+        A function of queries [1, H, T, D], keys and values [1, H_kv, T, D], scale, window, sinks.
+    """
+    to_cells = permuted(packed.cells, packed.rows, packed.is_row)
+    to_row = permuted(packed.rows, packed.cells, packed.is_cell)
+    sizes = [x.size for group in packed.groups for x in (group.prompt_scores, group.answer_scores)]
+    bounds = list(accumulate(sizes))[:-1]
+
+    def attend(
+        queries: mx.array,
+        keys: mx.array,
+        values: mx.array,
+        scale: float,
+        window: int | None,
+        sinks: mx.array | None,
+    ) -> mx.array:
+        q, k, v = (to_cells(x[0].swapaxes(0, 1)) for x in (queries, keys, values))
+        # Split, not sliced: the transpose of a slice fills a whole array with zeros.
+        pieces = zip(*(mx.split(x, bounds) for x in (q, k, v)), strict=True)
+        # For each group, of its prompts and of its answers: queries, keys, values.
+        done = [
+            _attend_group(group, next(pieces), next(pieces), scale, window, sinks)
+            for group in packed.groups
+        ]
+        out = to_row(mx.concatenate(done) if len(done) > 1 else done[0])
+        return out.swapaxes(0, 1)[None]
+
+    return attend
+
+
+def _attend_group(
+    group: Group,
+    of_prompts: Heads,
+    of_answers: Heads,
+    scale: float,
+    window: int | None,
+    sinks: mx.array | None,
+) -> mx.array:
+    """Attend within one group; returns [cells, H, D], prompts first."""
+    qp, kp, vp = (_rectangle(x, group.prompt_scores.shape) for x in of_prompts)
+    qa, ka, va = (_rectangle(x, group.answer_scores.shape) for x in of_answers)
+    both = [
+        mx.concatenate([mx.concatenate([prompt, prompt]), answer], axis=2)
+        for prompt, answer in ((kp, ka), (vp, va))
+    ]
+    lengths = mx.concatenate([group.prompt_lengths] * 2)
+    mask = answer_mask(lengths, kp.shape[2], ka.shape[2], window)
+    attend = partial(mx.fast.scaled_dot_product_attention, scale=scale, sinks=sinks)
+    answers = _in_blocks(attend, qa, both[0], both[1], mask)
+    if not group.prompt_scores.size:
+        return _cells(answers)
+    mask = "causal" if window is None else window_mask(kp.shape[2], window)
+    prompts = _in_blocks(attend, qp, kp, vp, mask)
+    return mx.concatenate([_cells(prompts), _cells(answers)])
+
+
+def _in_blocks(
+    attend: Callable[..., mx.array], q: mx.array, k: mx.array, v: mx.array, mask: mx.array | str
+) -> mx.array:
+    """Attend block of queries by block, each over the keys up to its own last one: of a causal
+    square that leaves little more than half to compute and to keep for the backward pass.
+
+    Args:
+        q: [rows, H, width, D]; its last token is that of the keys too.
+        k, v: [rows, H_kv, before + width, D].
+        mask: "causal", or true where a token may look, [..., width, before + width].
+    """
+    before = k.shape[2] - q.shape[2]
+    done = []
+    for start, end in query_blocks(q.shape[2]):
+        seen = before + end
+        part = mask if isinstance(mask, str) else mask[..., start:end, :seen]
+        done.append(attend(q[:, :, start:end], k[:, :, :seen], v[:, :, :seen], mask=part))
+    return mx.concatenate(done, axis=2) if len(done) > 1 else done[0]
+
+
+def query_blocks(width: int) -> list[tuple[int, int]]:
+    """Return start and end of each block of queries in a rectangle so wide."""
+    block = round_up(-(-width // max(1, width // QUERY_BLOCK)), WIDTH_MULTIPLE)
+    return [(start, min(start + block, width)) for start in range(0, width, block)]
+
+
+def _rectangle(x: mx.array, shape: tuple[int, ...]) -> mx.array:
+    """[cells, H, D] to [rows, H, width, D]."""
+    return x.reshape(*shape, *x.shape[1:]).swapaxes(1, 2)
+
+
+def _cells(x: mx.array) -> mx.array:
+    """[rows, H, width, D] to [cells, H, D]."""
+    return x.swapaxes(1, 2).reshape(-1, x.shape[1], x.shape[3])

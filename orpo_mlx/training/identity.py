@@ -1,0 +1,90 @@
+"""What makes a run this run: settings that matter, and fingerprints of content."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from orpo_mlx.config import TrainConfig
+from orpo_mlx.config.train_config import iter_settings
+from orpo_mlx.errors import CheckpointError
+
+FINGERPRINTED = (
+    "model", "revision", "data", "data_split", "data_subset", "data_revision", "valid_data",
+    "init_adapter", "chat_template",
+)  # fmt: skip
+"""Settings that name content; a resumed run must find the same content, not the same name."""
+
+
+PLACES = ("run_dir", "runs_dir")
+"""Settings that say where a run lies, not what it is."""
+
+
+def settings_identity(config: TrainConfig) -> dict[str, Any]:
+    """Return the settings that a resumed run must share."""
+    return {
+        "settings": {
+            setting.name: _recorded(getattr(config, setting.name))
+            for setting in iter_settings()
+            if not setting.may_change and setting.name not in (*FINGERPRINTED, *PLACES)
+        }
+    }
+
+
+def _recorded(value: Any) -> Any:
+    """Return a table as one text: a name that is in one of two tables only is a difference."""
+    return json.dumps(value, sort_keys=True) if isinstance(value, dict) else value
+
+
+def identity(
+    config: TrainConfig, fingerprint: str, hashes: dict[str, str], revisions: dict[str, str]
+) -> dict[str, Any]:
+    """Return what makes this run this run: settings that matter, and fingerprints of content."""
+    content = {"model": fingerprint, **hashes, "data_revision": revisions}
+    return {**settings_identity(config), "content": content}
+
+
+def require_same(identity: dict[str, Any], manifest: dict[str, Any]) -> None:
+    """Refuse to resume what would become another run.
+
+    Raises:
+        CheckpointError: naming every difference with its old and new value.
+    """
+    differences = []
+    # A setting that came after the run began was as its default is.
+    defaults = {f"settings.{s.name}": s.default for s in iter_settings()}
+    recorded = {**defaults, **_flatten(manifest)}
+    for key, new in _flatten(identity).items():
+        old = recorded.get(key, "(not recorded)")
+        if old != new:
+            differences.append(f"  {_option(key)}: was {_shown(old)}, is now {_shown(new)}")
+    if differences:
+        raise CheckpointError(
+            "the run cannot be resumed, because it would not be the same run:\n"
+            + "\n".join(differences),
+            "Put the old values back, or start a new run from this adapter: --init-adapter.",
+        )
+
+
+def _option(key: str) -> str:
+    """Name an entry of the manifest as the option it comes from."""
+    group, _, name = key.partition(".")
+    if name.startswith("data_revision."):
+        return f"--data-revision of {name.partition('.')[2]}"
+    return f"--{name.replace('_', '-')}" + (" (its content)" if group == "content" else "")
+
+
+def _shown(value: Any) -> str:
+    is_hash = isinstance(value, str) and len(value) == 64 and value.isalnum()
+    return value[:12] if is_hash else repr(value)
+
+
+def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{name}.")
+        else:
+            flat[name] = value
+    return flat

@@ -1,0 +1,470 @@
+"""Everything before the first step: data and model checked, loaded and fingerprinted.
+
+Four steps, each of which returns a value: the data, the model with its adapter, the plan (memory,
+way of scoring, speed), and all of it together. Order matters to the person waiting: what can be
+wrong is looked at from cheap to dear, so a typo in the data is reported before gigabytes of weights
+are read, and before anything is written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from orpo_mlx.adapters.dropout import dropout_off
+from orpo_mlx.adapters.folder import load_into, read_spec
+from orpo_mlx.adapters.lora import (
+    AdapterSpec,
+    adapter_parameters,
+    adapter_switched_off,
+    attach_adapter,
+    build_adapter_spec,
+)
+from orpo_mlx.config import TrainConfig
+from orpo_mlx.config.train_config import required
+from orpo_mlx.data.batching.order import draw_some
+from orpo_mlx.data.prepare import PreparedData, find_training_data, prepare_data, template_hash
+from orpo_mlx.data.types import TokenPair
+from orpo_mlx.errors import CheckpointError, ConfigError
+from orpo_mlx.generation.user_turn import LastTurn, PromptReader
+from orpo_mlx.models.load import (
+    LoadedModel,
+    ModelFolder,
+    load_model,
+    load_tokenizer,
+    read_weights,
+    resolve_model,
+)
+from orpo_mlx.models.recompute import checkpoint_layers, recomputing
+from orpo_mlx.objectives import build_objective
+from orpo_mlx.objectives.base import Objective
+from orpo_mlx.planning.cadence import Cadence, plan_cadence
+from orpo_mlx.planning.fit import likely_way
+from orpo_mlx.planning.memory import Savings
+from orpo_mlx.planning.plan import Plan
+from orpo_mlx.runs.checkpoints import FoundCheckpoint, versions
+from orpo_mlx.runs.metrics import metric
+from orpo_mlx.scoring.base import MicroBatch, Scoring
+from orpo_mlx.scoring.batches import step_parts, steps_in_epoch, valid_parts
+from orpo_mlx.scoring.reference import ReferencedPairs, kept_sums, reference_sums
+from orpo_mlx.scoring.remembered import remembered_scoring
+from orpo_mlx.scoring.select import choose_scoring
+from orpo_mlx.text.progress import OnProgress
+from orpo_mlx.training.identity import identity, require_same
+from orpo_mlx.training.memory import MemoryNeeds, find_needs
+from orpo_mlx.training.step_plan import StepPlan, plan_steps
+
+
+@dataclass(frozen=True)
+class AdaptedModel:
+    """A model in memory with its adapter attached and everything else frozen.
+
+    Attributes:
+        loaded: model, tokenizer and fingerprint.
+        name: of the base, for messages.
+        spec: of the adapter.
+        identity: settings and content that a resumed run must share.
+        needs: of memory, by how pairs are scored.
+        savings: what is saved on if they are scored as most models can.
+    """
+
+    loaded: LoadedModel
+    name: str
+    spec: AdapterSpec
+    identity: dict[str, Any]
+    needs: MemoryNeeds
+    savings: Savings
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """How a run is computed.
+
+    Attributes:
+        memory: what is saved on, and the estimated peak; 0 if the model's sizes could not be told.
+        scoring: how pairs are scored.
+        speed: how steps and evaluations are computed.
+        notes: what the user should know of it.
+    """
+
+    memory: Plan
+    scoring: Scoring
+    speed: StepPlan
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run ready to start.
+
+    Attributes:
+        loaded: the model with the adapter attached and everything else frozen.
+        identity: what a resumed run must share; see `identity.require_same`.
+        samples: held-out prompts to answer: in words, and all of it tokenized.
+        scoring, plan, speed: as in `RunPlan`, `plan` its memory.
+        available_bytes: memory a run may use here.
+        cadence: how often it is reported, evaluated, sampled and saved.
+        notes: what the user should know before the first step.
+    """
+
+    config: TrainConfig
+    loaded: LoadedModel
+    folder: ModelFolder
+    spec: AdapterSpec
+    data: PreparedData
+    total_steps: int
+    identity: dict[str, Any]
+    samples: list[tuple[LastTurn, list[int]]]
+    scoring: Scoring
+    plan: Plan
+    available_bytes: int
+    cadence: Cadence
+    speed: StepPlan
+    notes: tuple[str, ...]
+
+    @property
+    def model(self) -> Any:
+        """mlx-lm's model."""
+        return self.loaded.model
+
+    @property
+    def tokenizer(self) -> Any:
+        """mlx-lm's wrapper of the tokenizer."""
+        return self.loaded.tokenizer
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps that visit each training pair once."""
+        return steps_in_epoch(self.config, len(self.data.train))
+
+
+def prepare(
+    config: TrainConfig,
+    on_progress: OnProgress | None = None,
+    resumed: FoundCheckpoint | None = None,
+    pinned: dict[str, str] | None = None,
+) -> Prepared:
+    """Check and load model and data; writes nothing but caches.
+
+    Args:
+        config: the resolved settings.
+        on_progress: told of each phase, and how far a download or the tokenizing is.
+        resumed: the checkpoint to go on from; any difference from what it recorded is refused.
+        pinned: commits of Hub datasets to take, by id.
+
+    Raises:
+        OrpoError: naming what is wrong and what to do.
+    """
+    objective(config)
+    required(config, "data")
+    say = phases(on_progress)
+    say("reading the data")
+    found = find_training_data(config, pinned, on_progress)
+    folder = resolve_model(required(config, "model"), config.revision, on_progress)
+    say("tokenizing the pairs")
+    tokenizer = load_tokenizer(folder, config.chat_template)
+    data = prepare_data(
+        config, found, tokenizer, folder.path, folder.vocab_size, folder.name, on_progress,
+    )  # fmt: skip
+    say("loading the weights")
+    adapted = _load_adapted(config, folder, tokenizer, data, resumed)
+    total_steps = count_steps(config, len(data.train))
+    say("trying ways of scoring on a few short pairs")
+    plan = _plan_run(config, adapted, data, total_steps, resumed)
+    data, compared_with = _with_reference(config, adapted, data, plan, resumed, on_progress)
+    if every := plan.memory.savings.recompute_every:
+        checkpoint_layers(adapted.loaded.model.layers, every)
+    reader = PromptReader(tokenizer)
+    return Prepared(
+        config=config,
+        loaded=adapted.loaded,
+        folder=folder,
+        spec=adapted.spec,
+        data=data,
+        total_steps=total_steps,
+        identity={**adapted.identity, **_recorded(plan), **compared_with},
+        samples=[
+            (reader.read(pair.prompt), pair.prompt) for pair in data.valid[: config.sample_prompts]
+        ],
+        scoring=plan.scoring,
+        plan=plan.memory,
+        available_bytes=adapted.needs.available,
+        cadence=_cadence(config, data, total_steps),
+        speed=plan.speed,
+        notes=(*filter(None, [folder.note]), *data.notes, *plan.notes),
+    )
+
+
+def phases(on_progress: OnProgress | None) -> Callable[[str], None]:
+    """Return what tells that a phase begins."""
+
+    def say(label: str) -> None:
+        if on_progress is not None:
+            on_progress(0, 0, label, "phase")
+
+    return say
+
+
+def _load_adapted(
+    config: TrainConfig,
+    folder: ModelFolder,
+    tokenizer: Any,
+    data: PreparedData,
+    resumed: FoundCheckpoint | None,
+) -> AdaptedModel:
+    """Load the model and attach its adapter; everything is checked by names and shapes before the
+    weights are read."""
+    start = resumed.path if resumed else _start_folder(config)
+    spec = read_spec(start) if start else None
+    mx.reset_peak_memory()  # of whatever this process did before
+    loaded = load_model(folder, tokenizer, lazy=True)
+    hashes = {**data.hashes, "chat_template": template_hash(tokenizer)}
+    own_identity = identity(config, loaded.fingerprint, hashes, data.revisions)
+    if resumed is not None:
+        require_same(own_identity, resumed.manifest)
+    spec = spec or build_adapter_spec(config, loaded.model)
+    needs = find_needs(config, spec, folder.path, data, resumed)
+    savings = needs.require(likely_way(config)).savings
+    attach_adapter(loaded.model, spec, config.seed)
+    if start:
+        load_into(loaded.model, start, loaded.fingerprint, folder.name)
+    read_weights(loaded)
+    return AdaptedModel(loaded, folder.name, spec, own_identity, needs, savings)
+
+
+def _plan_run(
+    config: TrainConfig,
+    adapted: AdaptedModel,
+    data: PreparedData,
+    total_steps: int,
+    resumed: FoundCheckpoint | None,
+) -> RunPlan:
+    """Decide how the run is computed; the model is tried on a few pairs and left as it was.
+
+    A resumed run is computed as it was.
+    """
+    model, needs = adapted.loaded.model, adapted.needs
+    manifest = resumed.manifest if resumed else {}
+    scoring, memory = _choose_way(config, adapted, data, manifest.get("scoring", config.scoring))
+    with _being_tried(model), recomputing(model.layers, memory.savings.recompute_every):
+        speed = plan_steps(
+            config, model, scoring, data.train, _evaluated(config, data), total_steps,
+            manifest.get("compiled"),
+        )  # fmt: skip
+    memory, speed = needs.with_buckets(memory, speed)
+    notes = (*needs.notes_on(memory, scoring.way), *speed.notes)
+    if scoring.why:
+        notes = (*notes, f"pairs are scored the {scoring.way} way ({scoring.why})")
+    return RunPlan(memory, scoring, speed, notes)
+
+
+def _with_reference(
+    config: TrainConfig,
+    adapted: AdaptedModel,
+    data: PreparedData,
+    plan: RunPlan,
+    resumed: FoundCheckpoint | None,
+    on_progress: OnProgress | None,
+) -> tuple[PreparedData, dict[str, str]]:
+    """Give each pair the log-probs that the objective compares with, if it does.
+
+    Returns:
+        The data, and a digest of the values, which a resumed run must find again.
+
+    Raises:
+        CheckpointError: a resumed run would compare with something else.
+    """
+    if not objective(config).needs_reference:
+        return data, {}
+    pairs = [*data.train, *data.valid]
+    model, scoring = adapted.loaded.model, plan.scoring
+
+    def tell(done: int) -> None:
+        if on_progress is not None:
+            on_progress(done, len(pairs), "log-probs of the reference", "rows")
+
+    def find() -> np.ndarray:
+        parts = valid_parts(config, scoring, pairs)
+        return reference_sums(model, pairs, parts, scoring, tell)
+
+    with _as_reference(config, adapted, resumed) as start:
+        content = [adapted.loaded.fingerprint, start, versions(), str(mx.default_device())]
+        content += [scoring.way.name, scoring.nll_scope, scoring.chunk, config.batching]
+        content += [config.micro_batch_size, config.tokens_per_batch]
+        sums = kept_sums(content, pairs, find)
+    model.eval()
+    digest = hashlib.sha256(sums.tobytes()).hexdigest()
+    if resumed and resumed.manifest.get("reference") != digest:
+        raise CheckpointError(
+            "the run cannot be resumed: the reference's log-probs are not those it began with",
+            "Resume it on the machine and with the versions it began with, or start a new run from "
+            "this adapter: --init-adapter.",
+        )
+    count = len(data.train)
+    both = [
+        ReferencedPairs(part, values)
+        for part, values in ((data.train, sums[:count]), (data.valid, sums[count:]))
+    ]
+    return replace(data, train=both[0], valid=both[1]), {"reference": digest}
+
+
+@contextmanager
+def _as_reference(
+    config: TrainConfig, adapted: AdaptedModel, resumed: FoundCheckpoint | None
+) -> Iterator[str]:
+    """Have the model as the reference is; gives what tells it from other ones.
+
+    That is the base, or the adapter that the run began with.
+    """
+    model, start = adapted.loaded.model, _start_folder(config)
+    if config.reference == "base" or start is None:
+        with adapter_switched_off(model):
+            yield "base"
+        return
+    if resumed:
+        load_into(model, start, adapted.loaded.fingerprint, adapted.name)
+    yield _digest_of_adapter(model)
+    if resumed:
+        load_into(model, resumed.path, adapted.loaded.fingerprint, adapted.name)
+
+
+def _digest_of_adapter(model: Any) -> str:
+    digest = hashlib.sha256()
+    for name, array in sorted(adapter_parameters(model).items()):
+        digest.update(name.encode())
+        digest.update(np.array(array.astype(mx.float32)).tobytes())
+    return digest.hexdigest()
+
+
+def _choose_way(
+    config: TrainConfig, adapted: AdaptedModel, data: PreparedData, wanted: str
+) -> tuple[Scoring, Plan]:
+    """Choose how pairs are scored and what is saved on.
+
+    The probe may find that this model needs another, larger way than was assumed.
+    """
+    needs = adapted.needs
+    scoring = _probe(adapted, wanted, config.nll_scope, data, adapted.savings.recompute_every)
+    try:
+        plan = needs.require(scoring.way)
+    except ConfigError:
+        if wanted != "auto" or config.grad_checkpoint != "auto" or scoring.way.can_recompute:
+            raise
+        # Ways that cannot recompute do not fit; those that can may.
+        scoring = _probe(adapted, wanted, config.nll_scope, data, 1)
+        plan = needs.require(scoring.way)
+    return replace(scoring, chunk=plan.savings.head_chunk), plan
+
+
+def _probe(
+    adapted: AdaptedModel, wanted: str, nll_scope: str, data: PreparedData, every: int
+) -> Scoring:
+    """Try the ways of scoring on a few pairs, with one of `every` blocks recomputed."""
+    model = adapted.loaded.model
+    pairs = sorted(data.train[:64], key=lambda pair: pair.longest)[:3]
+
+    def choose() -> Scoring:
+        with _being_tried(model), recomputing(model.layers, every):
+            return choose_scoring(model, wanted, nll_scope, pairs, recomputes=every > 0)
+
+    if wanted != "auto":
+        return choose()
+    device = str(mx.default_device())
+    spec = asdict(replace(adapted.spec, read_from=None))
+    content = [adapted.loaded.fingerprint, spec, versions(), device, every > 0]
+    return remembered_scoring(content, nll_scope, choose)
+
+
+def _cadence(config: TrainConfig, data: PreparedData, total_steps: int) -> Cadence:
+    pairs = len(data.train)
+    trained = round(total_steps / steps_in_epoch(config, pairs) * pairs)
+    return plan_cadence(config, total_steps, trained, len(_evaluated(config, data)))
+
+
+def _recorded(plan: RunPlan) -> dict[str, Any]:
+    """Return what a checkpoint keeps of a plan, so that a resumed run has the same."""
+    return {
+        "scoring": plan.scoring.way.name,
+        "savings": asdict(plan.memory.savings),
+        "compiled": plan.speed.compiled,
+    }
+
+
+@contextmanager
+def _being_tried(model: Any) -> Iterator[None]:
+    """Have the model as it is in a step, but without dropout: its masks follow the shape of a
+    batch, so that no two ways of scoring would have the same gradient."""
+    model.train()
+    try:
+        with dropout_off(model):
+            yield
+    finally:
+        model.eval()
+
+
+def _start_folder(config: TrainConfig) -> Path | None:
+    return Path(config.init_adapter).expanduser() if config.init_adapter else None
+
+
+def objective(config: TrainConfig) -> Objective:
+    """Return the objective the settings describe.
+
+    Raises:
+        ConfigError: there is none of this name, or it cannot tell which evaluation is best.
+    """
+    found = build_objective(config.objective, config.model_dump())
+    judging = [name for name in found.metrics if metric(name).better]
+    if best_metric(config, found.metrics) not in judging:
+        raise ConfigError(
+            f"--best-metric: found {config.best_metric!r}, needs one of {', '.join(judging)} "
+            f"(what --objective {config.objective} measures and one wants high or low)",
+            "Correct it and start again; --help lists all settings.",
+        )
+    return found
+
+
+def best_metric(config: TrainConfig, measured: Sequence[str]) -> str:
+    """Return the metric by which evaluations are judged: as set, or that of the responses."""
+    if config.best_metric != "auto":
+        return config.best_metric
+    return "response_nll" if "response_nll" in measured else "loss"
+
+
+def count_steps(config: TrainConfig, pairs: int) -> int:
+    """Return the optimizer steps of the whole run: `steps`, or as many as `epochs` take."""
+    if config.steps is not None:
+        return config.steps
+    return max(1, math.ceil(config.epochs * steps_in_epoch(config, pairs)))
+
+
+def step_batches(prepared: Prepared, step: int) -> list[MicroBatch]:
+    """Return the micro-batches of a step; the same for every process that asks.
+
+    In NumPy alone, so that a thread beside MLX's own may ask.
+
+    Args:
+        step: 1-based.
+    """
+    scoring, pairs = prepared.speed.train, prepared.data.train
+    parts = step_parts(prepared.config, scoring, pairs, step)
+    return [scoring.lay_out(pairs, part) for part in parts]
+
+
+def valid_batches(prepared: Prepared) -> list[MicroBatch]:
+    """Return the validation pairs in micro-batches, at most `eval_pairs` of them."""
+    config, scoring = prepared.config, prepared.speed.valid
+    pairs = _evaluated(config, prepared.data)
+    parts = valid_parts(config, scoring, pairs)
+    return [scoring.lay_out(pairs, part) for part in parts]
+
+
+def _evaluated(config: TrainConfig, data: PreparedData) -> Sequence[TokenPair]:
+    return draw_some(data.valid, config.eval_pairs, config.seed)

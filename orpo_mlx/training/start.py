@@ -1,0 +1,230 @@
+"""How a run begins: it is built from what was prepared, told of, and started or taken up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from orpo_mlx.adapters.lora import count_parameters
+from orpo_mlx.data.batching.prefetch import Prefetch
+from orpo_mlx.data.tokens.tokenize import decode_pair, token_percentiles
+from orpo_mlx.data.types import TokenPair
+from orpo_mlx.evaluation.drift_course import DriftCourse
+from orpo_mlx.models.modes import evaluating
+from orpo_mlx.planning.disk import checkpoint_bytes, require_room
+from orpo_mlx.runs import events
+from orpo_mlx.runs.checkpoints import FoundCheckpoint, read_progress, set_aside, versions
+from orpo_mlx.runs.control import Inbox, SignalFlags
+from orpo_mlx.runs.directory import Heartbeat, RunDirectory
+from orpo_mlx.runs.history import valid_events
+from orpo_mlx.runs.listener import RunListener
+from orpo_mlx.scoring.base import Scoring, own_arrays
+from orpo_mlx.scoring.plain import Plain
+from orpo_mlx.text.formatting import counted
+from orpo_mlx.training.checkpoint import load_optimizer
+from orpo_mlx.training.device_memory import MemoryLimits
+from orpo_mlx.training.optimizer import build_optimizer, warmup_steps
+from orpo_mlx.training.prepare import Prepared, objective, phases, step_batches, valid_batches
+from orpo_mlx.training.run import TrainingRun
+from orpo_mlx.training.step import TrainStep
+from orpo_mlx.training.step_plan import build_trunk
+
+
+def require_disk(prepared: Prepared, folder: Path) -> Prepared:
+    """Refuse a run whose checkpoints the disk cannot hold, and note if it can barely."""
+    trainable, _ = count_parameters(prepared.model)
+    found = [path for path in folder.glob("checkpoints/*/*") if path.is_file()]
+    present = sum(path.stat().st_size for path in found)
+    note = require_room(
+        folder, prepared.config, trainable, prepared.cadence.saves(prepared.total_steps), present
+    )
+    return replace(prepared, notes=(*prepared.notes, note)) if note else prepared
+
+
+def build_run(
+    directory: RunDirectory,
+    prepared: Prepared,
+    emit: Callable[[events.Event], None],
+    inbox: Inbox,
+    signals: SignalFlags,
+    limits: MemoryLimits,
+) -> TrainingRun:
+    """Put together what the loop needs: the step, its batches, what it listens to."""
+    config, speed = prepared.config, prepared.speed
+    content = f"{prepared.loaded.fingerprint} {versions()}"
+    trunk = build_trunk(config, speed, prepared.model, content, directory.trunk_folder)
+    step = TrainStep(
+        prepared.model,
+        build_optimizer(config),
+        objective(config),
+        speed.train,
+        max_grad_norm=config.max_grad_norm,
+        compiled=speed.compiled,
+        feed=trunk.feed if trunk and speed.train.cut else own_arrays,
+    )
+    run = TrainingRun(
+        directory=directory,
+        prepared=prepared,
+        emit=emit,
+        step=step,
+        inbox=inbox,
+        signals=signals,
+        heartbeat=Heartbeat(directory, prepared.total_steps),
+        valid=valid_batches(prepared),
+        batches=Prefetch(lambda number: step_batches(prepared, number), prepared.total_steps),
+        trunk=trunk,
+        limits=limits,
+    )
+    if prepared.cadence.drift:
+        run.drift_course = DriftCourse(prepared.loaded, config, directory.drift_file, run.breathe)
+    return run
+
+
+def start(run: TrainingRun, report: RunListener | None) -> None:
+    """Announce a new run, measure it before the first step, and save that."""
+    _announce(run, resumed_from=0)
+    run.heartbeat.beat("running", 0)
+    if warning := _prefix_warning(run):
+        run.emit(events.NoteLogged("warning", warning))
+    say = phases(report.progress if report else None)
+    if run.valid:
+        pairs = sum(batch.pairs for batch in run.valid)
+        say(f"first evaluation, {counted(pairs, 'pair')}")
+    run.evaluate()
+    if run.prepared.samples:
+        say("first answers to held-out prompts")
+    run.sample()
+    run.save()
+
+
+def _prefix_warning(run: TrainingRun) -> str:
+    """Say if what all rows begin with, such as a template's header, makes most of the loss."""
+    pairs = run.prepared.data.train
+    columns = zip(*(pair.prompt for pair in pairs), strict=False)
+    prefix = [column[0] for column in takewhile(lambda column: len({*column}) == 1, columns)]
+    if run.config.nll_scope != "full" or len(prefix) < 2:
+        return ""
+    tried = [*pairs[:8], TokenPair(prefix[:-1], prefix[-1:], prefix[-1:])]
+    scoring = Scoring(Plain(), "full")
+    with evaluating(run.prepared.model):
+        scores = scoring.score(run.prepared.model, scoring.build(tried, range(len(tried))).arrays)
+    *rows, same = np.array(scores.nll_sum).tolist()
+    share = same * len(rows) / sum(rows)
+    if share < 0.5:
+        return ""
+    return (
+        f"all rows begin with the same {len(prefix)} tokens, which make {share:.0%} of the loss "
+        "now; with --nll-scope response answers alone are learned"
+    )
+
+
+def take_up(run: TrainingRun, found: FoundCheckpoint, report: RunListener | None) -> None:
+    """Restore a checkpoint into the freshly prepared run, which has its adapter already."""
+    for file in (run.directory.evaluation_file, run.directory.report_file):
+        file.unlink(missing_ok=True)  # of an adapter that will not be the result
+    load_optimizer(found.path, run.step.optimizer)
+    run.progress = read_progress(found.path)
+    run.last_checkpoint = found.path
+    run.saved_seconds = run.progress.seconds
+    past = _past_events(run)
+    drifts = [event for event in past if isinstance(event, events.DriftMeasured)]
+    run.drift = drifts[-1].kl_per_token if drifts else 0.0
+    evaluations = [event for event in past if isinstance(event, events.EvalCompleted)]
+    if evaluations:
+        run.before, run.after = evaluations[0], evaluations[-1]
+    if report is not None:
+        report.catch_up(past)
+    _announce(run, resumed_from=run.progress.step)
+    for path, reason in found.skipped:
+        kept = set_aside(path)
+        text = f"checkpoint {path.name} was skipped: {reason}; it is now {kept.name}"
+        run.emit(events.NoteLogged("warning", text))
+    if changed := _changed_versions(found.manifest):
+        run.emit(events.NoteLogged("warning", changed))
+    run.emit(events.Resumed(run.progress.step, new_process=True))
+    run.heartbeat.beat("running", run.progress.step)
+
+
+def _changed_versions(manifest: dict[str, Any]) -> str:
+    """Say which versions differ from those the checkpoint was made with, "" if none do."""
+    old, new = manifest.get("versions", {}), versions()
+    changed = [f"{n} {old.get(n)} is now {new[n]}" for n in new if old.get(n) != new[n]]
+    if not changed:
+        return ""
+    return f"{', '.join(changed)}: the run goes on, but no longer to the same bytes"
+
+
+def _past_events(run: TrainingRun) -> list[events.Event]:
+    """Return what the run said up to its checkpoint; what was measured later is void."""
+    past = [record.event for record in events.read_events(run.directory.events_file)]
+    return valid_events([*past, events.Resumed(run.progress.step, new_process=True)])
+
+
+def _announce(run: TrainingRun, resumed_from: int) -> None:
+    prepared, data = run.prepared, run.prepared.data
+    trainable, total = count_parameters(prepared.model)
+    run.emit(
+        events.RunStarted(
+            run_id=run.directory.id,
+            model=prepared.folder.name,
+            data=str(run.config.data),
+            total_steps=prepared.total_steps,
+            pairs_train=len(data.train),
+            pairs_valid=len(data.valid),
+            trainable_parameters=trainable,
+            total_parameters=total,
+            config=run.config.model_dump(),
+            versions=versions(),
+            objective=run.step.objective.name,
+            metrics=list(run.step.objective.metrics),
+            scoring=prepared.scoring.way.name,
+            is_compiled=prepared.speed.compiled,
+            trunk_blocks=prepared.speed.cut,
+            resumed_from_step=resumed_from,
+            run_path=str(run.directory.path),
+            estimated_peak_bytes=prepared.plan.estimate.total,
+            available_bytes=prepared.available_bytes,
+            grad_checkpoint_every=prepared.plan.savings.recompute_every,
+            head_chunk=prepared.scoring.chunk,
+            cache_limit_bytes=run.limits.cache,
+            memory_limit_bytes=run.limits.active,
+            cadence=asdict(prepared.cadence),
+            checkpoint_bytes=checkpoint_bytes(run.config, trainable),
+        )
+    )
+    run.emit(data_event(prepared))
+    for fact in data.facts:
+        run.emit(events.NoteLogged("info", fact))
+    for note in start_notes(prepared):
+        run.emit(events.NoteLogged("warning", note))
+
+
+def start_notes(prepared: Prepared) -> list[str]:
+    """Return what the user should know before the first step."""
+    notes = list(prepared.notes)
+    warm, total = warmup_steps(prepared.config, prepared.total_steps), prepared.total_steps
+    if warm >= total:
+        notes.append(
+            f"the warm-up takes {warm} steps and the run has {total}: the full learning rate is "
+            "reached at the end or never; lower --warmup"
+        )
+    return notes
+
+
+def data_event(prepared: Prepared) -> events.DataPrepared:
+    """Say what became of the rows, and show the first pair as the model sees it."""
+    data = prepared.data
+    return events.DataPrepared(
+        read=data.account.read,
+        kept=data.account.kept,
+        dropped=data.account.dropped,
+        noted=data.account.noted,
+        layout=data.layout,
+        token_percentiles=token_percentiles(data.train),
+        first_pair=decode_pair(data.train[0], prepared.tokenizer),
+    )

@@ -1,0 +1,194 @@
+"""One optimizer step: gradients of its micro-batches, added, clipped, applied.
+
+The trainable parameters are passed through the compiled functions, never captured by them: the
+frozen base is a constant of the graph, and the model always holds real arrays between steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import mlx.core as mx
+import mlx.nn as nn
+import mlx.optimizers as optimizers
+import numpy as np
+from mlx.utils import tree_map
+
+from orpo_mlx.adapters.dropout import set_dropout_key
+from orpo_mlx.config import TrainConfig
+from orpo_mlx.models.recompute import Parameters
+from orpo_mlx.objectives.base import Objective, StepTotals
+from orpo_mlx.scoring.base import (
+    Feed,
+    MicroBatch,
+    Scoring,
+    iter_scores,
+    own_arrays,
+    reference_scores,
+)
+
+
+class StepResult(NamedTuple):
+    """What a step leaves behind; evaluated."""
+
+    metrics: np.ndarray
+    """float64, in the order of the objective's `metrics`."""
+    grad_norm: float
+    """Global norm before clipping."""
+
+
+def step_key(seed: int, step: int) -> mx.array:
+    """Return the random key of a step: a resumed run needs nothing but these two numbers."""
+    return mx.random.key((seed << 32) | step)
+
+
+class TrainStep:
+    """A function with memory: calls update the model's adapter and the optimizer's state.
+
+    Args:
+        model: with an adapter attached; everything else frozen.
+        optimizer: its state is created here if it has none.
+        objective: what to minimise.
+        scoring: how pairs become log-probs.
+        max_grad_norm: clip the global norm to this; 0 = off.
+        compiled: compile forward, backward and update once per batch shape.
+        feed: gives the arrays of a batch; a trunk cache's, if scoring has a cut.
+
+    Attributes:
+        shapes: the shapes of all batches so far; a compiled step was compiled once for each.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: optimizers.Optimizer,
+        objective: Objective,
+        scoring: Scoring,
+        max_grad_norm: float = 0.0,
+        compiled: bool = True,
+        feed: Feed = own_arrays,
+    ) -> None:
+        self.model = model
+        self.optimizer = optimizer
+        self.objective = objective
+        self.scoring = scoring
+        self.feed = feed
+        self.shapes: set[tuple[tuple[int, ...], ...]] = set()
+        self._max_norm = max_grad_norm or float("inf")
+        optimizer.init(model.trainable_parameters())
+        gradient, update = mx.value_and_grad(self._share_of_loss), self._update
+        if compiled:
+            gradient = mx.compile(gradient)
+            update = mx.compile(update, inputs=[optimizer.state], outputs=[optimizer.state])
+        self._gradient: Callable[..., Any] = gradient
+        self._apply: Callable[..., Any] = update
+
+    def __call__(
+        self, batches: Sequence[MicroBatch], key: mx.array, learning_rate: float
+    ) -> StepResult:
+        """Take one step over `batches`, weighted so that their division does not matter.
+
+        Raises:
+            RuntimeError: from MLX, e.g. out of memory; nothing computed after it can be trusted.
+        """
+        params = self.model.trainable_parameters()
+        grads, metrics = self._accumulate(params, batches, key)
+        params, norm = self._apply(params, grads, mx.array(learning_rate))
+        mx.eval(params, self.optimizer.state, metrics, norm)
+        self.model.update(params)
+        return StepResult(np.array(metrics, dtype=np.float64), float(norm.item()))
+
+    def gradient(self, batches: Sequence[MicroBatch], key: mx.array) -> Parameters:
+        """Return the gradient of a step without taking it."""
+        params = self.model.trainable_parameters()
+        grads, _ = self._accumulate(params, batches, key)
+        mx.eval(grads)
+        self.model.update(params)
+        return grads
+
+    def _accumulate(
+        self, params: Parameters, batches: Sequence[MicroBatch], key: mx.array
+    ) -> tuple[Parameters, mx.array]:
+        self.model.train()
+        totals = step_totals(batches)
+        grads, metrics = {}, mx.zeros(len(self.objective.metrics))
+        for batch, micro_key in zip(batches, mx.random.split(key, len(batches)), strict=True):
+            arrays = self._arrays(batch)
+            self.shapes.add(tuple(array.shape for array in arrays))
+            with self.scoring.way.patched(self.model):
+                (_, part), grad = self._gradient(params, *arrays, *totals, micro_key)
+            grads = tree_map(mx.add, grads, grad) if grads else grad
+            metrics = metrics + part
+            # Starts the work and bounds the graph; the step still waits only once, in mx.eval.
+            mx.async_eval(grads, metrics)
+        set_dropout_key(self.model, None)
+        return grads, metrics
+
+    def _arrays(self, batch: MicroBatch) -> Sequence[mx.array]:
+        """Return what a batch is computed with, the reference last where there is one."""
+        if not self.objective.needs_reference:
+            return self.feed(batch)
+        return (*self.feed(batch), mx.array(batch.reference))
+
+    def _share_of_loss(self, params: Parameters, *arrays: mx.array) -> tuple[mx.array, mx.array]:
+        *rest, pairs, nll_tokens, response_tokens, key = arrays
+        totals = StepTotals(pairs, nll_tokens, response_tokens)
+        self.model.update(params)
+        set_dropout_key(self.model, key)
+        sums = rest.pop() if self.objective.needs_reference else None
+        scores = self.scoring.score(self.model, tuple(rest))
+        return self.objective(scores, reference_scores(scores, sums), totals)
+
+    def _update(
+        self, params: Parameters, grads: Parameters, rate: mx.array
+    ) -> tuple[Parameters, mx.array]:
+        grads, norm = optimizers.clip_grad_norm(grads, self._max_norm)
+        self.optimizer.learning_rate = rate
+        return self.optimizer.apply_gradients(grads, params), norm
+
+
+def wants_compile(config: TrainConfig, scoring: Scoring) -> bool:
+    """Tell whether to compile: as set, or by the device; each shape is compiled anew."""
+    if config.compile == "auto":
+        return scoring.way.can_bucket and mx.default_device().type == mx.DeviceType.gpu
+    return config.compile == "on"
+
+
+def step_totals(batches: Sequence[MicroBatch]) -> StepTotals:
+    """Count the pairs and tokens of all micro-batches of a step."""
+    counts = [(batch.pairs, batch.nll_tokens, batch.response_tokens) for batch in batches]
+    return StepTotals(*(mx.array(sum(column), mx.float32) for column in zip(*counts, strict=True)))
+
+
+def evaluate(
+    model: nn.Module,
+    batches: Sequence[MicroBatch],
+    objective: Objective,
+    scoring: Scoring,
+    between: Callable[[], None] | None = None,
+    feed: Feed = own_arrays,
+) -> np.ndarray:
+    """Return the metrics over all batches together, dropout off.
+
+    Args:
+        model: with an adapter attached.
+        batches: laid out by `scoring`.
+        objective: gives the metrics.
+        scoring: how pairs become log-probs.
+        between: called after each batch.
+        feed: gives the arrays of a batch.
+
+    Returns:
+        float64 in the order of the objective's `metrics`: NLL over all their tokens, the rest over
+        all their pairs, so that the numbers do not depend on the batch size.
+    """
+    totals = step_totals(batches)
+    metrics = np.zeros(len(objective.metrics))
+    for batch, scores in iter_scores(model, batches, scoring, feed):
+        reference = reference_scores(scores, batch.reference)
+        _, part = objective(scores, reference if objective.needs_reference else None, totals)
+        metrics += np.array(part, dtype=np.float64)
+        if between is not None:
+            between()
+    return metrics

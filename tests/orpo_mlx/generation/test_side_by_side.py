@@ -1,0 +1,114 @@
+"""The base and the adapted model as two sides of one model in memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import pytest
+
+from orpo_mlx.adapters.lora import AdapterSpec, adapter_layers, adapter_switched_off, attach_adapter
+from orpo_mlx.data.types import TokenPair
+from orpo_mlx.generation.greedy import answer
+from orpo_mlx.generation.sampling import Sampling, build_sampler
+from orpo_mlx.generation.side_by_side import SideBySide
+from orpo_mlx.models.load import load_model
+from orpo_mlx.objectives.orpo import Orpo
+from orpo_mlx.scoring.base import Scoring
+from orpo_mlx.scoring.select import WAYS
+from orpo_mlx.training.step import evaluate
+
+PROMPT = [1, 40, 41, 42, 43]
+PAIR = TokenPair([1, 40, 41, 42], [50, 51, 52, 2], [60, 61, 2])
+WARM = Sampling(temperature=0.9, top_p=0.9, max_tokens=12, seed=3)
+
+
+@pytest.fixture(params=[False, True], ids=["lora", "dora"])
+def both(request: pytest.FixtureRequest, model_folder: Path) -> SideBySide:
+    loaded = load_model(model_folder)
+    attach_adapter(loaded.model, AdapterSpec(rank=4, scale=8.0, dora=request.param), seed=0)
+    for i, (_, layer) in enumerate(adapter_layers(loaded.model)):
+        layer.lora_b = mx.random.normal(layer.lora_b.shape, key=mx.random.key(i)) * 0.3
+    return SideBySide(loaded.model, loaded.tokenizer)
+
+
+def answers(both: SideBySide, sampling: Sampling, **options: Any) -> dict[Any, Any]:
+    return both.answer(PROMPT, sampling, lambda *_: None, lambda: True, **options)
+
+
+def test_a_greedy_answer_of_each_side_is_that_of_mlx_lm_alone(both: SideBySide):
+    model, tokenizer = both.model, both.tokenizer
+    adapted = answer(model, tokenizer, PROMPT, 12)
+    with adapter_switched_off(model):
+        base = answer(model, tokenizer, PROMPT, 12)
+    found = answers(both, Sampling(max_tokens=12))
+    assert found["base"].text.strip() == base
+    assert found["adapter"].text.strip() == adapted
+    assert base != adapted
+
+
+def test_an_answer_does_not_depend_on_what_is_made_beside_it(both: SideBySide):
+    together = answers(both, WARM)
+    for side in ("base", "adapter"):
+        alone = answers(both, WARM, sides=(side,))[side]
+        assert alone.logps == together[side].logps
+        assert alone.text == together[side].text
+
+
+def test_the_seed_decides_the_answer(both: SideBySide):
+    texts = {
+        seed: answers(both, Sampling(1.0, 1.0, 12, seed), sides=("base",))["base"].text
+        for seed in (0, 1, 0)
+    }
+    again = answers(both, Sampling(1.0, 1.0, 12, 0), sides=("base",))["base"].text
+    assert texts[0] == again
+    assert texts[0] != texts[1]
+
+
+def test_the_pieces_make_up_the_answer(both: SideBySide):
+    pieces: dict[str, str] = {"base": "", "adapter": ""}
+
+    def add(side: str, text: str) -> None:
+        pieces[side] += text
+
+    found = both.answer(PROMPT, WARM, add, lambda: True)
+    assert pieces == {side: result.text for side, result in found.items()}
+
+
+def test_an_answer_ends_where_it_is_when_told_so(both: SideBySide):
+    asked = iter([True, True, True, False])
+    found = both.answer(PROMPT, WARM, lambda *_: None, lambda: next(asked))
+    assert {len(result.logps) for result in found.values()} == {3}
+    assert not any(result.ended for result in found.values())
+
+
+def test_scores_are_those_the_trainer_computes(both: SideBySide):
+    scoring = Scoring(WAYS["plain"], "response")
+    batch = scoring.build([PAIR], [0])
+    for side in ("base", "adapter"):
+        with both.as_side(side):
+            metrics = evaluate(both.model, [batch], Orpo(), scoring)
+        score = both.score(PAIR, side)
+
+        expected = dict(zip(Orpo().metrics, map(float, metrics), strict=True))
+        assert score.means[0] == pytest.approx(expected["chosen_logps"], rel=1e-5)
+        assert score.means[1] == pytest.approx(expected["rejected_logps"], rel=1e-5)
+        assert score.log_odds_ratio == pytest.approx(expected["log_odds_ratio"], rel=1e-4)
+        assert (len(score.chosen), len(score.rejected)) == (4, 3)
+
+
+def test_the_adapter_is_on_afterwards(both: SideBySide):
+    before = both.model(mx.array([PROMPT]))
+    both.score(PAIR, "base")
+    answers(both, WARM)
+    assert mx.array_equal(both.model(mx.array([PROMPT])), before).item()
+
+
+def test_top_p_leaves_only_the_likeliest_tokens():
+    logprobs = mx.log(mx.array([[0.5, 0.3, 0.15, 0.05]]))
+    drawn = set()
+    for seed in range(40):
+        sample = build_sampler(Sampling(temperature=1.0, top_p=0.7, seed=seed))
+        drawn.add(int(sample(logprobs).item()))
+    assert drawn == {0, 1}

@@ -1,0 +1,188 @@
+"""The process behind the test screen: JSON lines in, JSON lines out."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orpo_mlx.cli.commands.playground import _serve
+from orpo_mlx.training.train import train
+
+Ask = Callable[..., list[dict[str, Any]]]
+
+
+@pytest.fixture(scope="module")
+def finished_run(
+    model_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[], Path]:
+    """A run of two steps over eight pairs, one of them held out."""
+    from orpo_mlx.config import TrainConfig
+
+    folder = tmp_path_factory.mktemp("run")
+    rows = [
+        {"prompt": f"Say {i}.", "chosen": f"It is {i}.", "rejected": "The sea."} for i in range(8)
+    ]
+    data = folder / "pairs.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    config = TrainConfig(
+        model=str(model_folder), data=str(data), steps=2, valid_fraction=0.2, sample_prompts=0,
+        rank=2, run_dir=str(folder / "run"),
+    )  # fmt: skip
+    train(config)
+    return lambda: folder / "run"
+
+
+@pytest.fixture
+def ask(finished_run: Callable[[], Path]) -> Ask:
+    """Send requests to a playground of the run; returns all it said."""
+
+    def send(*requests: Any, words: list[str] | None = None) -> list[dict[str, Any]]:
+        lines = [r if isinstance(r, str) else json.dumps(r) for r in requests]
+        said = io.StringIO()
+        words = words if words is not None else ["--run", str(finished_run())]
+        _serve(words, _Patient(lines, said), said)  # type: ignore[arg-type]
+        return [json.loads(line) for line in said.getvalue().splitlines()]
+
+    return send
+
+
+class _Patient:
+    """Lines of an input that is closed only when each request before it was answered."""
+
+    def __init__(self, lines: list[str], said: io.StringIO) -> None:
+        self.lines, self.said = lines, said
+
+    def __iter__(self) -> Any:
+        for number, line in enumerate(self.lines, start=2):
+            yield line
+            while len(self._ends()) < number:
+                time.sleep(0.002)
+
+    def _ends(self) -> list[str]:
+        """The lines that end a request, that of getting ready included."""
+        lines = self.said.getvalue().splitlines()
+        return [line for line in lines if '"event": "text"' not in line]
+
+
+def test_it_begins_with_the_result_of_the_run(ask: Ask):
+    (ready,) = ask()
+    assert ready["event"] == "ready"
+    assert ready["checkpoints"] == ["0", "1", "2", "final"]
+    assert ready["checkpoint"] == "final"
+    assert ready["memory_bytes"] > 0
+
+
+def test_an_answer_comes_in_pieces_from_both_sides(ask: Ask):
+    said = ask({"op": "answer", "id": 7, "prompt": "Say 3.", "max_tokens": 6})
+    (done,) = [line for line in said if line["event"] == "answered"]
+    for side in ("base", "adapter"):
+        pieces = [x["text"] for x in said if x["event"] == "text" and x["side"] == side]
+        assert "".join(pieces) == done["sides"][side]["text"]
+        assert 1 <= done["sides"][side]["tokens"] <= 6
+    assert {line.get("id") for line in said[1:]} == {7}
+
+
+def test_a_fresh_adapter_answers_as_the_base(ask: Ask):
+    said = ask({"op": "checkpoint", "name": "0"}, {"op": "score", "pair": 0})
+    assert said[1] == {"event": "loaded", "id": None, "checkpoint": "0"}
+    sides = said[2]["sides"]
+    assert sides["base"] == sides["adapter"]
+
+
+def test_a_pair_is_scored_token_by_token(ask: Ask):
+    request = {"op": "score", "id": 1, "prompt": "Say 1.", "chosen": "It is 1.", "rejected": "No."}
+    _, scored = ask(request)
+    assert "".join(scored["tokens"]["chosen"]) == "It is 1.<|im_end|>"
+    for side in ("base", "adapter"):
+        score = scored["sides"][side]
+        assert len(score["chosen"]) == len(scored["tokens"]["chosen"])
+        mean = sum(score["rejected"]) / len(score["rejected"])
+        assert score["rejected_logps"] == pytest.approx(mean)
+    assert scored["sides"]["base"] != scored["sides"]["adapter"]
+
+
+def test_the_held_out_pairs_are_at_hand(ask: Ask):
+    said = ask({"op": "pairs", "count": 5}, {"op": "answer", "pair": 0, "max_tokens": 2})
+    pairs = said[1]["pairs"]
+    assert len(pairs) == 2  # a fifth of eight
+    assert said[1]["held_out"] is True
+    assert pairs[0]["chosen"].startswith("It is ")
+    # The user's words, not the template's: "user\nSay 3." asked for something else.
+    assert all(re.fullmatch(r"Say \d\.", pair["prompt"]) for pair in pairs)
+    assert said[-1]["event"] == "answered"
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        ({"op": "sing"}, "sing"),
+        ("no json", "no json"),
+        ("[1]", "[1]"),
+        ({"op": "answer"}, "prompt"),
+        ({"op": "answer", "prompt": "  "}, "empty"),
+        ({"op": "answer", "prompt": "Say", "max_tokens": "many"}, "max_tokens"),
+        ({"op": "answer", "prompt": "Say", "temperature": float("nan")}, "temperature"),
+        ({"op": "score", "pair": 99}, "99"),
+        ({"op": "score", "prompt": "a", "chosen": "b", "rejected": "b"}, "identical"),
+        ({"op": "checkpoint", "name": "7"}, "7"),
+    ],
+)
+def test_a_bad_request_is_answered_and_the_next_one_taken(ask: Ask, request_: Any, message: str):
+    said = ask(request_, {"op": "pairs", "count": 1})
+    assert said[1]["event"] == "failed"
+    assert message in said[1]["message"]
+    assert said[1]["what_to_do"]
+    assert said[2]["event"] == "pairs"
+
+
+def test_an_answer_can_be_cancelled(finished_run: Callable[[], Path]):
+    """In a process of its own, as the app starts it."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "orpo_mlx.cli.commands.playground", "--run", str(finished_run())],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    with process:
+        lines = iter(process.stdout)
+        assert json.loads(next(lines))["event"] == "ready"
+        request = {"op": "answer", "prompt": "Say 1.", "max_tokens": 100_000, "temperature": 1.5}
+        process.stdin.write(json.dumps(request) + "\n")
+        process.stdin.flush()
+        assert json.loads(next(lines))["event"] == "text"
+        process.stdin.write('{"op": "cancel"}\n{"op": "quit"}\n')
+        process.stdin.flush()
+        *_, last = (json.loads(line) for line in lines)
+        assert last["event"] == "answered"
+        assert max(side["tokens"] for side in last["sides"].values()) < 100_000
+        assert process.wait() == 0
+
+
+def test_a_run_without_an_adapter_says_what_to_do(
+    finished_run: Callable[[], Path], tmp_path: Path, ask: Ask
+):
+    run = Path(shutil.copytree(finished_run(), tmp_path / "bare"))
+    shutil.rmtree(run / "adapter")
+    shutil.rmtree(run / "checkpoints")
+    (said,) = ask(words=["--run", str(run)])
+    assert said["event"] == "failed"
+    assert "ended before it saved an adapter" in said["message"]
+
+
+def test_a_model_alone_has_one_side(ask: Ask, model_folder: Path):
+    words = ["--model", str(model_folder)]
+    ready, *rest = ask({"op": "answer", "prompt": "Say 1.", "max_tokens": 3}, words=words)
+    assert ready["checkpoint"] is None
+    assert list(rest[-1]["sides"]) == ["base"]

@@ -1,0 +1,104 @@
+"""However a run ends, a card says why and what to do."""
+
+from __future__ import annotations
+
+import pytest
+
+from orpo_mlx.runs.events import CheckpointSaved, RunFailed, RunFinished
+from tui.run.ending import ending_card
+
+
+def test_a_crash_is_explained_by_its_last_words(make_state):
+    state = make_state({"step": 12}, CheckpointSaved(10, "/c", 1.0, 1))
+    log = "step 12\n[METAL] Command buffer execution failed: OutOfMemory\n"
+    card = ending_card("crashed", state, log)
+    assert card.title == "Crashed at step 12"
+    assert card.cause == "The GPU ran out of memory."
+    assert "lower --max-seq-length" in card.remedy
+    assert "R goes on from step 10." in card.remedy
+    assert card.details[-1].startswith("[METAL]")
+    assert card.is_bad
+
+
+def test_a_crash_without_words_and_checkpoint_still_has_a_remedy(make_state):
+    card = ending_card("crashed", make_state({"step": 3}), "", {"live.resume": "r"})
+    assert "killed, out of memory" in card.cause
+    assert "No checkpoint was saved; r tries again from the beginning." in card.remedy
+
+
+def test_a_failure_says_its_own_message_and_advice(make_state):
+    failed = RunFailed("TrainingError", "the loss of step 4 is not finite", "Lower lr.", 3, None)
+    card = ending_card("failed", make_state({"step": 3}, failed))
+    assert card.cause == "The loss of step 4 is not finite."
+    assert card.remedy.startswith("Lower lr.")
+
+
+@pytest.mark.parametrize(
+    ("reason", "status", "title", "offers_resume"),
+    [
+        ("completed", "completed", "The run is complete", False),
+        ("early_stop", "completed", "Stopped early: validation no longer improved", False),
+        ("stopped", "stopped", "Stopped as asked; everything is saved", True),
+        ("aborted", "stopped", "Stopped without saving, as asked", True),
+    ],
+)
+def test_after_any_end_the_card_says_what_comes_next(
+    make_state, reason, status, title, offers_resume
+):
+    ended = RunFinished(reason, 50, 60.0, None, best_step=40)
+    card = ending_card(status, make_state(CheckpointSaved(50, "/c", 1, 1), ended))
+    assert card.title == title
+    assert ("R goes on from step 50" in card.remedy) == offers_resume
+    assert "e exports it" in card.remedy
+    assert "step 40" in card.cause
+
+
+@pytest.mark.parametrize("status", ["preparing", "running", "paused", "stopping"])
+def test_a_living_run_has_no_card(make_state, status):
+    assert ending_card(status, make_state({"step": 1})) is None
+
+
+def test_a_stalled_run_offers_to_end_it(make_state):
+    assert "K ends the process" in ending_card("stalled", make_state({"step": 1})).remedy
+    own = ending_card("stalled", make_state({"step": 1}), keys={"live.kill": "ctrl+k"})
+    assert own.remedy == "Wait, or ^k ends the process; nothing is saved yet."
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (-9, "Ended by signal 9 (SIGKILL): by the system when memory ran out, or by somebody's"),
+        (-11, "Ended by signal 11 (SIGSEGV): a fault in native code."),
+        (-15, "Ended by signal 15 (SIGTERM)."),
+        (-99, "Ended by signal 99."),
+        (3, "Its process ended with exit code 3."),
+        (None, "Its process ended without a word: killed, out of memory, or the power went."),
+    ],
+)
+def test_a_crash_names_the_signal_where_it_is_known(make_state, code, words):
+    card = ending_card("crashed", make_state({"step": 3}), exit_code=code)
+    assert card.cause.startswith(words)
+    assert card.remedy
+
+
+def test_a_known_fault_and_its_signal_are_both_named_and_older_processes_are_not(make_state):
+    old = "OutOfMemory\n--- orpo-mlx: resumed, 2026-01-01 ---\n"
+    now = "No space left on device\n--- orpo-mlx: the trainer ended with code -6\n"
+    card = ending_card("crashed", make_state({"step": 3}), old + now)
+    assert card.cause == "The disk is full (ended by signal 6 (SIGABRT))."
+    assert card.details == ("No space left on device",)
+
+
+def test_a_pause_that_freed_the_memory_is_no_stop(make_state):
+    ended = RunFinished("stopped", 50, 60.0, None)
+    card = ending_card("stopped", make_state(CheckpointSaved(50, "/c", 1, 1), ended), is_freed=True)
+    assert "its memory is free" in card.title
+    assert "goes on from step 50" in card.remedy
+
+
+def test_the_last_words_leave_out_the_carets_of_a_traceback(make_state):
+    last = "OSError: [Errno 28] No space left on device"
+    log = f"    rest = write(rest)\n           ^^^^^~~~~^^\n{last}\n"
+    card = ending_card("crashed", make_state({"step": 3}), log)
+    assert card.cause == "The disk is full."
+    assert card.details == ("    rest = write(rest)", last)

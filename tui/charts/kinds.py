@@ -1,0 +1,135 @@
+"""Which charts there are and what they draw from a run; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from orpo_mlx.runs.metrics import METRICS, Metric, metric
+from tui.charts.picture import Line
+from tui.run.state import RunState
+
+XAxis = Literal["step", "tokens", "time"]
+X_AXES: tuple[XAxis, ...] = ("step", "tokens", "time")
+
+X_COLUMNS = {"step": "step", "tokens": "tokens", "time": "seconds"}
+
+
+@dataclass(frozen=True)
+class ChartLine:
+    """One line of a chart: a column of a run's steps, of its evaluations or of its drift."""
+
+    name: str
+    column: str
+    marker: str
+    colour: int
+    is_eval: bool = False
+    is_drift: bool = False
+    may_smooth: bool = True
+    scale: float = 1.0
+    times: str = ""
+    """A setting of the run whose value it is multiplied by."""
+
+
+@dataclass(frozen=True)
+class ChartKind:
+    """A chart by its stable name (it stands in the user's settings) and its title."""
+
+    id: str
+    title: str
+    what: str
+    sources: tuple[ChartLine, ...]
+
+
+_COMBINED = (
+    ChartKind("logps", "Log-probs", "of a response: per token, or its sum under dpo and cpo", (
+        ChartLine("chosen", "chosen_logps", "o", 0),
+        ChartLine("rejected", "rejected_logps", "x", 1),
+        ChartLine("valid", "chosen_logps", "c", 0, is_eval=True),
+        ChartLine("valid", "rejected_logps", "r", 1, is_eval=True),
+    )),
+    ChartKind("parts", "Loss parts", "NLL of chosen, and λ times the odds-ratio loss", (
+        ChartLine("nll", "nll_loss", "o", 0),
+        ChartLine("λ·OR", "odds_ratio_loss", "x", 1, times="lam"),
+    )),
+)  # fmt: skip
+"""Charts of several metrics, for runs that have them all."""
+
+_OTHERS = (
+    ChartKind("drift", "Drift", "KL per token from the base, on neutral prompts", (
+        ChartLine("KL", "kl_per_token", "x", 1, is_drift=True, may_smooth=False),
+    )),
+    ChartKind("rate", "Learning rate", "never smoothed", (
+        ChartLine("rate", "learning_rate", "o", 0, may_smooth=False),
+    )),
+    ChartKind("grad", "Gradient norm", "before clipping", (
+        ChartLine("norm", "grad_norm", "o", 0),
+    )),
+    ChartKind("speed", "Speed", "tokens per second", (
+        ChartLine("tok/s", "tokens_per_second", "o", 0),
+    )),
+    ChartKind("memory", "Memory", "GB in use and at most so far", (
+        ChartLine("active", "active_memory_bytes", "o", 0, may_smooth=False, scale=1e-9),
+        ChartLine("peak", "peak_memory_bytes", "x", 1, may_smooth=False, scale=1e-9),
+    )),
+)  # fmt: skip
+
+
+def _own_chart(row: Metric) -> ChartKind:
+    sources = [ChartLine("train", row.name, "o", 0)]
+    if row.is_drawn_valid:
+        sources.append(ChartLine("valid", row.name, "x", 1, is_eval=True))
+    return ChartKind(row.id, row.title, row.what, tuple(sources))
+
+
+def chart_kinds(metrics: Iterable[str] = METRICS) -> list[ChartKind]:
+    """Return the charts there are of runs with these metrics, those of metrics first.
+
+    They come in the order of the table of metrics; without an argument, all that it knows.
+    """
+    names = tuple(metrics)
+    found = [_own_chart(row) for row in map(metric, names) if row.is_charted]
+    found += [kind for kind in _COMBINED if all(s.column in names for s in kind.sources)]
+    place = {name: index for index, name in enumerate(METRICS)}
+    found.sort(key=lambda kind: place.get(kind.sources[0].column, len(place)))
+    return [*found, *_OTHERS]
+
+
+def chart_lines(kind: ChartKind, state: RunState, x_axis: XAxis = "step") -> list[Line]:
+    """Return what a chart shows of a run; sources without data are left out."""
+    lines = []
+    for source in kind.sources:
+        has_points = source.is_eval or source.is_drift
+        table = state.drift if source.is_drift else state.evals if source.is_eval else state.steps
+        if source.column not in table or (has_points and not len(table)):
+            continue
+        ys = table.column(source.column)
+        scale = source.scale * (state.setting(source.times, 1.0) if source.times else 1.0)
+        lines.append(
+            Line(
+                source.name,
+                source.marker,
+                source.colour,
+                table.column(X_COLUMNS[x_axis]),
+                ys if scale == 1.0 else ys * scale,
+                points=has_points,
+                may_smooth=source.may_smooth,
+            )
+        )
+    return lines
+
+
+def chart_marks(state: RunState, x_axis: XAxis = "step") -> list[tuple[float, str]]:
+    """Return the marks of a run on the x axis; only steps have a place for each of them."""
+    if x_axis != "step":
+        return []
+    return [(mark.step, mark.kind) for mark in state.marks]
+
+
+def chosen_charts(names: str | Sequence[str], metrics: Iterable[str] = METRICS) -> list[ChartKind]:
+    """Return the charts of a comma-separated setting; unknown names are left out, never all."""
+    words = names.split(",") if isinstance(names, str) else names
+    kinds = chart_kinds(metrics)
+    by_id = {kind.id: kind for kind in kinds}
+    return [by_id[word.strip()] for word in words if word.strip() in by_id] or kinds[:4]

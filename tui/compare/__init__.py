@@ -1,0 +1,1 @@
+"""Runs in one chart, and the settings in which they differ."""

@@ -1,0 +1,1 @@
+"""An adapter leaving for other programs: formats, progress, proof."""

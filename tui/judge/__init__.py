@@ -1,0 +1,1 @@
+"""Answers compared blind: two at a time, one key a verdict."""

@@ -1,0 +1,1 @@
+"""Four steps to a run: model, data, settings, review."""

@@ -1,0 +1,279 @@
+"""Four steps to a run: model, data, settings, review; beside them what it will need."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from textual import on, work
+from textual.widget import Widget
+from textual.widgets import Button
+
+from orpo_mlx.errors import OrpoError
+from orpo_mlx.text.formatting import visible
+from tui.new_run import fit_facts
+from tui.new_run.data.map_columns import MapColumnsScreen
+from tui.new_run.data.step import DataStep
+from tui.new_run.draft import Draft
+from tui.new_run.keeper import DraftKeeper
+from tui.new_run.models.step import ModelStep
+from tui.new_run.planning import Planning
+from tui.new_run.presets import PRESETS
+from tui.new_run.settings_step import SettingRow, SettingsStep
+from tui.new_run.steps import DATA, FORM, MODEL, REVIEW, STEPS, first_open_step, is_offered
+from tui.parts.base_screen import AppScreen
+from tui.parts.tab_strip import TabStrip
+from tui.parts.title_bar import TitleBar
+from tui.shell.commands import bindings
+from tui.shell.messages import StartTraining
+from tui.shell.names import short_name
+from tui.shell.settings import config_folder
+
+_WIDE = 96
+_NEW = Draft()
+DRAFT_FILE = "draft.json"
+_PARTS_OF_DATA = ("data_subset", "data_split", "data_revision")
+
+
+class NewRunScreen(AppScreen):
+    """Asks for a run; what was chosen is kept as a draft until it is started.
+
+    Args:
+        draft: to begin with.
+    """
+
+    AREA = "new"
+    HELP = (
+        "Four steps: model, data, settings, review. Ctrl+n goes on, esc goes back; what you chose "
+        "is kept, also when you leave. Memory is estimated anew with every change. Numbers 1 to 4 "
+        "go to a step when no text is being typed. F2 goes from this machine to the Hub, where "
+        "words are searched for; nothing is downloaded before you choose."
+    )
+    TITLE = "orpo-mlx · New run"
+    CSS_PATH = "screen.tcss"
+    BINDINGS = bindings("new", "screen")
+
+    def __init__(self, draft: Draft = _NEW) -> None:
+        super().__init__()
+        self.draft = draft
+        self.step = FORM if draft.own else MODEL
+        self.keeper = DraftKeeper(self, config_folder() / DRAFT_FILE)
+
+    def compose_body(self) -> Iterable[Widget]:
+        yield TabStrip(STEPS, id="steps")
+        yield Planning(self.orpo.charset)
+
+    def on_mount(self) -> None:
+        self.change(self.draft)
+        self.go_to(self.step)
+        self._offer_draft()
+
+    @property
+    def planning(self) -> Planning:
+        """The steps and the card."""
+        return self.query_one(Planning)
+
+    # Going
+
+    def go_to(self, step: int) -> None:
+        """Show a step; what was chosen is safe, even if the terminal is closed."""
+        if step != self.step:
+            self.app.clear_notifications()  # what was said of the other step
+            if self.draft.own:
+                self.keeper.keep(self.draft)
+        self.step = step
+        self.query_one("#steps", TabStrip).active = step
+        self.planning.open(step)
+        self.refresh_bindings()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Offer what makes sense in this step."""
+        return is_offered(action, self.step)
+
+    @on(TabStrip.Picked)
+    def _step_picked(self, message: TabStrip.Picked) -> None:
+        self.go_to(message.index)
+
+    def action_next(self) -> None:
+        """Take what is pointed at if nothing is chosen, and go on."""
+        pointed = self.planning.models.pointed
+        if self.step == MODEL and not self.draft.model and pointed:
+            self.change(self.draft.with_model(pointed.name))
+        if self.step < REVIEW:
+            self.go_to(self.step + 1)
+
+    def action_step_1(self) -> None:
+        self.go_to(MODEL)
+
+    def action_step_2(self) -> None:
+        self.go_to(DATA)
+
+    def action_step_3(self) -> None:
+        self.go_to(FORM)
+
+    def action_step_4(self) -> None:
+        self.go_to(REVIEW)
+
+    def action_back(self) -> None:
+        """One step back; from the first one out, the draft kept."""
+        if self.step > MODEL:
+            self.go_to(self.step - 1)
+            return
+        if self.draft.own and self.keeper.keep(self.draft):
+            self.notify("Your choices are kept; n offers them again.")
+        super().action_back()
+
+    # The draft
+
+    def change(self, draft: Draft) -> None:
+        """Plan something else."""
+        self.draft = draft
+        self.planning.show(draft)
+
+    @work(exclusive=True, group="offer")
+    async def _offer_draft(self) -> None:
+        if kept := await self.keeper.offer():
+            self.change(kept)
+            self.go_to(first_open_step(kept))
+
+    @work(exclusive=True, group="offer")
+    async def action_afresh(self) -> None:
+        """Forget the draft, after asking."""
+        if await self.keeper.forget():
+            self.change(Draft())
+            self.go_to(MODEL)
+
+    # Models and data
+
+    @on(ModelStep.Chosen)
+    def _choose_model(self, message: ModelStep.Chosen) -> None:
+        self.change(self.draft.with_model(message.model))
+        self.go_to(DATA)
+
+    @on(DataStep.Chosen)
+    def _choose_data(self, message: DataStep.Chosen) -> None:
+        changed = self.draft.with_data(message.data)
+        # Another dataset has other subsets and splits.
+        old = {} if changed.data == self.draft.data else dict.fromkeys(_PARTS_OF_DATA)
+        self.change(changed.with_values({**old, **message.settings}))
+        self._tell_taken(message.settings)
+
+    @on(Planning.Counted)
+    def _count_pairs(self, message: Planning.Counted) -> None:
+        self.change(self.draft.with_pairs(message.pairs))
+
+    def _tell_taken(self, settings: Mapping[str, str]) -> None:
+        if settings:
+            self.notify(f"Taken with it: {fit_facts.settings_text(settings)}", markup=False)
+
+    def action_source(self) -> None:
+        """Show what is on this machine, or what is on the Hub."""
+        planning = self.planning
+        (planning.models if self.step == MODEL else planning.data).switch_source()
+
+    def action_browse(self) -> None:
+        """Choose a model's folder, or a file with pairs."""
+        planning = self.planning
+        (planning.models if self.step == MODEL else planning.data).browse()
+
+    @work(exclusive=True, group="map")
+    async def action_map(self) -> None:
+        """Say which columns are prompt, chosen and rejected."""
+        if not self.draft.data:
+            self.notify("Choose data first; then it can be said which column is which.")
+            return
+        columns = self.planning.data.columns()
+        mapped = self.draft.own.get("map") or {}
+        chosen = await self.app.push_screen_wait(MapColumnsScreen(columns, mapped))
+        if chosen is not None:
+            self.change(self.draft.with_value("map", chosen))
+
+    # Settings
+
+    @on(SettingRow.Changed)
+    def _change_setting(self, message: SettingRow.Changed) -> None:
+        self.change(self.draft.with_value(message.name, message.value))
+
+    @on(SettingsStep.PresetChosen)
+    def _change_preset(self, message: SettingsStep.PresetChosen) -> None:
+        self.change(self.draft.with_preset(message.preset))
+
+    def action_preset(self) -> None:
+        """Take the next preset."""
+        names = list(PRESETS)
+        place = (names.index(self.draft.preset) + 1) % len(names)
+        self.change(self.draft.with_preset(names[place]))
+
+    def action_copy_command(self) -> None:
+        """Copy the command line that does the same."""
+        self.orpo.copy(self.draft.command())
+
+    def action_reset(self) -> None:
+        """Give the focused setting its value of the preset again."""
+        form = self.planning.form
+        if form.focused_name:
+            self.change(self.draft.with_value(form.focused_name, None))
+            form.write_focused()
+
+    def action_suggestion(self) -> None:
+        """Take the first settings that fit."""
+        if better := self.planning.suggestion():
+            self.change(self.draft.with_values(better))
+            self.notify(f"Taken: {fit_facts.settings_text(better)}", markup=False)
+        else:
+            self.notify("There is no suggestion.")
+
+    # Measuring and starting
+
+    @on(Button.Pressed, "#probe")
+    def action_probe(self) -> None:
+        """Measure 3 steps on the longest batch."""
+        if why := self.planning.why_not():
+            self.notify(why, severity="warning", markup=False)
+        else:
+            self.planning.probe()
+
+    @on(Button.Pressed, "#start")
+    def action_start(self) -> None:
+        """Start the training; the draft is kept until it has begun."""
+        if why := self.planning.why_not():
+            self.notify(why, severity="warning", markup=False)
+            return
+        self.keeper.keep(self.draft)
+        self.keeper.expect_run()
+        try:
+            self.post_message(StartTraining(self.draft.config()))
+        except OrpoError as error:
+            self.orpo.show_error(error)
+
+    def on_screen_resume(self) -> None:
+        """Leave once a training has begun: nothing is to be planned any more."""
+        if self.keeper.has_begun:
+            self._forget()
+            self.call_later(super().action_back)
+        self.keeper.expect_none()
+
+    def _forget(self) -> None:
+        self.draft = Draft()
+        self.keeper.drop()
+
+    def on_unmount(self) -> None:
+        if self.keeper.has_begun:
+            self._forget()
+        elif self.draft.own:
+            self.keeper.keep(self.draft)
+
+    # Showing
+
+    @on(Planning.Changed)
+    def _show_title(self) -> None:
+        names = dict.fromkeys(short_name(n) for n in (self.draft.model, self.draft.data) if n)
+        self.query_one("#title", TitleBar).right = visible(" · ".join(names))
+        self._show_small()
+
+    def on_resize(self) -> None:
+        super().on_resize()
+        self.planning.card.set_full(self.size.width >= _WIDE)
+
+    def sentence(self) -> str:
+        place = f"New run, step {self.step + 1} of 4, {STEPS[self.step].lower()}"
+        return f"{place}. {self.planning.sentence()}"

@@ -1,0 +1,101 @@
+"""What all screens share: a title, a footer, a sentence that says what is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import ClassVar, cast
+
+from textual.app import ComposeResult
+from textual.screen import Screen
+from textual.widget import Widget
+from textual.widgets import Footer
+
+from tui.parts.title_bar import TitleBar
+from tui.parts.too_small import TooSmall
+from tui.shell.host import Host
+
+
+class AppScreen(Screen[None]):
+    """A full screen of the app.
+
+    A subclass sets `AREA` (of `tui.shell.commands`), `HELP`, `BINDINGS = bindings(AREA, "screen")`,
+    and gives `compose_body` and `sentence`.
+    """
+
+    AREA: ClassVar[str] = "screen"
+    """Area of its commands."""
+
+    HELP: ClassVar[str | None] = None
+    """What the screen is for, a few sentences; shown by ? above its keys."""
+
+    TITLE = "orpo-mlx"
+
+    @property
+    def orpo(self) -> Host:
+        """The app, as far as screens know it."""
+        return cast(Host, self.app)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether its parts are there: a worker may bring news while a screen is being left."""
+        return self.is_mounted and self in self.app.screen_stack
+
+    def compose(self) -> ComposeResult:
+        self._set_size_classes()
+        yield TitleBar(self.TITLE or "", id="title")
+        yield from self.compose_body()
+        yield TooSmall()
+        yield Footer()
+
+    def compose_body(self) -> Iterable[Widget]:
+        """Yield what stands between title and footer."""
+        raise NotImplementedError
+
+    def sentence(self) -> str:
+        """Return what the screen shows, in one sentence of plain text."""
+        raise NotImplementedError
+
+    @property
+    def shown_run(self) -> Path | None:
+        """The run whose course the screen shows as it happens, None for none."""
+        return None
+
+    def tell_saved(self, subject: str, folder: Path, write: Callable[[], Sequence[Path]]) -> None:
+        """Write files into a folder and say which, or why not.
+
+        Args:
+            subject: begins the sentence of a failure: "The charts were".
+            folder: where `write` puts the files it returns.
+        """
+        try:
+            paths = write()
+        except OSError as error:  # a full disk names no file
+            text = f"{subject} not saved. {error.filename or folder}: {error.strerror}"
+            self.notify(text, severity="error", markup=False)
+            return
+        names = ", ".join(path.name for path in paths)
+        self.notify(f"{names} in {folder}", title="Saved", timeout=8, markup=False)
+
+    def _set_size_classes(self) -> None:
+        # Textual sets these with the first resize, one frame after the first: what a narrow
+        # window has no room for would flash up.
+        size = self.app.size
+        for names, cells in (
+            (self.app.HORIZONTAL_BREAKPOINTS, size.width),
+            (self.app.VERTICAL_BREAKPOINTS, size.height),
+        ):
+            fitting = [name for least, name in names or () if cells >= least]
+            self.add_class(*fitting[-1:])
+
+    def on_resize(self) -> None:
+        self._show_small()
+
+    def _show_small(self) -> None:
+        """Keep what a window that is too small shows up to date."""
+        self.query_one(TooSmall).sentence = self.sentence()
+
+    def action_back(self) -> None:
+        """Leave the screen; the first one stays."""
+        if len(self.app.screen_stack) > 2:
+            self.app.pop_screen()

@@ -1,0 +1,195 @@
+"""How a run ended and what to do next, for the card at the end of a run; pure."""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from orpo_mlx.runs.directory import Status
+from orpo_mlx.runs.events import DONE, RunFailed, RunFinished
+from orpo_mlx.runs.faults import explain
+from orpo_mlx.text.formatting import format_duration
+from tui.processes.trainer_log import newest_process
+from tui.run.state import RunState
+from tui.shell.commands import key_of
+
+_SIGNALS: dict[int, tuple[str, str]] = {
+    signal.SIGKILL: (
+        "by the system when memory ran out, or by somebody's `kill -9`",
+        "Unless you ended it: close other programs, or lower --max-seq-length or "
+        "--micro-batch-size.",
+    ),
+    signal.SIGABRT: (
+        "it gave up on an error in native code, as MLX does when Metal fails",
+        "If it happens again, lower --max-seq-length or --micro-batch-size.",
+    ),
+    signal.SIGSEGV: (
+        "a fault in native code",
+        "If it happens again at the same step, update mlx and mlx-lm and report it with the log.",
+    ),
+    signal.SIGBUS: (
+        "a fault in native code, or a file that vanished while it was read",
+        "See that model and data are still in place.",
+    ),
+}
+"""(what sends it or what it means, what to do)."""
+
+_STEP = re.compile(r"(step\s+\d+/|validation at step|saved\s)")
+
+_ENDS = {
+    "completed": "The run is complete",
+    "early_stop": "Stopped early: validation no longer improved",
+    "drift": "Stopped early: drift from the base is above --stop-drift",
+    "stopped": "Stopped as asked; everything is saved",
+    "aborted": "Stopped without saving, as asked",
+}
+
+
+_NO_KEYS: Mapping[str, str] = {}
+
+
+@dataclass(frozen=True)
+class Card:
+    """What is shown above the charts of a run that has ended, or does not answer.
+
+    Attributes:
+        cause: what happened, one or two sentences.
+        remedy: what can be done, with the keys that do it.
+        details: the last lines of the trainer's output, for a crash.
+    """
+
+    title: str
+    cause: str
+    remedy: str
+    is_bad: bool = False
+    details: tuple[str, ...] = ()
+
+
+def ending_card(
+    status: Status,
+    state: RunState,
+    log: str = "",
+    keys: Mapping[str, str] = _NO_KEYS,
+    *,
+    exit_code: int | None = None,
+    is_freed: bool = False,
+) -> Card | None:
+    """Return the card of a run, None while it goes on.
+
+    Args:
+        log: the end of the trainer's output.
+        keys: the user's own keys by command id.
+        exit_code: of the trainer, below 0 by that signal; None where nobody knows: only the app
+            that started a process is told.
+        is_freed: it was stopped to give its memory back for a while.
+    """
+    saved = state.checkpoints[-1].step if state.checkpoints else None
+    key = key_of("live.resume", keys)
+    resume = (
+        f"{key} goes on from step {saved}."
+        if saved is not None
+        else f"No checkpoint was saved; {key} tries again from the beginning."
+    )
+    if status == "crashed":
+        return _crash(state, log, resume, exit_code)
+    if status == "failed" and isinstance(state.ended, RunFailed):
+        return Card(
+            f"Failed at step {state.ended.step}",
+            f"{state.ended.message[:1].upper()}{state.ended.message[1:].rstrip('.')}.",
+            # Resumed it would meet the same number again.
+            state.ended.what_to_do
+            if state.ended.kind == "not_finite"
+            else f"{state.ended.what_to_do} {resume}".strip(),
+            is_bad=True,
+        )
+    if is_freed and status == "stopped" and saved is not None:
+        return Card(
+            f"Paused at step {state.step}; its memory is free",
+            "The trainer has saved everything and ended.",
+            f"{key} loads the model again and goes on from step {saved}, now or on another day.",
+        )
+    if status in ("completed", "stopped") and isinstance(state.ended, RunFinished):
+        return _end(state.ended, resume, keys)
+    if status == "stalled":
+        return Card(
+            "No sign of life",
+            "The trainer holds its run but has not answered for a while: a very long step, heavy "
+            "swapping, or a stuck GPU.",
+            f"Wait, or {key_of('live.kill', keys)} ends the process; "
+            + ("the last checkpoint is safe." if state.checkpoints else "nothing is saved yet."),
+            is_bad=True,
+        )
+    return None
+
+
+def unreadable_card(reason: str, events_file: Path) -> Card:
+    """Return the card of a run whose events cannot be read; what was read before stays in view."""
+    return Card(
+        "This run cannot be read",
+        f"{events_file}: {reason}.",
+        "Bring the file back, or make it readable: this screen goes on by itself.",
+        is_bad=True,
+    )
+
+
+def crash_words(log: str, exit_code: int | None = None) -> tuple[str, str]:
+    """Return (what ended a trainer, what to do), as far as is known.
+
+    Args:
+        log: its output; the app may have noted the exit code there.
+    """
+    text, noted = newest_process(log)
+    code = noted if exit_code is None else exit_code
+    how, means, advice = _exit_words(code)
+    if fault := explain(text):
+        cause = f"{fault.meaning} ({how})" if how else fault.meaning
+        return cause, fault.advice
+    if not how:
+        return "its process ended without a word: killed, out of memory, or the power went", advice
+    return f"{how}: {means}" if means else how, advice
+
+
+def _exit_words(code: int | None) -> tuple[str, str, str]:
+    """Return (how a process ended, what that means, what to do); "" for what is not known."""
+    advice = "If it happens again, lower --max-seq-length or --micro-batch-size."
+    if code is None or code == 0:
+        return "", "", advice
+    if code > 0:
+        return f"its process ended with exit code {code}", "", advice
+    try:
+        how = f"ended by signal {-code} ({signal.Signals(-code).name})"
+    except ValueError:
+        how = f"ended by signal {-code}"
+    return how, *_SIGNALS.get(-code, ("", advice))
+
+
+def _crash(state: RunState, log: str, resume: str, exit_code: int | None) -> Card:
+    text = newest_process(log)[0]
+    # How far it came stands above; what counts is what was said besides. The lines of carets
+    # under a traceback's code say nothing.
+    lines = tuple(line for line in text.splitlines() if line.strip(" ~^") and not _STEP.match(line))
+    meaning, advice = crash_words(log, exit_code)
+    return Card(
+        f"Crashed at step {state.step}",
+        f"{meaning[0].upper()}{meaning[1:]}.",
+        f"{advice} {resume}",
+        is_bad=True,
+        details=lines[-6:],
+    )
+
+
+def _end(ended: RunFinished, resume: str, keys: Mapping[str, str]) -> Card:
+    title = _ENDS.get(ended.reason, f"Ended: {ended.reason}")
+    best = f" The best evaluation was at step {ended.best_step}." if ended.best_step else ""
+    cause = f"Step {ended.step} after {format_duration(ended.seconds)}.{best}"
+    is_done = ended.reason in DONE
+    test, export, result, back = (
+        key_of(name, keys) for name in ("live.test", "live.export", "live.result", "screen.back")
+    )
+    next = (
+        f"{result} shows the result, {test} tests it, {export} exports it, {back} shows all runs."
+    )
+    return Card(title, cause, next if is_done else f"{resume} {next}")

@@ -1,1 +1,0 @@
-"""One file per widget: its own style, its own messages, no knowledge of its siblings."""
