@@ -19,6 +19,7 @@ from orpo_mlx.text.formatting import format_bytes
 from tui.export.options import FIELDS, Field
 from tui.parts.choices import Tick
 from tui.parts.form import Form, OneOf
+from tui.parts.text_field import TextField
 
 FINAL, BEST = "final", "best"
 
@@ -40,7 +41,7 @@ class ExportForm(Form):
         names = checkpoint_names(self._run)
         with Horizontal(classes="row"):
             yield Label("To folder")
-            yield Input(self._folder, id="folder", compact=True)
+            yield TextField(self._folder, id="folder", compact=True)
             yield Static("", id="free", markup=False)
         with Horizontal(classes="row"):
             yield Label("Checkpoint")
@@ -122,7 +123,7 @@ def _widgets(field: Field) -> Iterable[Input | Select[str] | Tick]:
     elif field.kind == "switch":
         yield Tick(field.hint, id=field.name, compact=True)
     else:
-        yield Input(placeholder=field.hint, id=field.name, compact=True)
+        yield TextField(placeholder=field.hint, id=field.name, compact=True)
 
 
 def checkpoint_names(run: RunDirectory) -> list[tuple[str, str]]:

@@ -26,6 +26,7 @@ from tui.home.run_table import RunTable
 from tui.home.welcome import Welcome
 from tui.parts.ask import AskChoice, AskScreen
 from tui.parts.base_screen import AppScreen
+from tui.parts.text_field import TextField
 from tui.parts.title_bar import TitleBar
 from tui.parts.too_small import TooSmall
 from tui.processes.launcher import Start
@@ -92,7 +93,7 @@ class RunsScreen(AppScreen):
     def compose_body(self) -> Iterable[Widget]:
         yield Welcome()
         with Vertical(id="runs"):
-            yield Input(placeholder="Show runs that contain ...", id="filter", compact=True)
+            yield TextField(placeholder="Show runs that contain ...", id="filter", compact=True)
             yield RunTable(id="table")
             yield Static("", id="none", classes="-empty", markup=False)
             yield RunSummaryPanel()

@@ -19,6 +19,7 @@ from tui.new_run.draft import SETTINGS, Draft, Problem, value_text
 from tui.new_run.presets import BASIC, ELSEWHERE, PRESETS
 from tui.new_run.setting_text import command_text, explanation, preset_text
 from tui.parts.form import Form, OneOf
+from tui.parts.text_field import TextField
 
 _TALL = 24
 """Rows from which on the command has a third line."""
@@ -66,7 +67,9 @@ class SettingRow(Vertical):
         if choices:
             text = value_text(setting.default)
             return OneOf(choices, value=text, allow_blank=False, compact=True, classes="field")
-        return Input(placeholder=self._hint, compact=True, classes="field", select_on_focus=False)
+        return TextField(
+            placeholder=self._hint, compact=True, classes="field", select_on_focus=False
+        )
 
     @property
     def field(self) -> Widget:

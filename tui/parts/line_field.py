@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from textual import events
 from textual.binding import Binding
-from textual.widgets import Input
+
+from tui.parts.text_field import TextField
 
 BREAK = "↵"
 BREAK_ASCII = "¶"
 """Where there is no Unicode; Latin-1 has it."""
 
 
-class LineField(Input):
+class LineField(TextField):
     """Keeps the line breaks of what is pasted; ctrl+j types one.
 
     Args:

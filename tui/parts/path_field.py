@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from textual import events
-from textual.widgets import Input
 
+from tui.parts.text_field import TextField
 from tui.shell.names import plain_path
 
 _BEGINNINGS = ("/", "~", ".")
 
 
-class PathField(Input):
+class PathField(TextField):
     """Takes the focus when a path is begun while a list has it: letters there are keys."""
 
     _begun = 0

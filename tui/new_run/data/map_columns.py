@@ -15,6 +15,7 @@ from textual.suggester import SuggestFromList
 from textual.widgets import Button, Input, Label, Static
 
 from orpo_mlx.text.formatting import visible
+from tui.parts.text_field import TextField
 
 NAMES = ("prompt", "chosen", "rejected")
 
@@ -91,7 +92,7 @@ class MapColumnsScreen(ModalScreen[dict[str, str] | None]):
             for name in NAMES:
                 with Horizontal():
                     yield Label(name)
-                    yield Input(
+                    yield TextField(
                         self.offered.get(name, ""), id=f"map-{name}", compact=True,
                         placeholder="a column", suggester=suggester,
                     )  # fmt: skip
