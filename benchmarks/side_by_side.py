@@ -88,7 +88,7 @@ class System:
         """Return which tokens of the chosen side its NLL counts."""
         if self.peer:
             return "response" if self.peer == "mlx-lm-lora" else "full"
-        return self.options.get("nll_scope", "full")
+        return self.options.get("nll_scope", "response")
 
     def done(self, pairs: Sequence[TokenPair]) -> Shapes | None:
         """Return what it computes for a step; none where its batches are not known."""
@@ -104,8 +104,8 @@ class System:
         return padded(len(pairs), width) if width else None
 
 
-FULL_NLL = {"schedule": "constant", "warmup": 0}
-"""The default objective, which is TRL's."""
+FULL_NLL = {"nll_scope": "full", "schedule": "constant", "warmup": 0}
+"""The objective of TRL."""
 
 PLAIN = {"scoring": "plain", "batching": "fixed"}
 SYSTEMS = {

@@ -223,8 +223,15 @@ class OrpoApp(App[None]):
         self.resume(RunDirectory(message.run))
 
     def open_run(self, path: Path) -> None:
-        """Show a run live."""
-        self.push_screen(_live(path))
+        """Show a run live, or what the trainer says that prepares it."""
+        from tui.live.starting import StartingScreen
+
+        if RunDirectory(path).is_run():
+            self.push_screen(_live(path))
+        elif path in self.starts:
+            self.push_screen(StartingScreen(self.starts[path], _live))
+        else:
+            self.notify(f"{path.name} is prepared by another window, or gone.", markup=False)
 
     def start(self, config: TrainConfig) -> None:
         """Start a training with these settings and show it."""
@@ -248,6 +255,7 @@ class OrpoApp(App[None]):
         from tui.live.starting import StartingScreen
 
         running = launcher.running_runs(self.runs_dir)
+        running = running or launcher.starting_runs(self.runs_dir)
         if running and not await self._confirm_second(running[0]):
             return
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from orpo_mlx.errors import OrpoError
+from orpo_mlx.errors import OrpoError, RunError
 from orpo_mlx.runs.directory import RunDirectory
 from tui.export.session import Exports
 from tui.parts.ask import AskChoice, AskScreen
@@ -18,9 +18,10 @@ async def may_leave(app: Host, exports: Exports) -> bool:
     if not await _may_end_exports(app, exports):
         return False
     running = launcher.running_runs(app.runs_dir)
-    if not running:
+    preparing = launcher.starting_runs(app.runs_dir)
+    if not (running or preparing):
         return True
-    names = ", ".join(run.id for run in running)
+    names = ", ".join(run.id for run in (*running, *preparing))
     answer = await app.push_screen_wait(
         AskScreen(
             f"{names} goes on without this window",
@@ -33,7 +34,7 @@ async def may_leave(app: Host, exports: Exports) -> bool:
             ],
         )
     )
-    return answer == "detach" or (answer == "stop" and _stop_all(app, running))
+    return answer == "detach" or (answer == "stop" and _stop_all(app, running, preparing))
 
 
 async def _may_end_exports(app: Host, exports: Exports) -> bool:
@@ -48,9 +49,22 @@ async def _may_end_exports(app: Host, exports: Exports) -> bool:
     return await app.push_screen_wait(question) == "yes"
 
 
-def _stop_all(app: Host, running: Iterable[RunDirectory]) -> bool:
+def _stop_all(
+    app: Host, running: Iterable[RunDirectory], preparing: Iterable[RunDirectory]
+) -> bool:
     """Ask all trainers to stop; False, the reason being shown, if one cannot be asked."""
     are_asked = True
+    for run in preparing:
+        if run.path in app.starts:
+            app.starts[run.path].cancel()
+        else:
+            app.show_error(
+                RunError(
+                    f"{run.id} is being prepared by another window, and takes no request yet",
+                    "Stop it there, or wait until it trains.",
+                )
+            )
+            are_asked = False
     for run in running:
         try:
             send(run, "stop")

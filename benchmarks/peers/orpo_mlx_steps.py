@@ -20,6 +20,7 @@ class Listener:
     def __init__(self, meter: Meter) -> None:
         self.meter = meter
         self.scoring = ""
+        self.metrics: list[dict[str, float]] = []
 
     def handle(self, event: Any, line: str = "") -> None:
         """Take in one event of the run."""
@@ -28,6 +29,7 @@ class Listener:
             self.scoring = event.scoring
         elif kind == "StepCompleted":
             self.meter.step(event.value("loss"))
+            self.metrics.append(dict(event.metrics))
             return
         # Loading, evaluating and saving are no steps: whatever comes next starts here.
         self.meter.start()
@@ -47,7 +49,7 @@ def main() -> None:
     task = read_task()
     listener = Listener(Meter(task.unmeasured, mx.get_peak_memory, mx.reset_peak_memory))
     orpo_mlx.train(build_config(settings(task)), report=listener)
-    listener.meter.report(["mlx", "mlx-lm"], scoring=listener.scoring)
+    listener.meter.report(["mlx", "mlx-lm"], scoring=listener.scoring, metrics=listener.metrics)
 
 
 def settings(task: Task) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""Steps of TRL's `ORPOTrainer` with PEFT on torch's CPU backend, rows in the order of the file."""
+"""Steps of TRL's `ORPOTrainer` with PEFT on torch's CPU backend, rows in the order of the file.
+
+`options`: `adapter`, a PEFT folder to begin with, and `learning_rate_schedule` of transformers.
+"""
 
 # pyright: reportMissingImports=false
 # What it imports stands in an environment of its own.
@@ -8,8 +11,8 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from meter import Meter, Task, as_text, read_task
-from peft import LoraConfig
+from meter import Meter, Task, read_task
+from peft import LoraConfig, PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
@@ -19,39 +22,57 @@ class Listener(TrainerCallback):
 
     def __init__(self, meter: Meter) -> None:
         self.meter = meter
+        self.metrics: list[dict[str, float]] = []
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         """A step has ended."""
         if logs and "loss" in logs:
             self.meter.step(float(logs["loss"]))
+            self.metrics.append(logs)
+
+
+class Rows(ORPOTrainer):
+    """Takes rows of token ids as they are; its own way starts from text."""
+
+    def tokenize_row(self, feature: dict[str, Any], model: Any = None) -> dict[str, Any]:
+        """Return a row's columns, the prompt's labels masked."""
+        prompt = feature["prompt_ids"]
+        columns = {"prompt_input_ids": prompt, "prompt_attention_mask": [1] * len(prompt)}
+        for side in ("chosen", "rejected"):
+            ids = prompt + feature[f"{side}_ids"]
+            columns[f"{side}_input_ids"] = ids
+            columns[f"{side}_attention_mask"] = [1] * len(ids)
+            columns[f"{side}_labels"] = [-100] * len(prompt) + feature[f"{side}_ids"]
+        return columns
 
 
 def main() -> None:
     """Train as the task says and report."""
     task = read_task()
     torch.set_num_threads(1)
-    tokenizer = AutoTokenizer.from_pretrained(task.model)
-    meter = Meter(task.unmeasured)
-    trainer = ORPOTrainer(
-        model=AutoModelForCausalLM.from_pretrained(task.model, dtype=torch.float32),
-        args=settings(task),
-        processing_class=tokenizer,
-        train_dataset=Dataset.from_list([as_text(pair) for pair in task.pairs]),
-        peft_config=LoraConfig(
+    listener = Listener(Meter(task.unmeasured))
+    model, adapter = AutoModelForCausalLM.from_pretrained(task.model, dtype=torch.float32), None
+    if "adapter" in task.options:
+        model = PeftModel.from_pretrained(model, task.options["adapter"], is_trainable=True)
+    else:
+        adapter = LoraConfig(
             r=task.rank,
             lora_alpha=round(task.scale * task.rank),
             target_modules=task.targets,
             task_type="CAUSAL_LM",
-        ),
-        callbacks=[Listener(meter)],
+        )
+    trainer = Rows(
+        model=model,
+        args=settings(task),
+        processing_class=AutoTokenizer.from_pretrained(task.model),
+        train_dataset=Dataset.from_list(task.pairs),
+        peft_config=adapter,
+        callbacks=[listener],
     )
-    rows = [len(row["chosen_input_ids"]) for row in trainer.train_dataset]
-    expected = [len(p["prompt_ids"]) + len(p["chosen_ids"]) for p in task.pairs]
-    if rows != expected:
-        raise SystemExit(f"its rows have {rows} tokens, not {expected}")
-    meter.start()
+    listener.meter.start()
     trainer.train()
-    meter.report(["trl", "torch", "transformers", "peft"])
+    packages = ["trl", "torch", "transformers", "peft"]
+    listener.meter.report(packages, metrics=listener.metrics)
 
 
 def settings(task: Task) -> ORPOConfig:
@@ -71,6 +92,7 @@ def settings(task: Task) -> ORPOConfig:
         bf16=False,
         gradient_checkpointing=False,
         disable_tqdm=True,
+        lr_scheduler_type=task.options.get("learning_rate_schedule", "linear"),
         dataloader_pin_memory=False,
     )
 

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import get_args
 
 from orpo_mlx.errors import RunError
-from orpo_mlx.runs.directory import RunDirectory, Status
+from orpo_mlx.runs.directory import RunDirectory, Status, runs_folder
 from orpo_mlx.runs.listing import RunSummary, iter_runs, summarise
+from tui.processes.trainer_log import starting
 from tui.run.status import ALIVE
 from tui.shell.machine import Machine
 from tui.shell.names import short_name
@@ -38,7 +39,7 @@ class RunList:
     def read(self) -> list[RunSummary]:
         """Return all runs as they are now."""
         runs = iter_runs(self.runs_dir)
-        found = [self._summary(run) for run in runs]
+        found = [self._summary(run) for run in runs] + starting_summaries(self.runs_dir)
         paths = {run.path for run in runs}
         self._known = {path: entry for path, entry in self._known.items() if path in paths}
         return sorted(found, key=lambda run: (run.started or 0.0, run.id), reverse=True)
@@ -49,6 +50,15 @@ class RunList:
         if known is None or known[0] != stamp or stamp[0]:
             known = self._known[run.path] = stamp, summarise(run)
         return known[1]
+
+
+def starting_summaries(runs_dir: Path | None) -> list[RunSummary]:
+    """Return what there is to say of runs that a trainer prepares."""
+    found = starting(runs_folder(runs_dir).absolute())
+    return [
+        RunSummary(path.name, path, "preparing", None, None, 0, 0, {}, started=then)
+        for path, then in found.items()
+    ]
 
 
 def _stamp(path: Path) -> tuple[int, int]:

@@ -52,6 +52,8 @@ _NEEDS_RUN = (
     "open", "resume", "compare", "export", "test", "judge", "result", "mark", "delete", "filter",
     "sort", "turn",
 )  # fmt: skip
+_NEEDS_FOLDER = ("export", "test", "judge", "result", "mark", "delete")
+"""What a run that is still being prepared cannot serve."""
 
 
 class RunsScreen(AppScreen):
@@ -217,6 +219,8 @@ class RunsScreen(AppScreen):
         """Offer what needs a run only where there is one, and Resume where it can go on."""
         if action == "resume" and (run := self.selected):
             return run.status in RESUMABLE
+        if action in _NEEDS_FOLDER and (run := self.selected):
+            return RunDirectory(run.path).is_run()
         return bool(self.runs) or action not in _NEEDS_RUN
 
     @on(DataTable.RowSelected)
@@ -262,9 +266,11 @@ class RunsScreen(AppScreen):
 
     def action_compare(self) -> None:
         """Compare the marked runs; with fewer than two, the selected one and the newest other."""
-        paths = runs_to_compare(self.runs, self.marked, self.selected)
+        ready = [run for run in self.runs if RunDirectory(run.path).is_run()]
+        selected = self.selected if self.selected in ready else None
+        paths = runs_to_compare(ready, self.marked, selected)
         if len(paths) < 2:
-            self.notify("There is only one run; comparing needs two.")
+            self.notify("There is only one run to compare; comparing needs two.")
         else:
             self.post_message(OpenCompare(paths))
 

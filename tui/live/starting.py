@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from textual import work
@@ -14,7 +15,7 @@ from textual.widgets import Static
 from orpo_mlx.text.formatting import visible
 from tui.parts.base_screen import AppScreen
 from tui.processes.launcher import Start
-from tui.shell.commands import bindings
+from tui.shell.commands import SCREEN
 
 _LINES = 40
 
@@ -33,7 +34,8 @@ class StartingScreen(AppScreen):
         "behind. If it refuses, what it says stands here."
     )
     TITLE = "orpo-mlx · Starting"
-    BINDINGS = bindings("screen")
+    # Here it ends something, so it stands in the footer.
+    BINDINGS = [replace(SCREEN[0], footer="End it, back").binding()]  # noqa: RUF012
 
     def __init__(self, start: Start, live: Callable[[Path], Screen[None]]) -> None:
         super().__init__()

@@ -27,7 +27,14 @@ from orpo_mlx.runs.directory import RunDirectory, new_run_id, runs_folder
 from orpo_mlx.runs.listing import iter_runs
 from orpo_mlx.storage.atomic import write_unsynced
 from orpo_mlx.storage.safe_path import child_environment
-from tui.processes.trainer_log import STARTING, add_line, mark_seen, read_tail, resumed_line
+from tui.processes.trainer_log import (
+    STARTING,
+    add_line,
+    mark_seen,
+    read_tail,
+    resumed_line,
+    starting,
+)
 from tui.shell.settings import Settings
 
 _POLL_SECONDS = 0.1
@@ -175,6 +182,11 @@ def _last_event(run: RunDirectory) -> int:
 def running_runs(runs_dir: Path | None) -> list[RunDirectory]:
     """Return the runs a living trainer owns; more than one at a time slows all of them."""
     return [run for run in iter_runs(runs_dir) if run.is_locked()]
+
+
+def starting_runs(runs_dir: Path | None) -> list[RunDirectory]:
+    """Return the runs that living trainers prepare: they have no folder yet."""
+    return [RunDirectory(path) for path in starting(_folder(runs_dir))]
 
 
 def trainer_environment(settings: Settings) -> dict[str, str]:

@@ -71,6 +71,18 @@ def newest_process(log: str) -> tuple[str, int | None]:
     return _ENDED.sub("", text).strip("\n"), int(found[-1]) if found else None
 
 
+def starting(runs_dir: Path) -> dict[Path, float]:
+    """Return the runs that trainers prepare and that have no folder yet, with the time of the last
+    sign of life, in Unix seconds."""
+    found = {}
+    for log in sorted((runs_dir / STARTING).glob("*.log")):
+        run = RunDirectory(runs_dir / log.stem)
+        if not run.is_run() and is_locked(log):
+            with contextlib.suppress(OSError):  # it has become a run meanwhile
+                found[run.path] = log.stat().st_mtime
+    return found
+
+
 def mark_seen(log: Path) -> None:
     """Note that a failed start's output has been shown, or that nobody needs it."""
     with contextlib.suppress(OSError):

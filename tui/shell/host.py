@@ -15,6 +15,14 @@ from tui.shell.charset import CharsetName
 from tui.shell.settings import Settings
 
 
+class Starting(Protocol):
+    """A trainer that this app has started."""
+
+    def cancel(self) -> None:
+        """Ask it to end; it saves nothing before the first step."""
+        ...
+
+
 class Host(Protocol):
     """The app. Screens are opened by messages to it, see `tui.shell.messages`."""
 
@@ -56,6 +64,11 @@ class Host(Protocol):
     @property
     def screen_stack(self) -> Sequence[Screen[Any]]:
         """All open screens, the one on top last."""
+        ...
+
+    @property
+    def starts(self) -> Mapping[Path, Starting]:
+        """Trainers started by this app, by run."""
         ...
 
     def change_settings(self, settings: Settings) -> None:

@@ -1,0 +1,238 @@
+"""A few steps on a real model beside TRL and mlx-lm-lora: the same numbers, time and memory.
+
+    python benchmarks/make_peers.py trl mlx-lm-lora
+    python benchmarks/real_model.py --model FOLDER --data PAIRS --out real.json
+
+Pairs that fit into `--longest` tokens are tokenized once, by the model's own template, and every
+system gets these ids in this order, 4 to a step. This trainer and TRL begin with one adapter, whose
+B is not zero, and their metrics are compared step by step; mlx-lm-lora makes its own and is there
+for time and memory. The folder must be one that mlx-lm and transformers both load.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from make_peers import PEERS
+from side_by_side import (
+    FULL_NLL,
+    LAM,
+    LEARNING_RATE,
+    RANK,
+    SAME_OBJECTIVE,
+    SCALE,
+    TARGETS,
+    System,
+    against,
+    conditions,
+    run,
+)  # fmt: skip
+
+from orpo_mlx.config import build_config
+from orpo_mlx.data.prepare import find_training_data, prepare_data
+from orpo_mlx.models.load import load_tokenizer
+
+PAIRS_PER_STEP, UNMEASURED = 4, 1
+SYSTEMS = (
+    System("orpo-mlx", options=SAME_OBJECTIVE),
+    System("mlx-lm-lora", "mlx-lm-lora"),
+    System("orpo-mlx, TRL's loss", options=FULL_NLL),
+    System("trl", "trl", options={"learning_rate_schedule": "constant"}),
+)
+"""Each odd one is compared with the one before it, whose objective it has."""
+
+NAMES = {
+    "loss": "loss", "nll_loss": "nll_loss", "logps/chosen": "chosen_logps",
+    "logps/rejected": "rejected_logps", "log_odds_chosen": "log_odds_ratio",
+    "rewards/accuracies": "preference_accuracy",
+}  # fmt: skip
+"""What is compared: TRL's names, and ours."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, print a table, write everything."""
+    args = build_parser().parse_args(argv)
+    missing = [s.peer for s in SYSTEMS if s.peer and not PEERS[s.peer].is_ready()]
+    if missing:
+        names = " ".join(missing)
+        print(f"error: no environment for {names}\nRun python benchmarks/make_peers.py {names}")
+        return 2
+    pairs = fitting_pairs(args)
+    results: dict[str, list[dict[str, Any]]] = {system.name: [] for system in SYSTEMS}
+    for _ in iter_rounds(args, pairs, results):
+        report = {
+            "conditions": conditions() | {"pairs": len(pairs), "longest": args.longest},
+            "rows": rows(results),
+            "largest_difference": differences(results),
+        }
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    print(describe(report))
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command line."""
+    parser = argparse.ArgumentParser(description="Steps on a real model beside other trainers.")
+    parser.add_argument("--model", required=True, help="folder in float32")
+    parser.add_argument("--data", required=True, help="preference pairs, any layout")
+    parser.add_argument("--longest", type=int, default=384, help="tokens of prompt and answer")
+    parser.add_argument("--steps", type=int, default=5, help="measured ones; one more comes before")
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--out", type=Path, required=True, help="JSON of everything measured")
+    return parser
+
+
+def fitting_pairs(args: argparse.Namespace) -> list[dict[str, list[int]]]:
+    """Return the first pairs of the file that fit, as token ids."""
+    config = build_config({"model": args.model, "data": args.data, "valid_fraction": 0})
+    folder = Path(args.model)
+    found = find_training_data(config)
+    data = prepare_data(config, found, load_tokenizer(folder), folder)
+    fit = [pair for pair in data.train if pair.longest <= args.longest]
+    return [
+        {
+            "prompt_ids": list(pair.prompt),
+            "chosen_ids": list(pair.chosen),
+            "rejected_ids": list(pair.rejected),
+        }
+        for pair in fit[: PAIRS_PER_STEP * (args.steps + UNMEASURED)]
+    ]
+
+
+def iter_rounds(
+    args: argparse.Namespace,
+    pairs: list[dict[str, list[int]]],
+    results: dict[str, list[dict[str, Any]]],
+) -> Iterator[None]:
+    """Run every system in turn into `results`; yield after each round."""
+    with tempfile.TemporaryDirectory(prefix="orpo-mlx-real-model-") as temporary:
+        adapter = write_adapter(Path(temporary) / "adapter", Path(args.model))
+        for number in range(args.rounds):
+            for system in SYSTEMS if number % 2 == 0 else reversed(SYSTEMS):
+                task = task_of(args, pairs, system, adapter)
+                with tempfile.TemporaryDirectory(dir=temporary) as out:
+                    file = Path(out) / "task.json"
+                    file.write_text(json.dumps(task | {"out": out}), encoding="utf-8")
+                    results[system.name].append(run([*system.command(), str(file)]))
+                print(f"round {number + 1}: {system.name}", file=sys.stderr, flush=True)
+            yield
+
+
+def task_of(
+    args: argparse.Namespace, pairs: list[dict[str, list[int]]], system: System, adapter: Path
+) -> dict[str, Any]:
+    """Return what a system is to do, see `peers/meter.py`."""
+    begin = {"": "init_adapter", "trl": "adapter"}.get(system.peer)
+    return {
+        "model": args.model,
+        "pairs": pairs,
+        "pairs_per_step": PAIRS_PER_STEP,
+        "steps": args.steps + UNMEASURED,
+        "unmeasured": UNMEASURED,
+        "targets": TARGETS["qv"],
+        "rank": RANK,
+        "scale": SCALE,
+        "learning_rate": LEARNING_RATE,
+        "lam": LAM,
+        "longest": args.longest + 8,  # some round up before they cut
+        "options": system.options | ({begin: str(adapter)} if begin else {}),
+    }
+
+
+def write_adapter(folder: Path, model: Path) -> Path:
+    """Write a PEFT adapter of seeded random numbers for a Llama; return its folder."""
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    hidden, heads = config["hidden_size"], config["num_attention_heads"]
+    value = hidden // heads * config["num_key_value_heads"]
+    random = np.random.default_rng(0)
+    weights = {}
+    for layer in range(config["num_hidden_layers"]):
+        for name, width in (("q_proj", hidden), ("v_proj", value)):
+            place = f"base_model.model.model.layers.{layer}.self_attn.{name}"
+            for part, shape in (("A", (RANK, hidden)), ("B", (width, RANK))):
+                numbers = 0.01 * random.standard_normal(shape)
+                weights[f"{place}.lora_{part}.weight"] = mx.array(numbers, mx.float32)
+    folder.mkdir()
+    mx.save_safetensors(str(folder / "adapter_model.safetensors"), weights)
+    about = {
+        "peft_type": "LORA", "task_type": "CAUSAL_LM", "r": RANK, "lora_alpha": int(SCALE * RANK),
+        "target_modules": TARGETS["qv"], "lora_dropout": 0.0, "bias": "none",
+        "base_model_name_or_path": str(model),
+    }  # fmt: skip
+    (folder / "adapter_config.json").write_text(json.dumps(about), encoding="utf-8")
+    return folder
+
+
+# --- numbers and words
+
+
+def rows(results: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Return the medians of each system, and how a peer compares with this trainer."""
+    table = []
+    for number, system in enumerate(SYSTEMS):
+        runs = results[system.name]
+        memory = [run["peak_memory_bytes"] for run in runs if run["peak_memory_bytes"]]
+        table.append(
+            {
+                "system": system.name,
+                "rounds": len(runs),
+                "cpu_seconds_per_step": float(np.median([np.mean(r["cpu_seconds"]) for r in runs])),
+                "peak_memory_bytes": float(np.median(memory)) if memory else None,
+                "peak_rss_bytes": float(np.median([r["peak_rss_bytes"] for r in runs])),
+                "losses": runs[0]["losses"],
+                "versions": runs[0]["versions"],
+                "against": against(results[SYSTEMS[number - 1].name], runs) if number % 2 else None,
+            }
+        )
+    return table
+
+
+def differences(results: dict[str, list[dict[str, Any]]]) -> dict[str, float]:
+    """Return the largest difference of each metric from TRL's over all steps, relative above 1."""
+    ours, theirs = (results[system.name][0]["metrics"] for system in SYSTEMS[2:])
+    return {
+        name: max(
+            abs(a[name] - float(b[key])) / max(1.0, abs(float(b[key])))
+            for a, b in zip(ours, theirs, strict=True)
+        )
+        for key, name in NAMES.items()
+    }
+
+
+def describe(report: dict[str, Any]) -> str:
+    """Return everything as Markdown."""
+
+    def ratio(row: dict[str, Any], name: str) -> str:
+        found = row["against"] and row["against"][name]
+        return "{ratio:.2f}x ({low:.2f}-{high:.2f})".format(**found) if found else ""
+
+    def size(value: float | None) -> str:
+        return f"{value / 1e6:.0f} MB" if value else ""
+
+    lines = [
+        "| system | CPU s/step | peak MLX | peak of the process | time | memory |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in report["rows"]:
+        memory = ratio(row, "peak_memory_bytes") or ratio(row, "peak_rss_bytes")
+        cells = [
+            row["system"], f"{row['cpu_seconds_per_step']:.2f}", size(row["peak_memory_bytes"]),
+            size(row["peak_rss_bytes"]), ratio(row, "cpu_seconds"), memory,
+        ]  # fmt: skip
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += ["", "Largest difference from TRL, relative above 1:"]
+    lines += [f"- {name}: {value:.1e}" for name, value in report["largest_difference"].items()]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
