@@ -71,6 +71,7 @@ def test_the_flat_loop_and_the_trainer_have_the_same_losses(flat, tmp_path):
     assert flat == pytest.approx(trainer_losses(tmp_path / "run"), abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("other", [["--lam", "0.49"], ["--learning-rate", "0.0019"]])
 def test_the_loop_is_sensitive_enough_for_that_comparison(flat, other):
     assert loop_losses("--steps", "2", *other)[1] != pytest.approx(flat[1], abs=1e-4)

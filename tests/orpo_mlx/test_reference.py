@@ -112,7 +112,7 @@ def test_evaluation_with_the_adapter_off_equals_trl_without_one(lora_model):
     assert_metrics(metrics, EXPECTED["eval"]["base"], atol=5e-6)
 
 
-@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_first_batch_gradient_of_every_lora_parameter_equals_trl(
     lora_model, compiled, has_compiler
 ):

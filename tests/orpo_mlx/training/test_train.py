@@ -622,7 +622,9 @@ def test_nothing_of_a_dry_run_stays_on_disk(model_folder, pairs_file, tmp_path, 
 
 def test_a_header_that_makes_most_of_the_loss_is_told(run, model_folder, pairs_file):
     def warned(**changes):
-        told = [e.text for e in of_type(run(rows=rows, **changes).run_dir, events.NoteLogged)]
+        told = [
+            e.text for e in of_type(run(rows=rows, steps=1, **changes).run_dir, events.NoteLogged)
+        ]
         return [text for text in told if "begin with the same" in text]
 
     header = "Alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu. " * 3

@@ -326,7 +326,17 @@ TRAINING_BREAKAGES = {
 }
 
 
-@pytest.mark.parametrize("breakage", TRAINING_BREAKAGES, ids=lambda breakage: breakage.__name__)
+@pytest.mark.parametrize(
+    "breakage",
+    [
+        pytest.param(
+            breakage,
+            marks=[] if breakage is resume_without_the_optimizer else [pytest.mark.slow],
+            id=breakage.__name__,
+        )
+        for breakage in TRAINING_BREAKAGES
+    ],
+)
 def test_a_broken_training_fails(breakage, model_folder, pairs_file, monkeypatch, capsys):
     monkeypatch.setattr(suite, "check_numbers", lambda _: iter(()))
     breakage(monkeypatch)
