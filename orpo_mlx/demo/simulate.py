@@ -118,7 +118,7 @@ class Simulation:
             trainable_parameters=18_500_000,
             total_parameters=1_540_000_000,
             config=self.config.model_dump(),
-            versions={"simulation": "1"},
+            versions={events.SIMULATION: "1"},
             objective=self.config.objective,
             metrics=list(metrics_at(0, 1, random.Random(0))),
             run_path=str(self.run.path),

@@ -92,6 +92,10 @@ class DataPrepared:
     """The first training pair decoded: prompt, chosen, rejected; only the last two are scored."""
 
 
+SIMULATION = "simulation"
+"""Stands among the versions of a run that only pretended to train."""
+
+
 @dataclass(frozen=True)
 class _Measured:
     metrics: dict[str, float]

@@ -10,6 +10,7 @@ from orpo_mlx.config.file import expanded, parse_toml
 from orpo_mlx.errors import RunError, reason_of
 from orpo_mlx.runs.directory import RunDirectory, Status, runs_folder
 from orpo_mlx.runs.events import (
+    SIMULATION,
     EventReader,
     Record,
     Resumed,
@@ -137,14 +138,15 @@ def _configured(run: RunDirectory) -> tuple[str | None, str | None, str]:
 
 
 def memory_shares(runs_dir: str | Path | None = None) -> list[float]:
-    """Return peak memory / estimate of each finished run in a folder that recorded both."""
+    """Return peak memory / estimate of each finished run in a folder that recorded both; those
+    that only pretended to train say nothing."""
     shares = []
     for run in iter_runs(runs_dir):
         head, last = _first_events(run.events_file), read_last_events(run.events_file)
         starts = [record.event for record in head if isinstance(record.event, RunStarted)]
         estimated = starts[0].estimated_peak_bytes if starts else 0
         finished = [record.event for record in last if isinstance(record.event, RunFinished)]
-        if not (estimated and finished):
+        if not (estimated and finished) or SIMULATION in starts[0].versions:
             continue
         peak = finished[-1].peak_memory_bytes or getattr(last_step(last), "peak_memory_bytes", 0)
         if peak:

@@ -74,6 +74,11 @@ class DraftKeeper:
         self._runs_before = None
 
     @property
+    def is_expecting(self) -> bool:
+        """Whether a training was started."""
+        return self._runs_before is not None
+
+    @property
     def has_begun(self) -> bool:
         """Whether the training that was started has a run."""
         return self._runs_before is not None and bool(self._runs() - self._runs_before)

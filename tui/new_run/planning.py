@@ -20,6 +20,7 @@ from tui.new_run.models.step import ModelStep
 from tui.new_run.review_step import ReviewStep, review_text
 from tui.new_run.settings_step import SettingsStep
 from tui.new_run.steps import DATA, MODEL, REVIEW
+from tui.parts.path_field import PathField
 from tui.processes.children import ChildFailed
 from tui.shell.charset import CharsetName
 
@@ -123,6 +124,15 @@ class Planning(Container):
     def _known_fit(self, model: str) -> Mapping[str, Any] | ChildFailed | None:
         """Return what is known of a model's fit, for the table of models."""
         return self.card.answers.kept_for(self.draft.fit_words(model))
+
+    def end_questions(self) -> None:
+        """End what is being estimated or measured."""
+        self.card.ask_nothing("ended: the training begins")
+
+    def forget_typed(self) -> None:
+        """Empty the fields above the lists."""
+        for field in self.query(PathField):
+            field.value = ""
 
     def probe(self) -> None:
         """Measure 3 steps on the longest batch."""

@@ -23,6 +23,7 @@ from tui.new_run.steps import DATA, FORM, MODEL, REVIEW, STEPS, first_open_step,
 from tui.parts.base_screen import AppScreen
 from tui.parts.tab_strip import TabStrip
 from tui.parts.title_bar import TitleBar
+from tui.processes.launcher import running_runs
 from tui.shell.commands import bindings
 from tui.shell.messages import StartTraining
 from tui.shell.names import short_name
@@ -139,6 +140,7 @@ class NewRunScreen(AppScreen):
     async def action_afresh(self) -> None:
         """Forget the draft, after asking."""
         if await self.keeper.forget():
+            self.planning.forget_typed()
             self.change(Draft())
             self.go_to(MODEL)
 
@@ -227,7 +229,13 @@ class NewRunScreen(AppScreen):
     @on(Button.Pressed, "#probe")
     def action_probe(self) -> None:
         """Measure 3 steps on the longest batch."""
-        if why := self.planning.why_not():
+        why = self.planning.why_not()
+        if not why and (running := running_runs(self.orpo.runs_dir)):
+            why = (
+                f"{running[0].id} is being trained: measuring beside it would hold two models in "
+                "memory and tell a wrong time. Measure when it has ended."
+            )
+        if why:
             self.notify(why, severity="warning", markup=False)
         else:
             self.planning.probe()
@@ -240,6 +248,7 @@ class NewRunScreen(AppScreen):
             return
         self.keeper.keep(self.draft)
         self.keeper.expect_run()
+        self.planning.end_questions()  # a measurement holds the model that the trainer loads
         try:
             self.post_message(StartTraining(self.draft.config()))
         except OrpoError as error:
@@ -250,6 +259,8 @@ class NewRunScreen(AppScreen):
         if self.keeper.has_begun:
             self._forget()
             self.call_later(super().action_back)
+        elif self.keeper.is_expecting:
+            self.planning.show(self.draft)  # its questions were ended
         self.keeper.expect_none()
 
     def _forget(self) -> None:

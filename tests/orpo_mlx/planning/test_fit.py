@@ -17,6 +17,7 @@ from orpo_mlx.cli import main as command
 from orpo_mlx.config import build_config
 from orpo_mlx.data.batching.buckets import Bucket, BucketTable
 from orpo_mlx.data.batching.shape import BatchShape, Lengths
+from orpo_mlx.demo.simulate import Script, simulate
 from orpo_mlx.errors import ConfigError
 from orpo_mlx.models.shape import Linear, ModelShape
 from orpo_mlx.planning import fit
@@ -257,6 +258,7 @@ def test_the_band_is_from_finished_runs_here(
     finished = next(event for event in told if isinstance(event, events.RunFinished))
     share = finished.peak_memory_bytes / started.estimated_peak_bytes
     runs = str(result.run_dir.parent)
+    simulate(Script(steps=3, speed=0.0), run_dir=str(Path(runs) / "simulated"))
     assert memory_shares(runs) == [share]
 
     command.main(["fit", "--model", started.config["model"], "--runs-dir", runs])

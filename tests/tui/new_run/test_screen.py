@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
@@ -250,6 +251,42 @@ async def test_a_probe_tells_the_time_and_its_answer_stays(
         assert "120 steps of 0.5 s" in review.text
 
 
+async def test_measuring_ends_when_the_training_starts_and_is_refused_beside_one(
+    open_data, wait_for, answered, make_run, monkeypatch
+):
+    async with open_data("pairs.jsonl") as (pilot, screen):
+        screen.go_to(3)
+        await wait_for(pilot, lambda: answered(screen))
+        card, ended = screen.query_one(FitCard), []
+
+        async def forever(words):
+            try:
+                await asyncio.sleep(600)
+            except asyncio.CancelledError:
+                ended.append(words)
+                raise
+
+        monkeypatch.setattr(card.answers, "ask", forever)
+        await pilot.press("f4")
+        await wait_for(pilot, lambda: "measuring 3 steps" in card.note)
+        pilot.app.start = lambda config: pilot.app.push_screen(  # type: ignore[method-assign]
+            AskScreen("Not started", "", [AskChoice("ok", "OK")])
+        )
+        screen.action_start()
+        await wait_for(pilot, lambda: isinstance(pilot.app.screen, AskScreen))
+        await wait_for(pilot, lambda: any("--probe" in words for words in ended))
+        pilot.app.pop_screen()
+        await wait_for(pilot, lambda: card.answer)  # what was ended is asked again
+
+        said = []
+        running = make_run("busy")
+        monkeypatch.setattr("tui.new_run.screen.running_runs", lambda _: [running])
+        screen.notify = lambda text, **_: said.append(text)
+        await pilot.press("f4")
+        await wait_for(pilot, lambda: said)
+        assert said[0].startswith("busy is being trained: measuring beside it")
+
+
 async def test_what_was_chosen_is_kept_and_offered_again(open_app, open_new, wait_for):
     async with open_new() as (pilot, screen):
         screen.change(Draft({"model": "org/m", "rank": "4"}))
@@ -273,10 +310,12 @@ async def test_a_draft_can_be_forgotten_after_asking(open_app, wait_for):
         await wait_for(pilot, lambda: isinstance(pilot.app.screen, AskScreen))
         await pilot.press("enter")
         await wait_for(pilot, lambda: screen.draft.model == "org/m")
+        screen.query_one("#model-text").value = "qwen"
         await pilot.press("f9")
         await wait_for(pilot, lambda: isinstance(pilot.app.screen, AskScreen))
         await pilot.press("right", "enter")
         await wait_for(pilot, lambda: screen.draft == Draft())
+        assert screen.query_one("#model-text").value == ""
     assert not (config_folder() / DRAFT_FILE).exists()
 
 
