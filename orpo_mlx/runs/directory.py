@@ -10,6 +10,7 @@ import secrets
 import shlex
 import tempfile
 import time
+import unicodedata
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -353,7 +354,9 @@ def _name_of_data(data: str | None) -> str:
 
 def new_run_id(data: str | None) -> str:
     """Return an id for a run on these data: their name, the time, and four random digits."""
-    name = _name_of_data(data).lower()
+    # Accents fall off their letters: a folder name that any terminal can type.
+    plain = unicodedata.normalize("NFKD", _name_of_data(data).lower())
+    name = "".join(sign for sign in plain if not unicodedata.combining(sign))
     slug = re.sub(r"[^a-z0-9]+", "-", name).strip("-")[:24].strip("-") or "run"
     return f"{slug}-{time.strftime('%Y%m%d-%H%M')}-{secrets.token_hex(2)}"
 

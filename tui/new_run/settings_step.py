@@ -67,9 +67,7 @@ class SettingRow(Vertical):
         if choices:
             text = value_text(setting.default)
             return OneOf(choices, value=text, allow_blank=False, compact=True, classes="field")
-        return TextField(
-            placeholder=self._hint, compact=True, classes="field", select_on_focus=False
-        )
+        return TextField(placeholder=self._hint, compact=True, classes="field")
 
     @property
     def field(self) -> Widget:

@@ -57,6 +57,7 @@ async def test_a_started_run_owns_its_log(runs_dir: Path, monkeypatch):
         ("org/" + "a" * 40, "a" * 24 + "-2"),
         ("/x/" + "a" * 23 + "-b.jsonl", "a" * 23 + "-2"),
         ("/x/\u8a69.jsonl", "run-2"),
+        ("/x/d\xe4t\xe4 file.jsonl", "data-file-2"),
     ],
 )
 def test_a_run_is_named_after_its_data_and_the_time(runs_dir, monkeypatch, data, begins):
