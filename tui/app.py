@@ -27,7 +27,7 @@ from tui.parts.harmless import HarmlessFilter
 from tui.processes import launcher
 from tui.screens.help import HelpScreen
 from tui.shell.charset import CHARSET_NAMES, CharsetName
-from tui.shell.commands import bindings, is_f_key
+from tui.shell.commands import bindings, is_f_key, key_of
 from tui.shell.keymap import keymap_from
 from tui.shell.messages import (
     OpenCompare,
@@ -354,6 +354,10 @@ class OrpoApp(App[None]):
         if self.settings.bell and self._driver is not None:
             self.bell()
             self._driver.write(desktop_note(os.environ, f"orpo-mlx: {text}"))
+
+    def action_help_quit(self) -> None:
+        """Say how one leaves: Ctrl-C copies where a text is selected."""
+        self.notify(f"{key_of('app.leave', self.keymap)} leaves; ctrl+q where letters are typed.")
 
     async def action_quit(self) -> None:
         """Leave, as q does."""

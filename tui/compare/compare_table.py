@@ -43,7 +43,9 @@ class CompareTable(LineView):
         room, columns = self.size.width - 1, max(1, len(names))
         name_width = min(_NAME[1], max(_NAME[0], room - columns * (_VALUE + _GAP)))
         width = max(6, (room - name_width) // columns - _GAP)
-        lines: list[TextLine] = [(("kind", " " * name_width), *_cells(names, width, "kind"))]
+        lines: list[TextLine] = [
+            (("kind", " " * name_width), *_cells(names, width, "kind", charset))
+        ]
         for row in rows:
             sign = "  "
             if marks_differing and row.is_setting and row.differs:
@@ -51,9 +53,10 @@ class CompareTable(LineView):
             star = " *" if charset == "ascii" else " ★"
             texts = [t + star if i == row.best else t for i, t in enumerate(row.texts)]
             label: Piece = ("quiet", set_cell_size(sign + row.name, name_width))
-            lines.append((label, *_cells(texts, width, "text")))
+            lines.append((label, *_cells(texts, width, "text", charset)))
         self.show(lines)
 
 
-def _cells(texts: Sequence[str], width: int, kind: str) -> list[Piece]:
-    return [(kind, " " * _GAP + set_cell_size(cut_middle(text, width), width)) for text in texts]
+def _cells(texts: Sequence[str], width: int, kind: str, charset: CharsetName) -> list[Piece]:
+    cut = (cut_middle(text, width, charset) for text in texts)
+    return [(kind, " " * _GAP + set_cell_size(text, width)) for text in cut]

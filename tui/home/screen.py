@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -298,24 +298,24 @@ class RunsScreen(AppScreen):
 
     @work(exclusive=True, group="delete")
     async def action_delete(self) -> None:
-        """Move the selected run to the trash, after asking."""
-        run = self.selected
-        if run is None:
-            return
-        question = AskScreen(
-            f"Delete {run.id}?",
-            f"Its folder with all checkpoints and the adapter moves to {run.path.parent}/.trash; "
-            "moved back from there, it is listed again.",
-            [AskChoice("keep", "Keep it"), AskChoice("delete", "Delete", is_dangerous=True)],
-        )
-        if await self.app.push_screen_wait(question) != "delete":
-            return
-        try:
-            place = move_to_trash(RunDirectory(run.path))
-        except OrpoError as error:
-            self.orpo.show_error(error)
-        else:
-            self.notify(f"{run.id} lies in {place.parent} now", timeout=8, markup=False)
+        """Move the marked runs, or else the selected one, to the trash, after asking."""
+        marked = [run for run in self.runs if run.path in self.marked]
+        runs = marked or ([self.selected] if self.selected else [])
+        if runs and await self.app.push_screen_wait(_may_delete(runs)) == "delete":
+            self._delete(runs)
+
+    def _delete(self, runs: Sequence[RunSummary]) -> None:
+        gone = []
+        for run in runs:
+            try:
+                place = move_to_trash(RunDirectory(run.path))
+            except OrpoError as error:
+                self.orpo.show_error(error)
+            else:
+                gone.append(run.id)
+        if gone:
+            text = gone[0] if len(gone) == 1 else f"{len(gone)} runs"
+            self.notify(f"{text} now in {place.parent}", timeout=8, markup=False)
         self.refresh_runs()
 
     def action_filter(self) -> None:
@@ -348,3 +348,15 @@ class RunsScreen(AppScreen):
             loss = f", loss {row.loss}" if row.loss else ""
             parts.append(f"Selected: {run.id}, {run.status}, step {row.step}{loss}.")
         return " ".join(parts)
+
+
+def _may_delete(runs: Sequence[RunSummary]) -> AskScreen:
+    """Ask whether runs of one folder may go."""
+    names = ", ".join(run.id for run in runs[:5]) + (", ..." if len(runs) > 5 else "")
+    what = names if len(runs) == 1 else f"{len(runs)} marked runs"
+    return AskScreen(
+        f"Delete {what}?",
+        f"{names}: with all checkpoints and the adapter moved to {runs[0].path.parent}/.trash; "
+        "moved back from there, a run is listed again.",
+        [AskChoice("keep", "Keep"), AskChoice("delete", "Delete", is_dangerous=True)],
+    )

@@ -88,7 +88,7 @@ RUNS = (
             "Show whether the selected run has helped."),
     Command("runs.mark", "space", "", "Runs: mark for comparing", "Mark or unmark a run."),
     Command("runs.delete", "D", "", "Runs: delete to the trash",
-            "Move the selected run to the trash folder, after asking."),
+            "Move the marked runs, or the selected one, to the trash folder, after asking."),
     Command("runs.filter", "slash", "", "Runs: filter", "Show only runs that contain a text."),
     Command("runs.sort", "s", "", "Runs: sort by the next column",
             "Sort by the next column (a click on a header does too)."),
@@ -98,7 +98,8 @@ RUNS = (
 )  # fmt: skip
 
 LIVE = (
-    Command("live.pause", "p", "Pause", "Run: pause, or go on", "Wait, memory kept; or go on."),
+    Command("live.pause", "p", "Pause/go on", "Run: pause, or go on",
+            "Wait, memory kept; or go on."),
     Command("live.free", "P", "", "Run: pause and free memory",
             "Save and end, so that the memory is free; Resume goes on."),
     Command("live.stop", "s", "Stop & save", "Run: stop and save",

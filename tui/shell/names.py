@@ -43,16 +43,17 @@ def cut_start(text: str, width: int) -> str:
     return "..." + text
 
 
-def cut_middle(text: str, width: int) -> str:
+def cut_middle(text: str, width: int, charset: CharsetName = "braille") -> str:
     """Return a text of at most `width` columns whose middle gives way: both ends tell it apart.
 
-    >>> cut_middle("uf-beta-0.1-seed-0", 12)
-    'uf-be..eed-0'
+    >>> cut_middle("uf-beta-0.1-seed-0", 12), cut_middle("uf-beta-0.1-seed-0", 12, "ascii")
+    ('uf-be…seed-0', 'uf-b...eed-0')
     """
     if cell_len(text) <= width:
         return text
-    head = (width - 2) // 2
-    return text[:head] + ".." + text[head + 2 - width :]
+    sign = "..." if charset == "ascii" else "…"
+    head = (width - len(sign)) // 2
+    return text[:head] + sign + text[head + len(sign) - width :]
 
 
 def plain_path(text: str) -> str:

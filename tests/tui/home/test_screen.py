@@ -82,6 +82,21 @@ async def test_deleting_asks_and_moves_to_the_trash(
         await wait_for(pilot, lambda: len(screen.runs) == int(is_there))
 
 
+async def test_marked_runs_are_deleted_together(make_run, open_app, wait_for, runs_dir: Path):
+    for name in ("a", "b", "c"):
+        make_run(name)
+    async with open_app() as pilot:
+        screen = await runs_screen(pilot, wait_for)
+        await wait_for(pilot, lambda: len(screen.runs) == 3)
+        screen.marked = {runs_dir / "a", runs_dir / "c"}
+        await pilot.press("D")
+        await wait_for(pilot, lambda: isinstance(pilot.app.screen, AskScreen))
+        assert pilot.app.screen.question == "Delete 2 marked runs?"
+        await pilot.press("right", "enter")
+        await wait_for(pilot, lambda: ids(screen) == ["b"])
+        assert {path.name for path in (runs_dir / ".trash").iterdir()} == {"a", "c"}
+
+
 def ids(screen: RunsScreen) -> list[str]:
     return [run.id for run in screen.table.runs]
 
