@@ -128,6 +128,8 @@ def _dispatch(words: list[str]) -> int:
         return print_text(version_text())
     if first in COMMANDS:
         return COMMANDS[first].run(words[1:])
+    if first.startswith("-"):  # `orpo-mlx` alone opens the app, so does it with options
+        return COMMANDS["tui"].run(words)
     raise ConfigError(
         f"{first}: there is no such command{near_hint(first, list(COMMANDS))}",
         "`orpo-mlx --help` lists the commands.",

@@ -1,7 +1,8 @@
 """Stand-ins of `orpo-mlx fit --json` and `orpo-mlx data check --json`, with made-up numbers.
 
 The first word says which. A model weighs 1 GB, and 10 bytes more for each token of
---max-seq-length, so that a changed setting is seen; a model whose name holds "huge" does not fit;
+--max-seq-length, so that a changed setting is seen; a model whose name holds "huge" does not fit,
+a folder named unusable holds none;
 data named broken cannot be read, org/far is downloaded for ever, and odd.jsonl has no known layout
 until --map gives it one.
 """
@@ -20,6 +21,8 @@ def value_of(flag: str, default: str = "") -> str:
 
 
 def fit() -> dict[str, object]:
+    if value_of("--model").endswith("/unusable"):
+        return {"event": "failed", "message": "no model is there", "what_to_do": "Choose another."}
     weights = 9_000_000_000 if "huge" in value_of("--model") else 1_000_000_000
     tokens = 10 * int(value_of("--max-seq-length", "1024"))
     suggestion = {"what": "instead", "flags": "--max-seq-length 256", "bytes": 4_000_000_000,

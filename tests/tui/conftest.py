@@ -20,7 +20,7 @@ from orpo_mlx.errors import ModelError
 from orpo_mlx.runs import events
 from orpo_mlx.runs.directory import RunDirectory
 from tui.app import OrpoApp
-from tui.new_run.models.catalogue import ModelRow
+from tui.new_run.models.catalogue import ModelRow, models_below
 from tui.processes.answers import Answers
 from tui.run.state import RunState
 
@@ -205,6 +205,9 @@ def made_up(monkeypatch, tmp_path):
 
     monkeypatch.setattr("tui.new_run.fit_card.Answers", answers)
     monkeypatch.setattr("tui.new_run.data.step.Answers", answers)
-    monkeypatch.setattr("tui.new_run.models.step.local_models", lambda folders: ROWS)
+    monkeypatch.setattr(
+        "tui.new_run.models.step.local_models",
+        lambda folders: [*ROWS, *(row for folder in folders for row in models_below(folder))],
+    )
     monkeypatch.setattr("tui.new_run.models.step.search_hub", search)
     monkeypatch.chdir(tmp_path)

@@ -139,6 +139,14 @@ class Planning(Container):
         self.card.probe(self._fit_words(self.draft.model))
         self._show_review()
 
+    async def why_no_model(self, model: str) -> str:
+        """Return why a model on this machine cannot be used, "" if it can."""
+        try:
+            await self.card.answers.ask(self.draft.fit_words(model))
+        except ChildFailed as failed:
+            return str(failed)
+        return ""
+
     def suggestion(self) -> dict[str, Any]:
         """Return the first settings that would fit, {} if there are none."""
         return fit_facts.first_suggestion(self.card.answer) if self.card.answer else {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 from textual import on, work
 from textual.widget import Widget
@@ -98,8 +99,8 @@ class NewRunScreen(AppScreen):
         """Take what is pointed at if nothing is chosen, and go on."""
         pointed = self.planning.models.pointed
         if self.step == MODEL and not self.draft.model and pointed:
-            self.change(self.draft.with_model(pointed.name))
-        if self.step < REVIEW:
+            self._take_model(pointed.name)
+        elif self.step < REVIEW:
             self.go_to(self.step + 1)
 
     def action_step_1(self) -> None:
@@ -148,7 +149,19 @@ class NewRunScreen(AppScreen):
 
     @on(ModelStep.Chosen)
     def _choose_model(self, message: ModelStep.Chosen) -> None:
-        self.change(self.draft.with_model(message.model))
+        self._take_model(message.model)
+
+    @work(exclusive=True, group="model")
+    async def _take_model(self, name: str) -> None:
+        """Go on with a model; one on this machine that cannot be used is refused here."""
+        folder = Path(name).expanduser()
+        if folder.exists():
+            name = str(folder.absolute())
+            if why := await self.planning.why_no_model(name):
+                self.notify(why, severity="error", timeout=12, markup=False)
+                return
+            self.planning.models.remember(folder.absolute())
+        self.change(self.draft.with_model(name))
         self.go_to(DATA)
 
     @on(DataStep.Chosen)

@@ -251,6 +251,31 @@ async def test_a_probe_tells_the_time_and_its_answer_stays(
         assert "120 steps of 0.5 s" in review.text
 
 
+async def test_a_folder_that_was_typed_is_checked_listed_and_pointed_at_on_return(
+    open_new, wait_for, tmp_path
+):
+    (tmp_path / "unusable").mkdir()
+    typed = tmp_path / "typed"
+    typed.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (typed / name).write_text("{}")
+    async with open_new() as (pilot, screen):
+        said, models = [], screen.query_one(ModelStep)
+        screen.notify = lambda text, **_: said.append(text)
+        for folder in ("unusable", "typed"):
+            field = screen.query_one("#model-text", Input)
+            field.focus()
+            field.value = str(tmp_path / folder)
+            await pilot.press("enter")
+            await wait_for(pilot, lambda: said)
+            assert (screen.step, screen.draft.model) == (0, "") or folder == "typed"
+        await wait_for(pilot, lambda: screen.step == 1)
+        assert said == ["no model is there\nChoose another."]
+        await pilot.press("escape")
+        await wait_for(pilot, lambda: models.pointed and models.pointed.name == str(typed))
+        assert screen.query_one("#model-text", Input).value == ""
+
+
 async def test_measuring_ends_when_the_training_starts_and_is_refused_beside_one(
     open_data, wait_for, answered, make_run, monkeypatch
 ):

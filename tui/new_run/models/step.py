@@ -132,9 +132,18 @@ class ModelStep(Vertical):
         (self.table if self.shown else self.query_one("#model-text")).focus()
 
     def show(self, draft: Draft) -> None:
-        """Mark what is chosen."""
-        self.chosen = draft.model
+        """Mark what is chosen, and point at it when it is another than before."""
+        is_other, self.chosen = draft.model != self.chosen, draft.model
         self._fill()
+        if is_other:
+            self.table.point_at(self.chosen)
+
+    def remember(self, folder: Path) -> None:
+        """List a folder that was typed, as those that are found."""
+        self.query_one(PathField).value = ""
+        if all(row.name != str(folder) for row in self.rows[0]):
+            self.folders.append(folder)
+            self._list_models()
 
     def show_rows(self, source: int, rows: Sequence[ModelRow], note: str = "") -> None:
         """Show other models of a source."""

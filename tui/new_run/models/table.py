@@ -43,6 +43,7 @@ class ModelTable(RowTable):
         self.charset: CharsetName = charset
         self.shown: Sequence[ModelRow] = ()
         self.chosen = ""
+        self._wanted = ""
         self._title_width = 20
 
     def on_mount(self) -> None:
@@ -88,14 +89,22 @@ class ModelTable(RowTable):
         self.shown, self.chosen = rows, chosen
         self._fill(before)
 
+    def point_at(self, name: str) -> None:
+        """Put the cursor on a model, now or as soon as it is listed."""
+        self._wanted = name
+        self._fill(self.pointed)
+
     def _fill(self, pointed: ModelRow | None) -> None:
         self.clear()
         for row in self.shown:
             self.add_row(*self._cells(row))
         names = [row.name for row in self.shown]
-        wanted = pointed.name if pointed and pointed.name in names else self.chosen
+        stays = pointed.name if pointed and pointed.name in names else self.chosen
+        wanted = self._wanted if self._wanted in names else stays
         if wanted in names:
             self.move_cursor(row=names.index(wanted))
+        if wanted == self._wanted:
+            self._wanted = ""
 
     def refresh_fits(self) -> None:
         """Show what has become known of rows."""
