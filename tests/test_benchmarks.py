@@ -18,6 +18,8 @@ from xml.etree import ElementTree
 
 import pytest
 
+from orpo_mlx import demo
+
 ROOT = Path(__file__).parents[1]
 BENCHMARKS = ROOT / "benchmarks"
 TINY = shlex.split(
@@ -299,6 +301,46 @@ def test_a_peer_without_an_environment_is_named_with_what_makes_it(
     monkeypatch.setattr(sys.modules["make_peers"], "ENVIRONMENTS", tmp_path)
     assert side_by_side.main(["--systems", "orpo-mlx,mlx-tune"]) == 2
     assert "make_peers.py mlx-tune" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("script", ["real_model.py"])
+def test_a_script_for_peers_names_what_makes_their_environments(script: str, tmp_path: Path):
+    command = [sys.executable, str(BENCHMARKS / script)]
+    command += ["--model", "m", "--data", "d", "--out", str(tmp_path / "out.json")]
+    environment = os.environ | {"ORPO_MLX_PEERS": str(tmp_path)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 2
+    assert "make_peers.py mlx-lm-lora trl" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_pilot_study_measures_each_cell_once_and_draws_it(tmp_path: Path):
+    rows = [
+        {
+            "conversations": [{"from": "human", "value": f"What is {n} plus {n}?"}],
+            "chosen": {"from": "gpt", "value": f"It is {2 * n}, of course."},
+            "rejected": {"from": "gpt", "value": f"Perhaps {2 * n + 1}, or another."},
+        }
+        for n in range(24)
+    ]
+    (tmp_path / "pairs.json").write_text(json.dumps(rows), encoding="utf-8")
+    out = tmp_path / "pilot.json"
+    words = ["--model", str(demo.model_path()), "--data", str(tmp_path / "pairs.json")]
+    words += ["--runs", str(tmp_path / "runs"), "--out", str(out), "--cells", "sft,orpo-1"]
+    words += ["--seeds", "0", "--steps", "2", "--held-out", "12"]
+    first = run_benchmark("pilot_study.py", *words)
+    assert first.returncode == 0, first.stderr
+    cells = json.loads(out.read_text())["cells"]
+    assert [cell["name"] for cell in cells] == ["sft", "orpo-1"]
+    assert [at["step"] for at in cells[0]["course"]] == [0, 1, 2]
+    assert cells[0]["course"][0] == cells[1]["course"][0]  # the model before any step
+    assert cells[0]["course"][2] != cells[1]["course"][2]
+    assert out.with_suffix(".svg").read_text().count("log-prob of held-out answers") == 2
+    again = run_benchmark("pilot_study.py", *words)
+    assert (again.returncode, again.stderr) == (0, "")
+    assert json.loads(out.read_text())["cells"] == cells
 
 
 def test_every_peer_is_pinned(side_by_side):
