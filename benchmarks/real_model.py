@@ -67,6 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     pairs = fitting_pairs(args)
     results: dict[str, list[dict[str, Any]]] = {system.name: [] for system in SYSTEMS}
+    report: dict[str, Any] = {}
     for _ in iter_rounds(args, pairs, results):
         report = {
             "conditions": conditions() | {"pairs": len(pairs), "longest": args.longest},

@@ -58,7 +58,7 @@ class FitAnswer:
 
     Attributes:
         plan: of the settings as given.
-        limit: bytes there are.
+        limit: bytes there are, without those taken.
         suggestions: settings that fit, the least costly change first.
         way: of scoring that was assumed.
         pairs: training pairs the lengths are from; 0: the worst the settings allow.
@@ -67,6 +67,7 @@ class FitAnswer:
         time: what three steps took, if they were asked for.
         untimed: why they were not taken, though asked for.
         notes: what else the user should know.
+        taken: bytes that trainings which are going on may take.
     """
 
     plan: Plan
@@ -79,6 +80,7 @@ class FitAnswer:
     time: MeasuredTime | None = None
     untimed: str = ""
     notes: Sequence[str] = ()
+    taken: int = 0
 
     @property
     def estimate(self) -> Estimate:

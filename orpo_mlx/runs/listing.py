@@ -142,16 +142,28 @@ def memory_shares(runs_dir: str | Path | None = None) -> list[float]:
     that only pretended to train say nothing."""
     shares = []
     for run in iter_runs(runs_dir):
-        head, last = _first_events(run.events_file), read_last_events(run.events_file)
-        starts = [record.event for record in head if isinstance(record.event, RunStarted)]
-        estimated = starts[0].estimated_peak_bytes if starts else 0
+        last, estimated = read_last_events(run.events_file), _estimated_peak(run)
         finished = [record.event for record in last if isinstance(record.event, RunFinished)]
-        if not (estimated and finished) or SIMULATION in starts[0].versions:
+        if not (estimated and finished):
             continue
         peak = finished[-1].peak_memory_bytes or getattr(last_step(last), "peak_memory_bytes", 0)
         if peak:
             shares.append(peak / estimated)
     return sorted(shares)
+
+
+def bytes_in_training(runs_dir: str | Path | None = None) -> int:
+    """Return the memory that the trainings going on in a folder may take, by their estimates."""
+    return sum(_estimated_peak(run) for run in iter_runs(runs_dir) if run.is_locked())
+
+
+def _estimated_peak(run: RunDirectory) -> int:
+    """Return the peak in bytes a run was started with; 0 if it has none or only pretends."""
+    head = [record.event for record in _first_events(run.events_file)]
+    starts = [event for event in head if isinstance(event, RunStarted)]
+    if not starts or SIMULATION in starts[0].versions:
+        return 0
+    return starts[0].estimated_peak_bytes
 
 
 def _modified(path: Path) -> float | None:

@@ -308,14 +308,12 @@ class RunsScreen(AppScreen):
         gone = []
         for run in runs:
             try:
-                place = move_to_trash(RunDirectory(run.path))
+                gone.append(move_to_trash(RunDirectory(run.path)))
             except OrpoError as error:
                 self.orpo.show_error(error)
-            else:
-                gone.append(run.id)
         if gone:
-            text = gone[0] if len(gone) == 1 else f"{len(gone)} runs"
-            self.notify(f"{text} now in {place.parent}", timeout=8, markup=False)
+            text = gone[0].name if len(gone) == 1 else f"{len(gone)} runs"
+            self.notify(f"{text} now in {gone[0].parent}", timeout=8, markup=False)
         self.refresh_runs()
 
     def action_filter(self) -> None:

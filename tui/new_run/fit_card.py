@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from textual import work
@@ -36,10 +37,18 @@ class FitCard(Widget):
     class Answered(Message):
         """There is an answer, or a reason why there is none."""
 
-    def __init__(self, charset: CharsetName = "braille", *, id: str | None = None) -> None:
+    def __init__(
+        self,
+        charset: CharsetName = "braille",
+        runs_dir: Path | None = None,
+        *,
+        id: str | None = None,
+    ) -> None:
         super().__init__(id=id)
         self.charset: CharsetName = charset
-        self.answers = Answers(("-m", "orpo_mlx", "fit"))
+        # Runs of this folder say how good estimates are, and what is taken.
+        where = ("--runs-dir", str(runs_dir)) if runs_dir else ()
+        self.answers = Answers(("-m", "orpo_mlx", "fit", *where))
         self.answer: Mapping[str, Any] | None = None
         self.note = ""
 

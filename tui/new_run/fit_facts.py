@@ -85,7 +85,9 @@ def basis(answer: Mapping[str, Any]) -> str:
     said = "for the longest pairs the settings allow"
     if pairs := answer.get("pairs"):
         said = f"from the lengths of {counted(pairs, 'pair')}"
-    return "\n".join(text for text in (said, calibration(answer)) if text)
+    taken = answer.get("taken_bytes", 0)
+    others = f"other trainings may take {format_bytes(taken)}" if taken else ""
+    return "\n".join(text for text in (said, others, calibration(answer)) if text)
 
 
 def calibration(answer: Mapping[str, Any]) -> str:

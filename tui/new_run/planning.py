@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from textual import on
@@ -40,9 +41,10 @@ class Planning(Container):
 
         pairs: int
 
-    def __init__(self, charset: CharsetName) -> None:
+    def __init__(self, charset: CharsetName, runs_dir: Path | None) -> None:
         super().__init__(id="planning")
         self.charset: CharsetName = charset
+        self.runs_dir = runs_dir
         self.draft = Draft()
         self.step = MODEL
 
@@ -52,7 +54,7 @@ class Planning(Container):
             yield DataStep(self.charset)
             yield SettingsStep()
             yield ReviewStep()
-        yield FitCard(self.charset)
+        yield FitCard(self.charset, self.runs_dir)
 
     # The parts
 

@@ -62,7 +62,7 @@ class NewRunScreen(AppScreen):
 
     def compose_body(self) -> Iterable[Widget]:
         yield TabStrip(STEPS, id="steps")
-        yield Planning(self.orpo.charset)
+        yield Planning(self.orpo.charset, self.orpo.runs_dir)
 
     def on_mount(self) -> None:
         self.change(self.draft)

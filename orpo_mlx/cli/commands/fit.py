@@ -20,6 +20,7 @@ from orpo_mlx.config.declaration import GROUPS
 from orpo_mlx.errors import ConfigError
 from orpo_mlx.planning.fit import FitAnswer, MeasuredTime, answer, as_planned
 from orpo_mlx.planning.memory import Grid, available_bytes, parse_size
+from orpo_mlx.runs.listing import bytes_in_training
 from orpo_mlx.text.formatting import counted, format_bytes, format_duration, visible
 
 
@@ -37,6 +38,7 @@ def print_fit(found: FitAnswer, as_json: bool = False) -> int:
         "fits": found.fits,
         "estimated_bytes": found.estimate.total,
         "available_bytes": found.limit,
+        "taken_bytes": found.taken,
         "parts": found.estimate.parts(),
         "scoring": found.way,
         "pairs": found.pairs,
@@ -77,6 +79,8 @@ def fit_lines(found: FitAnswer) -> list[str]:
     of = f"your {counted(found.pairs, 'pair')}" if found.pairs else "the longest pairs allowed"
     when = "an evaluation" if not found.estimate.activations else "a step"
     lines += ["", f"{verdict}: {needs} needed, {limit} available"]
+    if found.taken:
+        lines.append(f"trainings that are going on may take {format_bytes(found.taken)} besides")
     lines.append(f"worst case: {when} with {found.way} scoring, for {of}")
     if every := found.plan.savings.recompute_every:
         lines.append(f"with {_recomputed(every)} computed again in the backward pass")
@@ -212,13 +216,21 @@ def main(argv: Sequence[str]) -> int:
     """Run `orpo-mlx fit`; return 0 if the settings as given fit, 1 if they do not."""
     with failures_as_json("--json" in argv):
         command = parse_fit(argv)
-        limit = parse_size(command.memory) if command.memory is not None else available_bytes()
+        limit, taken = _limit(command)
         on_progress = ProgressLine(as_json=True) if command.as_json else None
-        found = answer(command.config, limit, on_progress)
+        found = replace(answer(command.config, limit, on_progress), taken=taken)
         if command.probe:
             found = _timed(found, command.config)
     print_fit(found, command.as_json)
     return 0 if found.fits else 1
+
+
+def _limit(command: FitCommand) -> tuple[int, int]:
+    """Return the bytes there are, and those that trainings which are going on may take."""
+    if command.memory is not None:
+        return parse_size(command.memory), 0
+    taken = bytes_in_training(command.config.runs_dir)
+    return max(0, available_bytes() - taken), taken
 
 
 def _timed(found: FitAnswer, config: TrainConfig) -> FitAnswer:

@@ -30,6 +30,7 @@ from orpo_mlx.runs.checkpoints import FoundCheckpoint
 from orpo_mlx.runs.control import send_request
 from orpo_mlx.runs.directory import RunDirectory
 from orpo_mlx.runs.listing import memory_shares
+from orpo_mlx.runs.lock import RunLock
 from orpo_mlx.scoring.packed import PackedRow
 from orpo_mlx.scoring.select import WAYS
 from orpo_mlx.training import memory, prepare, step_plan
@@ -469,3 +470,24 @@ def test_dropout_does_not_decide_how_pairs_are_scored(settings: Callable[..., An
     layers = [m for m in prepared.model.modules() if isinstance(m, KeyedDropout)]
     assert layers
     assert all(layer.training for layer in layers)
+
+
+def test_what_trainings_that_are_going_on_may_take_is_not_available(
+    settings: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+):
+    result = train(settings(steps=1))
+    estimated = starts(result.run_dir)[0].estimated_peak_bytes
+    words = ["fit", "--model", str(settings().model), "--runs-dir", str(result.run_dir.parent)]
+
+    def told(*more: str) -> dict[str, Any]:
+        command.main([*words, *more, "--json"])
+        return json.loads(capsys.readouterr().out)
+
+    before = told()
+    with RunLock(RunDirectory(result.run_dir).lock_file):
+        beside, given = told(), told("--memory", "1GB")
+    assert before["taken_bytes"] == 0
+    assert beside["taken_bytes"] == estimated > 0
+    assert beside["available_bytes"] == before["available_bytes"] - estimated
+    assert (given["available_bytes"], given["taken_bytes"]) == (1_000_000_000, 0)
+    assert told() == before

@@ -35,6 +35,8 @@ def test_parts_that_weigh_nothing_are_left_out_and_unknown_ones_keep_their_name(
 
 def test_finished_runs_here_let_expect_a_peak():
     assert fit_facts.basis(ANSWER) == "for the longest pairs the settings allow"
+    taken = fit_facts.basis({**ANSWER, "taken_bytes": 2_000_000_000})
+    assert taken.split("\n")[1] == "other trainings may take 2 GB"
     with_runs = {**ANSWER, "pairs": 1, "past_runs": [0.9, 0.5]}
     assert fit_facts.basis(with_runs).split("\n") == [
         "from the lengths of 1 pair",
