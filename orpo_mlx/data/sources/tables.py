@@ -13,7 +13,12 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from orpo_mlx.data.sources.json_files import MAX_ROW_BYTES, Open, refuse_other_encodings
+from orpo_mlx.data.sources.json_files import (
+    MAX_ROW_BYTES,
+    SURROGATE_ESCAPE,
+    Open,
+    refuse_other_encodings,
+)
 from orpo_mlx.data.sources.rows import Problems, Row
 from orpo_mlx.errors import DataError, reason_of
 
@@ -209,6 +214,8 @@ def _messages(cell: str) -> Any:
     """Return the turns a cell holds in JSON, or the cell itself."""
     try:
         value = json.loads(cell)
+        if SURROGATE_ESCAPE.search(cell):  # half a character stays an escape in a text
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError):
         return cell
     turns = value if isinstance(value, list) else [value]
