@@ -147,7 +147,8 @@ class BaseGguf:
         tensor = self.tensors[name]
         data = tensor.data.reshape(-1, tensor.data.shape[-1])[rows]
         try:
-            return np.asarray(gguf.quants.dequantize(data, tensor.tensor_type), np.float32)
+            with np.errstate(invalid="ignore", over="ignore"):  # the checks find what is not finite
+                return np.asarray(gguf.quants.dequantize(data, tensor.tensor_type), np.float32)
         except NotImplementedError as error:
             raise ModelError(
                 f"{self.path}: {name} is of type {tensor.tensor_type.name}, which cannot be "

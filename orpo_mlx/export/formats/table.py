@@ -153,15 +153,15 @@ FORMATS: tuple[Format, ...] = (
     ),
     Format(
         "gguf",
-        "a complete GGUF of the tuned model: made from the MLX weights, or the adapter merged into "
-        "a GGUF of the base model",
+        "a complete GGUF of the tuned model, made from the MLX weights or merged into a GGUF of "
+        "the base model",
         "llama.cpp, Ollama, LM Studio, llama-cpp-python",
-        "rounding to the number format, when merged only of the weights it changes",
+        "rounding to the number format; merged only of what changes",
         "gguf_merged",
         ("base_gguf", "weights_dtype"),
         ".gguf",
-        size="2 bytes a weight in half precision, 1 in q8_0; the base GGUF's when merged, more "
-        "where weights coarser than q8_0 become q8_0",
+        size="2 bytes a weight in half precision, 1 in q8_0; merged the base GGUF's, more where "
+        "coarser weights become q8_0",
         verified="llama.cpp of 2026-10 in llama-cpp-python 0.3.36, with F32 and Q8_0 bases; made "
         "from the MLX weights in F32 every tensor equal to the official converter's",
     ),
