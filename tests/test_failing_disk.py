@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -74,8 +75,9 @@ def require_said(done: dict[str, Any], fault: dict[str, Any]) -> None:
     assert "Traceback" not in said, (fault, said)
     assert done["code"] in (0, 1, 2), (fault, done)
     if done["code"]:
-        assert done["err"].count("error: ") == 1, (fault, said)
-        assert len(done["err"].split("error: ", 1)[1].strip().splitlines()) >= 2, (fault, said)
+        message = re.split(r"^error: ", done["err"], flags=re.MULTILINE)[1:]
+        assert len(message) == 1, (fault, said)
+        assert len(message[0].strip().splitlines()) >= 2, (fault, said)
 
 
 def require_kept(disk: Any, run: Path, wanted: dict[str, str], fault: dict[str, Any]) -> None:
