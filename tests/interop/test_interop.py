@@ -17,7 +17,7 @@ from unicodedata import category
 import gguf
 import numpy as np
 import pytest
-from interop.texts import CUTTINGS, TRICKY, Wrapped, trained_tokenizer
+from interop.texts import CUTTINGS, TRICKY, Wrapped, trained_pieces, trained_tokenizer
 from tokenizers import Tokenizer
 
 from orpo_mlx.adapters.lora import AdapterSpec
@@ -176,18 +176,33 @@ def test_a_gguf_made_from_the_mlx_weights_is_what_the_official_converter_makes(
     assert dict(zip(TRICKY, in_llama, strict=True)) == {t: tokenizer.encode(t).ids for t in TRICKY}
 
 
+def write_tokens(tokenizer: Tokenizer, folder: Path) -> None:
+    """Write tokens.gguf, a file of a vocabulary alone."""
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<|im_end|>"}))
+    writer = gguf.GGUFWriter(folder / "tokens.gguf", "llama")
+    add_vocabulary(writer, folder, Wrapped(tokenizer), tokenizer.get_vocab_size(), template=None)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+
+
+@pytest.mark.parametrize("puts_space_first", [True, False], ids=["llama 2", "gemma"])
+def test_pieces_give_the_same_tokens_in_llama_cpp(puts_space_first, llama_worker, tmp_path):
+    tokenizer = trained_pieces(tmp_path, puts_space_first)
+    write_tokens(tokenizer, tmp_path)
+    assert keys(tmp_path / "tokens.gguf")["tokenizer.ggml.model"] == "llama"
+    in_llama = llama_worker.tokens(model=tmp_path / "tokens.gguf", texts=TRICKY)
+    wanted = {text: tokenizer.encode(text).ids for text in TRICKY}
+    assert dict(zip(TRICKY, in_llama, strict=True)) == wanted
+
+
 @pytest.mark.parametrize("cutting", CUTTINGS)
 def test_each_known_cutting_gives_the_same_tokens_in_llama_cpp(cutting, llama_worker, tmp_path):
     """The tokenizers learn the texts themselves, so that nearly every piece is one token."""
     steps, model = CUTTINGS[cutting]
     tokenizer = trained_tokenizer(steps, **model)
-    tokenizer.save(str(tmp_path / "tokenizer.json"))
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<|im_end|>"}))
-    writer = gguf.GGUFWriter(tmp_path / "tokens.gguf", "llama")
-    add_vocabulary(writer, tmp_path, Wrapped(tokenizer), tokenizer.get_vocab_size(), template=None)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.close()
+    write_tokens(tokenizer, tmp_path)
     assert keys(tmp_path / "tokens.gguf")["tokenizer.ggml.pre"] == cutting
     # llama.cpp's own expression for this one knows no marks: so it is in every GGUF with it.
     marked = ("M",) if cutting == "gpt-4o" else ()

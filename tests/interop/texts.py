@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, Regex, Tokenizer, models, pre_tokenizers, trainers
+from tokenizers import (
+    AddedToken,
+    Regex,
+    Tokenizer,
+    models,
+    normalizers,
+    pre_tokenizers,
+    trainers,
+)
 
 TRICKY: tuple[str, ...] = (
     "a", " a", "  a", "a ", "a  b", "\ta", "\n", "\n\n", "\r\n", " \n ", "a\n\n\nb", "   \n  x",
@@ -57,6 +66,32 @@ def trained_tokenizer(steps: list[Any], **model: Any) -> Tokenizer:
     tokenizer.train_from_iterator([*TRICKY, *map("{0} {0}x".format, TRICKY)] * 3, trainer)
     special = [AddedToken(text, special=True) for text in ("<|im_start|>", "<|im_end|>")]
     tokenizer.add_special_tokens(special)  # type: ignore[arg-type]
+    return tokenizer
+
+
+def trained_pieces(folder: Path, puts_space_first: bool) -> Tokenizer:
+    """Return a tokenizer of SentencePiece's kind as transformers makes it of its model."""
+    import sentencepiece
+    from transformers.tokenization_utils_base import generate_merges
+
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([*TRICKY] * 3), model_prefix=str(folder / "pieces"),
+        model_type="bpe", byte_fallback=True, vocab_size=700, character_coverage=0.98,
+        remove_extra_whitespaces=False, normalization_rule_name="identity", minloglevel=2,
+        hard_vocab_limit=False, split_digits=True,
+    )  # fmt: skip
+    model = sentencepiece.SentencePieceProcessor(model_file=str(folder / "pieces.model"))
+    vocabulary = {model.id_to_piece(i): i for i in range(model.vocab_size())}
+    merges = generate_merges(vocabulary, {p: model.get_score(i) for p, i in vocabulary.items()})
+    bpe = models.BPE(vocabulary, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True)
+    tokenizer = Tokenizer(bpe)
+    replaces = normalizers.Replace(" ", "\u2581")
+    parts = [normalizers.Prepend("\u2581"), replaces] if puts_space_first else [replaces]
+    tokenizer.normalizer = normalizers.Sequence(parts)  # type: ignore[assignment]
+    special = [AddedToken(text, special=True) for text in ("<unk>", "<s>", "</s>")]
+    tokenizer.add_special_tokens(special)  # type: ignore[arg-type]
+    turns = [AddedToken(text, special=True) for text in ("<|im_start|>", "<|im_end|>")]
+    tokenizer.add_special_tokens(turns)  # type: ignore[arg-type]
     return tokenizer
 
 

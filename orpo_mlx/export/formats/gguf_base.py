@@ -68,6 +68,11 @@ class BaseGguf:
             raise ModelError(
                 f"{path}: is big-endian.", "Take a little-endian one, as all usual files are."
             )
+        if empty := next((t.name for t in self._reader.tensors if not t.n_elements), None):
+            raise ModelError(
+                f"{path}: its tensor {empty!r:.60} has no values.",
+                "Download the file again; it is damaged.",
+            )
         parts = self.number("split.count") or 1
         if parts > 1:
             raise ModelError(

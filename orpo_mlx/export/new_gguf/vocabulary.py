@@ -1,4 +1,4 @@
-"""A byte-level BPE tokenizer in a GGUF: tokens, kinds, merges, and how text is cut before them.
+"""A tokenizer in a GGUF: tokens, kinds, merges or scores, and how text is cut before them.
 
 llama.cpp knows that cutting by names, each for an expression in its code. Which name a
 tokenizer.json means is looked up, never guessed: a wrong one gives other tokens and no warning.
@@ -12,6 +12,7 @@ from typing import Any
 import gguf
 
 from orpo_mlx.errors import ExportError, ModelError
+from orpo_mlx.export.new_gguf import pieces
 from orpo_mlx.storage.safetensors import read_json_object
 
 _CONTRACTION = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
@@ -57,12 +58,15 @@ def add_vocabulary(
     """
     found = read_tokenizer(folder)
     pre, (tokens, kinds) = pre_tokenizer_name(found), _tokens(found, size)
-    writer.add_tokenizer_model("gpt2")
+    has_pieces = is_of_pieces(found)
+    writer.add_tokenizer_model(tokenizer_model(found))
     writer.add_tokenizer_pre(pre)
     writer.add_token_list(tokens)
     writer.add_token_types(kinds)
-    writer.add_add_space_prefix(False)
-    special = gguf.SpecialVocab(folder, load_merges=True, n_vocab=size)
+    if has_pieces:
+        writer.add_token_scores(pieces.scores(found, tokens))
+    writer.add_add_space_prefix(has_pieces and bool(pieces.puts_space_first(found)))
+    special = gguf.SpecialVocab(folder, load_merges=not has_pieces, n_vocab=size)
     # Said outright: some names of cutting make llama.cpp add BOS unless the file says no.
     special.add_special_token["bos"] = _adds_bos(tokenizer)
     if template is not None:
@@ -87,12 +91,14 @@ def pre_tokenizer_name(tokenizer: dict[str, Any]) -> str:
     """Return `tokenizer.ggml.pre` of a tokenizer.json.
 
     Raises:
-        ExportError: it is no byte-level BPE, or llama.cpp has no name for how it cuts text.
+        ExportError: it is no BPE, or llama.cpp has no name for how it cuts text.
     """
     model = tokenizer.get("model") or {}
-    if model.get("type") != "BPE" or model.get("byte_fallback"):
-        kind = "SentencePiece" if model.get("byte_fallback") else model.get("type")
-        raise _refused(f"tokenizer.json: a tokenizer of kind {kind}; byte-level BPE is known here")
+    if model.get("type") != "BPE":
+        raise _refused(f"tokenizer.json: of kind {model.get('type')}; BPE is known here")
+    if is_of_pieces(tokenizer):
+        _require_pieces(tokenizer)
+        return "default"
     normalizer = (tokenizer.get("normalizer") or {}).get("type")
     steps = tuple(map(_step, _parts(tokenizer.get("pre_tokenizer") or {})))
     name = _NAMES.get((steps, bool(model.get("ignore_merges"))))
@@ -103,6 +109,28 @@ def pre_tokenizer_name(tokenizer: dict[str, Any]) -> str:
             f"({', '.join(shown):.120})"
         )
     return name
+
+
+def is_of_pieces(tokenizer: dict[str, Any]) -> bool:
+    """Whether it is of SentencePiece's kind, which spells unknown characters in bytes."""
+    return bool((tokenizer.get("model") or {}).get("byte_fallback"))
+
+
+def tokenizer_model(tokenizer: dict[str, Any]) -> str:
+    """Return `tokenizer.ggml.model`."""
+    return "llama" if is_of_pieces(tokenizer) else "gpt2"
+
+
+def _require_pieces(tokenizer: dict[str, Any]) -> None:
+    if pieces.puts_space_first(tokenizer) is None:
+        raise _refused(
+            "tokenizer.json: texts are changed or cut before they become tokens in a way that "
+            "llama.cpp has no word for"
+        )
+    if pair := pieces.unlisted_pair(tokenizer):
+        raise _refused(
+            f"tokenizer.json: llama.cpp would join {pair!r:.60}, which this tokenizer does not"
+        )
 
 
 def _refused(found: str) -> ExportError:
@@ -135,12 +163,17 @@ def _tokens(tokenizer: dict[str, Any], size: int) -> tuple[list[str], list[int]]
     """Return every token and its kind; rows of the embedding without one are marked unused."""
     texts = {number: text for text, number in tokenizer["model"]["vocab"].items()}
     kinds = dict.fromkeys(texts, gguf.TokenType.NORMAL)
+    if is_of_pieces(tokenizer):
+        kinds = {number: pieces.kind(tokenizer, text) for number, text in texts.items()}
     for added in tokenizer.get("added_tokens") or []:
         text = added["content"]
         is_control = added.get("special") or (text.startswith("<|") and text.endswith("|>"))
-        texts[added["id"]] = text
+        if kinds.get(added["id"]) == gguf.TokenType.UNKNOWN:
+            continue
         kind = gguf.TokenType.CONTROL if is_control else gguf.TokenType.USER_DEFINED
         kinds[added["id"]] = kind
+        # llama.cpp looks for these in the text as it was written.
+        texts[added["id"]] = text if is_control else text.replace(pieces.SPACE, " ")
     if max(texts) >= size:
         raise _refused(f"tokenizer.json: has token {max(texts)}, the model's embedding {size} rows")
     unused = gguf.TokenType.UNUSED

@@ -22,6 +22,7 @@ from orpo_mlx.export.new_gguf.vocabulary import (
     add_vocabulary,
     pre_tokenizer_name,
     read_tokenizer,
+    tokenizer_model,
 )
 from orpo_mlx.export.ownership import GGUF_MARK
 from orpo_mlx.export.progress import ExportListener
@@ -159,7 +160,7 @@ def _check_keys(found: BaseGguf, source: AdapterSource, model: WholeModel) -> Ex
         **_own_keys(source),
         "general.architecture": architecture,
         f"{architecture}.block_count": int(source.base.text_config["num_hidden_layers"]),
-        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.model": tokenizer_model(read_tokenizer(source.base.settings_folder)),
     }
     wrong = [key for key, value in wanted.items() if found.value(key) != value]
     if len(tokens) != _embedding_rows(model):

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import gguf
 import pytest
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
 from orpo_mlx.errors import ExportError
+from orpo_mlx.export.new_gguf import pieces
 from orpo_mlx.export.new_gguf.vocabulary import pre_tokenizer_name
 
 # As the tokenizer.json files of these models have them.
@@ -82,3 +84,62 @@ def test_what_is_not_known_is_never_guessed(tokenizer: dict[str, Any]):
     with pytest.raises(ExportError) as caught:
         pre_tokenizer_name(tokenizer)
     assert "--base-gguf" in caught.value.what_to_do
+
+
+# Of SentencePiece's kind
+
+SPACE = "\u2581"
+PIECES = ["<unk>", "<s>", "<0x41>", "a", "b", "c", "bc", "ab", "abc"]
+PAIRS = [["b", "c"], ["a", "b"], ["a", "bc"], ["ab", "c"]]
+REPLACES = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
+PREPENDS = {"type": "Prepend", "prepend": SPACE}
+
+
+def of_pieces(merges: list[Any], *normalizers: dict[str, Any], **more: Any) -> dict[str, Any]:
+    model = {"type": "BPE", "byte_fallback": True, "unk_token": "<unk>", "merges": merges}
+    model["vocab"] = {text: number for number, text in enumerate(PIECES)}
+    added = [{"id": 1, "content": "<s>", "special": True}]
+    whole = {"type": "Sequence", "normalizers": list(normalizers)}
+    return {"model": model, "added_tokens": added, "normalizer": whole, **more}
+
+
+def test_the_score_of_a_piece_is_the_place_of_its_first_pair():
+    tokenizer = of_pieces(PAIRS, REPLACES)
+    assert pre_tokenizer_name(tokenizer) == "default"
+    assert pieces.scores(tokenizer, PIECES)[6:] == [0.0, -1.0, -2.0]
+    assert max(pieces.scores(tokenizer, PIECES)[:6]) < -len(PAIRS)
+    joined = [merge if isinstance(merge, str) else " ".join(merge) for merge in PAIRS]
+    assert pieces.scores(of_pieces(joined, REPLACES), PIECES)[6:] == [0.0, -1.0, -2.0]
+
+
+def test_what_llama_cpp_would_join_and_the_tokenizer_does_not_is_refused():
+    with pytest.raises(ExportError, match=r"would join 'ab \+ c'"):
+        pre_tokenizer_name(of_pieces(PAIRS[:3], REPLACES))
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "is_first"),
+    [
+        (of_pieces(PAIRS, PREPENDS, REPLACES), True),
+        (of_pieces(PAIRS, REPLACES), False),
+        (of_pieces(PAIRS, REPLACES) | {"normalizer": REPLACES}, False),
+        (of_pieces(PAIRS, REPLACES, PREPENDS), None),
+        (of_pieces(PAIRS, {"type": "NFKC"}, REPLACES), None),
+        (of_pieces(PAIRS, REPLACES, pre_tokenizer={"type": "Metaspace"}), None),
+        (of_pieces(PAIRS) | {"normalizer": None}, None),
+    ],
+)
+def test_whether_a_text_gets_a_space_first_is_known_or_refused(
+    tokenizer: dict[str, Any], is_first: bool | None
+):
+    assert pieces.puts_space_first(tokenizer) is is_first
+    if is_first is None:
+        with pytest.raises(ExportError, match="no word for"):
+            pre_tokenizer_name(tokenizer)
+
+
+def test_kinds_of_pieces():
+    tokenizer = of_pieces(PAIRS, REPLACES)
+    found = [pieces.kind(tokenizer, text) for text in PIECES]
+    kinds = gguf.TokenType
+    assert [found[0], *found[2:]] == [kinds.UNKNOWN, kinds.BYTE, *[kinds.NORMAL] * 6]
