@@ -38,6 +38,7 @@ from tui.shell.messages import (
     OpenPlayground,
     OpenResult,
     OpenRun,
+    PlanAnew,
     Resume,
     StartDemo,
     StartTraining,
@@ -178,12 +179,25 @@ class OrpoApp(App[None]):
         from tui.new_run.draft import Draft, draft_like
         from tui.new_run.screen import NewRunScreen
 
+        if message.like is None:
+            self.push_screen(NewRunScreen(Draft()))
+        elif config := self._settings_of(message.like):
+            self.push_screen(NewRunScreen(draft_like(config)))
+
+    def on_plan_anew(self, message: PlanAnew) -> None:
+        from tui.new_run.draft import draft_anew
+        from tui.new_run.screen import NewRunScreen
+
+        if config := self._settings_of(message.run):
+            self.push_screen(NewRunScreen(draft_anew(config, message.checkpoint)))
+
+    def _settings_of(self, run: Path) -> TrainConfig | None:
+        """Return a run's settings; None, and the reason is shown, if they cannot be read."""
         try:
-            like = message.like and draft_like(RunDirectory(message.like).read_config())
+            return RunDirectory(run).read_config()
         except OrpoError as error:
             self.show_error(error)
-            return
-        self.push_screen(NewRunScreen(like or Draft()))
+            return None
 
     def on_open_result(self, message: OpenResult) -> None:
         from tui.result.screen import ResultScreen

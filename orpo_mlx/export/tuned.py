@@ -7,6 +7,7 @@ here that is undone, by the table in models/architectures.py.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
@@ -45,6 +46,21 @@ def tuned_weight(module: Any, layer: AdaptedLayer, scale: float) -> mx.array:
     return weight * (mx.array(layer.m) / mx.linalg.norm(weight, axis=-1))[..., None]
 
 
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of the tuned model.
+
+    Attributes:
+        path: its layer in MLX.
+        key: "weight", "bias", ...
+        array: as the original has it, the experts of a block in one; not computed yet.
+    """
+
+    path: str
+    key: str
+    array: mx.array
+
+
 class TunedWeights:
     """Every tensor of the tuned model in the original's layout, made as it is asked for.
 
@@ -80,6 +96,12 @@ class TunedWeights:
         """Yield (original name, array); nothing is computed before the array is used."""
         for path, key, array in self._parameters:
             yield from self._originals(path, key, self._value(path, key, array))
+
+    def parameters(self) -> Iterator[Parameter]:
+        """Yield each parameter once; nothing is computed before its array is used."""
+        for path, key, array in self._parameters:
+            value = self._value(path, key, array)
+            yield Parameter(path, key, self._restored(path, key, value))
 
     def untouched(self) -> Iterator[tuple[str, mx.array]]:
         """Yield those the adapter does not change."""
@@ -118,7 +140,10 @@ class TunedWeights:
         if self._is_stacked(path):
             yield from ((name, value[i]) for i, name in enumerate(names))
         else:
-            yield names[0], self._source.base.architecture.restored(f"{path}.{key}", value)
+            yield names[0], self._restored(path, key, value)
+
+    def _restored(self, path: str, key: str, value: mx.array) -> mx.array:
+        return self._source.base.architecture.restored(f"{path}.{key}", value)
 
 
 def _split(name: str) -> tuple[str, str]:

@@ -196,7 +196,6 @@ def _replace(
             fsync_tree(private)
             require_target(target)  # something may have come there meanwhile
             put_in_place(aside, path)
-        sync_directory(path.parent)
     except (OSError, RuntimeError) as error:
         if not isinstance(error, OSError) and (
             isinstance(error, OrpoError) or kind_of(error) != "disk"
@@ -206,7 +205,19 @@ def _replace(
             f"{target.path}: cannot be written ({_reason(error)}); nothing is left there.",
             "Free some space or choose another --out.",
         ) from error
+    _sync_parent(path)
     return list_files(path)
+
+
+def _sync_parent(path: Path) -> None:
+    try:
+        sync_directory(path.parent)
+    except OSError as error:
+        raise ExportError(
+            f"{path}: is there, whole and checked, but the disk does not confirm its name "
+            f"({reason_of(error)}): a power cut might take it.",
+            "See what is wrong with the disk, then export again with --force.",
+        ) from error
 
 
 def _reason(error: Exception) -> str:

@@ -124,6 +124,8 @@ class Architecture:
         is_idle_in_vllm: whether vLLM finds none of the layers that PEFT's names mean, and says
             nothing: it loads another class than `AutoModelForCausalLM` (vLLM 34186, 48019).
         restores: what undoes mlx-lm's changes on loading, by the end of a parameter's name.
+        adds_one_to_norms: whether GGUF has the weights of norms one larger, as 1 + weight is what
+            the model multiplies by.
         converter_options: of llama.cpp's convert_hf_to_gguf.py, for what mlx-lm leaves out.
     """
 
@@ -138,6 +140,7 @@ class Architecture:
     peft_note: str = ""
     is_idle_in_vllm: bool = False
     restores: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
+    adds_one_to_norms: bool = False
     converter_options: tuple[str, ...] = ()
 
     def restored(self, name: str, array: Any) -> Any:
@@ -300,9 +303,9 @@ ARCHITECTURES: tuple[Architecture, ...] = (
         converter_options=("--no-mtp",),
         is_idle_in_vllm=True,
     ),
-    Architecture("Gemma", ("gemma",), "gemma", _USUAL),
-    Architecture("Gemma 2", ("gemma2",), "gemma2", _USUAL),
-    Architecture("Gemma 3 (text)", ("gemma3_text",), "gemma3", _USUAL),
+    Architecture("Gemma", ("gemma",), "gemma", _USUAL, adds_one_to_norms=True),
+    Architecture("Gemma 2", ("gemma2",), "gemma2", _USUAL, adds_one_to_norms=True),
+    Architecture("Gemma 3 (text)", ("gemma3_text",), "gemma3", _USUAL, adds_one_to_norms=True),
     Architecture(
         "Gemma 3",
         ("gemma3",),
@@ -310,6 +313,7 @@ ARCHITECTURES: tuple[Architecture, ...] = (
         _USUAL,
         root=("language_model.model.", "model.language_model.", "language_model.model."),
         head="language_model.lm_head",
+        adds_one_to_norms=True,
     ),
     Architecture("Gemma 4 (text)", ("gemma4_text",), "gemma4", {**_USUAL, **_PER_LAYER_INPUT}),
     Architecture(

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from typing import Any
 
 from orpo_mlx.config import TrainConfig
 from orpo_mlx.config.train_config import iter_settings
 from orpo_mlx.errors import CheckpointError
+from orpo_mlx.planning.memory import Savings
+from orpo_mlx.runs.typed import problem
+from orpo_mlx.scoring.select import WAYS
 
 FINGERPRINTED = (
     "model", "revision", "data", "data_split", "data_subset", "data_revision", "valid_data",
@@ -63,6 +67,34 @@ def require_same(identity: dict[str, Any], manifest: dict[str, Any]) -> None:
             "the run cannot be resumed, because it would not be the same run:\n"
             + "\n".join(differences),
             "Put the old values back, or start a new run from this adapter: --init-adapter.",
+        )
+
+
+def require_known_plan(manifest: dict[str, Any]) -> None:
+    """Refuse a checkpoint that does not say, in words of this version, how its run is computed.
+
+    Raises:
+        CheckpointError: naming what it says.
+    """
+    scoring, savings = manifest.get("scoring"), manifest.get("savings")
+    wrong = ""
+    if scoring is not None and (not isinstance(scoring, str) or scoring not in WAYS):
+        wrong = f"scoring is {scoring!r:.40}"
+    elif savings is not None and not isinstance(savings, dict):
+        wrong = f"savings are {savings!r:.40}"
+    elif savings:
+        unknown = savings.keys() - {field.name for field in fields(Savings)}
+        wrong = f"{min(unknown)!r:.40} is unknown" if unknown else problem(Savings, savings)
+        if not wrong and (
+            savings.get("head_chunk", 1) < 1 or savings.get("recompute_every", 0) < 0
+        ):
+            wrong = f"savings are {savings!r:.60}"
+    if wrong:
+        raise CheckpointError(
+            f"the run cannot be resumed: its checkpoint says how it was computed in a way that is "
+            f"not known here ({wrong})",
+            "Use the version it was made with, or start a new run from this adapter: "
+            "--init-adapter.",
         )
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from orpo_mlx.adapters.files import load_adapter_into, save_adapter
 from orpo_mlx.config import TrainConfig
 from orpo_mlx.data.batching.prefetch import Prefetch
-from orpo_mlx.errors import NotFiniteError, TrainingError
+from orpo_mlx.errors import NotFiniteError, TrainingError, reason_of
 from orpo_mlx.evaluation.drift_course import CHEAP, DriftCourse
 from orpo_mlx.generation.greedy import answer
 from orpo_mlx.runs import events
@@ -277,7 +277,7 @@ class TrainingRun:
         except (OSError, RuntimeError) as error:
             kept = self.last_checkpoint or "none was saved yet"
             raise TrainingError(
-                f"the checkpoint of step {progress.step} could not be saved: {error}",
+                f"the checkpoint of step {progress.step} could not be saved: {reason_of(error)}",
                 f"Free some space on that disk, then resume; the last checkpoint is whole: {kept}.",
             ) from error
         self.last_checkpoint = path
@@ -289,7 +289,11 @@ class TrainingRun:
         try:
             prune(folder, self.config.keep_checkpoints, progress.best_step)
         except OSError as error:
-            self.emit(events.NoteLogged("warning", f"an old checkpoint was not deleted: {error}"))
+            self.emit(
+                events.NoteLogged(
+                    "warning", f"an old checkpoint was not deleted: {reason_of(error)}"
+                )
+            )
 
     def write_result(self) -> Path:
         """Put the last adapter, or with `keep_best` the best one, into the run's `adapter/`."""

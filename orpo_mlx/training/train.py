@@ -77,7 +77,7 @@ def resume(
         CheckpointError: nothing to resume, or the run would not be the same.
     """
     from orpo_mlx.runs.checkpoints import find_newest
-    from orpo_mlx.training.identity import require_same, settings_identity
+    from orpo_mlx.training.identity import require_known_plan, require_same, settings_identity
     from orpo_mlx.training.prepare import prepare
     from orpo_mlx.training.start import require_disk
 
@@ -92,6 +92,7 @@ def resume(
         found = find_newest(directory.checkpoints_folder)
         config = directory.read_config().model_copy(update=overrides or {})
         require_same(settings_identity(config), found.manifest)
+        require_known_plan(found.manifest)
         # A dataset's branch may have moved on; the run goes on with the commit it began with.
         pinned = found.manifest.get("content", {}).get("data_revision")
         pinned = None if "data_revision" in (overrides or {}) else pinned

@@ -1,4 +1,4 @@
-"""Real llama.cpp: log-probs of a GGUF model, with or without a GGUF LoRA."""
+"""Real llama.cpp: log-probs of a GGUF model, with or without a GGUF LoRA, and its tokens."""
 
 from __future__ import annotations
 
@@ -27,5 +27,13 @@ def logps(model: str, lora: str | None, prompts: list[list[int]], out: str) -> N
     llama.close()
 
 
+def tokens(model: str, texts: list[str]) -> list[list[int]]:
+    """Return the tokens of each text, special ones in it recognised, BOS added as the file says."""
+    llama = Llama(model, vocab_only=True, verbose=False)
+    found = [llama.tokenize(text.encode(), add_bos=True, special=True) for text in texts]
+    llama.close()
+    return found
+
+
 if __name__ == "__main__":
-    serve(logps)
+    serve(logps, tokens)

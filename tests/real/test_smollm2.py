@@ -7,9 +7,15 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
+from gguf import GGUFReader
+from gguf.quants import dequantize
 from real.smollm2 import KINDS, model_folders
 
+from orpo_mlx.adapters.files import save_adapter
+from orpo_mlx.adapters.lora import AdapterSpec, attach_adapter
+from orpo_mlx.cli.commands.export import main as export
 from orpo_mlx.config import TrainConfig, build_config
 from orpo_mlx.generation.greedy import answer
 from orpo_mlx.models.load import load_model, load_tokenizer, resolve_model
@@ -115,3 +121,24 @@ def test_a_step_in_half_precision_and_in_four_bits(models, pairs, tmp_path, kind
     (step,) = events_of(run, StepCompleted)
     assert 0 < step.value("loss") < 10
     assert (run / "adapter" / "adapters.safetensors").exists()
+
+
+def test_written_as_a_gguf_it_is_the_one_that_llama_cpps_converter_made(models, tmp_path):
+    """The folder was made from that file: every key and tensor must come back."""
+    loaded, spec = load_model(resolve_model(str(models["float32"]))), AdapterSpec(rank=2, scale=1.0)
+    attach_adapter(loaded.model, spec, seed=1)  # B is zero: it changes nothing
+    save_adapter(loaded.model, spec, tmp_path / "adapter", str(models["float32"]))
+    out = tmp_path / "out.gguf"
+    words = [str(tmp_path / "adapter"), "--to", "gguf", "--weights-dtype", "float32"]
+    assert export([*words, "--out", str(out)]) == 0
+
+    ours, theirs = GGUFReader(out), GGUFReader(models["gguf"])
+    said = {name: field.contents() for name, field in ours.fields.items()}
+    for name, field in theirs.fields.items():
+        if name.startswith(("llama.", "tokenizer.")) and name != "tokenizer.ggml.unknown_token_id":
+            assert said[name] == field.contents(), name
+    found = {tensor.name: tensor for tensor in ours.tensors}
+    assert found.keys() == {tensor.name for tensor in theirs.tensors}
+    for tensor in theirs.tensors:
+        exact = dequantize(tensor.data, tensor.tensor_type)
+        assert np.array_equal(found[tensor.name].data, exact), tensor.name

@@ -11,7 +11,7 @@ from orpo_mlx.export.formats.table import FORMATS, OPTIONS, Option, find_format
 
 FieldKind = Literal["text", "file", "choice", "switch", "place"]
 
-NEEDED = {"gguf": "base_gguf", "ollama": "base_gguf", "hub": "repo"}
+NEEDED = {"ollama": "base_gguf", "hub": "repo"}
 """Option without which a format cannot be written."""
 
 DEFAULT = "default"

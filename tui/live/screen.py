@@ -14,6 +14,7 @@ from textual.widget import Widget
 from textual.worker import get_current_worker
 
 from orpo_mlx.errors import OrpoError
+from orpo_mlx.runs.checkpoints import checkpoint_path
 from orpo_mlx.runs.control import RequestName
 from orpo_mlx.runs.directory import RunDirectory, Status
 from tui.charts.chart_grid import ChartGrid
@@ -39,6 +40,7 @@ from tui.shell.messages import (
     OpenExport,
     OpenPlayground,
     OpenResult,
+    PlanAnew,
     ReadingFailed,
     Resume,
     StatusChanged,
@@ -233,6 +235,8 @@ class LiveScreen(AppScreen):
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Say which commands make sense now; the footer shows only those."""
         needs_folder = action in ("resume", "export", "test", "save_charts")
+        if action == "anew" and not (self.state.has_met_nan and self.status == "failed"):
+            return False
         allowed = self.trainer.allows(action, self.status, time.monotonic())
         return allowed and not (needs_folder and self.unreadable)
 
@@ -276,6 +280,13 @@ class LiveScreen(AppScreen):
     def action_resume(self) -> None:
         self.app.pop_screen()
         self.app.post_message(Resume(self.run_directory.path))
+
+    def action_anew(self) -> None:
+        """Plan the run that the card speaks of."""
+        folder = self.run_directory.checkpoints_folder
+        saved = [checkpoint_path(folder, event.step) for event in self.state.checkpoints]
+        newest = next((path for path in reversed(saved) if path.is_dir()), None)
+        self.post_message(PlanAnew(self.run_directory.path, newest))
 
     # Elsewhere
 

@@ -11,15 +11,12 @@ from collections.abc import Iterator
 
 from orpo_mlx.config import TrainConfig
 from orpo_mlx.data.batching.order import steps_per_epoch
-from tui.new_run.draft import SETTINGS, Draft, Problem, named_settings
+from tui.new_run.draft import OF_THE_ADAPTER, SETTINGS, Draft, Problem, named_settings
 
 HIGH_RATE, LOW_RATE = 5e-4, 1e-6
 """Learning rates beyond which adapters mostly diverge, or hardly change, with adamw or lion."""
 LOW_LAM, HIGH_LAM = 0.05, 0.5
 MANY_EPOCHS = 10
-
-_OF_THE_ADAPTER = ("rank", "scale", "alpha", "rslora", "dora", "dropout", "target_modules",
-                   "num_layers")  # fmt: skip
 
 
 def warnings(draft: Draft) -> list[Problem]:
@@ -123,6 +120,6 @@ def _without_effect(config: TrainConfig, draft: Draft) -> Iterator[str]:
     if config.schedule == "constant" and "final_lr_fraction" in own:
         yield "--final-lr-fraction does nothing with --schedule constant"
     if config.init_adapter:
-        said = [SETTINGS[name].flag for name in _OF_THE_ADAPTER if name in own]
+        said = [SETTINGS[name].flag for name in OF_THE_ADAPTER if name in own]
         if said:
             yield f"--init-adapter brings its own: {', '.join(said)} would do nothing"

@@ -27,6 +27,9 @@ from tui.new_run.presets import PRESETS
 SETTINGS: dict[str, Setting] = {setting.name: setting for setting in iter_settings()}
 _SIBLINGS = (("steps", "epochs"), ("scale", "alpha"), ("valid_data", "valid_fraction"))
 _DATA_GROUPS = ("model", "data")
+OF_THE_ADAPTER = ("rank", "scale", "alpha", "rslora", "dora", "dropout", "target_modules",
+                  "num_layers")  # fmt: skip
+"""Settings that an --init-adapter brings with it."""
 
 
 class Problem(NamedTuple):
@@ -212,6 +215,20 @@ def draft_like(config: TrainConfig) -> Draft:
         if wins in values:
             values.pop(name, None)
     return Draft().with_model(str(config.model or "")).with_values(values)
+
+
+def draft_anew(config: TrainConfig, checkpoint: Path | None) -> Draft:
+    """Return a draft like a run that met NaN: at half its rate, from the adapter saved last.
+
+    Args:
+        config: of that run.
+        checkpoint: a folder with its adapter; None to begin afresh.
+    """
+    draft = draft_like(config).with_value("learning_rate", config.learning_rate / 2)
+    if checkpoint is None:
+        return draft
+    brought = dict.fromkeys(OF_THE_ADAPTER)
+    return draft.with_values({**brought, "init_adapter": str(checkpoint)})
 
 
 def local_path(text: str) -> str:

@@ -100,8 +100,8 @@ def ending_card(
             f"Failed at step {state.ended.step}",
             f"{state.ended.message[:1].upper()}{state.ended.message[1:].rstrip('.')}.",
             # Resumed it would meet the same number again.
-            state.ended.what_to_do
-            if state.ended.kind == "not_finite"
+            f"{state.ended.what_to_do} {key_of('live.anew', keys)} plans that run here."
+            if state.has_met_nan
             else f"{state.ended.what_to_do} {resume}".strip(),
             is_bad=True,
         )

@@ -147,6 +147,11 @@ class RunState:
                     self.apply(record)
         return self
 
+    @property
+    def has_met_nan(self) -> bool:
+        """Whether a number that is not finite ended the run."""
+        return isinstance(self.ended, RunFailed) and self.ended.kind == "not_finite"
+
     def apply(self, record: Record) -> RunState:
         """Take one event in; unknown ones change nothing, damaged ones are named."""
         if isinstance(record.event, StepCompleted):

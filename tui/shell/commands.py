@@ -110,6 +110,8 @@ LIVE = (
             "Save a checkpoint after this step."),
     Command("live.sample", "g", "", "Run: sample now", "Answer the held-out prompts now."),
     Command("live.resume", "R", "Resume", "Run: resume", "Go on from the newest checkpoint."),
+    Command("live.anew", "n", "", "Run: begin anew after NaN",
+            "Plan a run from the last checkpoint at half the rate, after NaN ended this one."),
     Command("live.charts", "v", "Charts", "Run: choose charts", "Choose which charts are shown."),
     Command("live.detach", "d", "", "Run: detach", "Leave this screen; the training goes on."),
     Command("live.export", "e", "Export", "Run: export",

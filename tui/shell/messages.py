@@ -64,6 +64,15 @@ class OpenNewRun(Message):
 
 
 @dataclass
+class PlanAnew(Message):
+    """Please show the steps to a run like this one, which met NaN, at half its rate."""
+
+    run: Path
+    checkpoint: Path | None
+    """Whose adapter to begin with; None for a fresh one."""
+
+
+@dataclass
 class OpenCompare(Message):
     """Please show these runs beside each other."""
 

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 from orpo_mlx.data.sources.json_files import read_json
 from orpo_mlx.data.sources.rows import Row
 from orpo_mlx.data.sources.tables import PARQUET_MAGIC, read_csv, read_parquet
+from orpo_mlx.data.sources.unpacking import MAX_UNPACKED_RATIO, unpacked_limit
 from orpo_mlx.errors import DataError, reason_of
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
@@ -36,8 +37,6 @@ MAGIC = {
     b"<html": "an HTML page",
 }
 GZIP_MAGIC = b"\x1f\x8b"
-MAX_UNPACKED_RATIO = 200
-MAX_UNPACKED_FLOOR = 256 << 20
 
 
 def is_data_file(name: str) -> bool:
@@ -147,7 +146,7 @@ class _Unpacked(io.RawIOBase):
     def __init__(self, packed: BinaryIO, file: Path) -> None:
         self._packed, self._file = packed, file
         self._gzip = gzip.GzipFile(fileobj=packed)
-        self._left = max(MAX_UNPACKED_FLOOR, MAX_UNPACKED_RATIO * file.stat().st_size)
+        self._left = unpacked_limit(file.stat().st_size)
 
     def readable(self) -> bool:
         return True

@@ -13,13 +13,25 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from orpo_mlx.data.sources.json_files import MAX_ROW_BYTES, Open, refuse_other_encodings
+from orpo_mlx.data.sources.json_files import (
+    MAX_ROW_BYTES,
+    SURROGATE_ESCAPE,
+    Open,
+    refuse_other_encodings,
+)
 from orpo_mlx.data.sources.rows import Problems, Row
+from orpo_mlx.data.sources.unpacking import unpacked_limit
 from orpo_mlx.errors import DataError, reason_of
+from orpo_mlx.text.formatting import format_bytes
 
 PARQUET_MAGIC = b"PAR1"
 SCORE_COLUMN = re.compile(r"score|rating|reward|strength|label|votes|^rank$", re.IGNORECASE)
 _ROWS_AT_A_TIME = 512
+_BATCH_BYTES = 512 << 20
+"""What the rows read at a time may unpack to at worst."""
+_ROW_BYTES = 256
+"""Least memory of a row in Python, however little it says."""
+_VALUE_BYTES = 8
 _CSV_BLOCK = 16 << 20
 
 
@@ -41,7 +53,8 @@ def read_parquet(open_bytes: Open, path: str, name: str) -> list[Row]:
     """Read all rows of a Parquet file.
 
     Raises:
-        DataError: it is damaged, incomplete or empty, or pyarrow is not installed.
+        DataError: it is damaged, incomplete or empty, unpacks to far more than it is, or pyarrow is
+            not installed.
     """
     pyarrow = _pyarrow(path)
     with open_bytes() as stream:
@@ -49,7 +62,7 @@ def read_parquet(open_bytes: Open, path: str, name: str) -> list[Row]:
         try:
             rows = [
                 Row(values, f"{name}:row {number}")
-                for number, values in enumerate(_iter_parquet(stream), start=1)
+                for number, values in enumerate(_iter_parquet(stream, path), start=1)
             ]
         except DataError:
             raise
@@ -62,12 +75,48 @@ def read_parquet(open_bytes: Open, path: str, name: str) -> list[Row]:
     return rows
 
 
-def _iter_parquet(stream: Any) -> Iterator[dict[str, Any]]:
+def _iter_parquet(stream: Any, path: str) -> Iterator[dict[str, Any]]:
     from pyarrow import parquet
 
+    limit = unpacked_limit(stream.seek(0, io.SEEK_END))
+    stream.seek(0)
     file = parquet.ParquetFile(stream)
-    for batch in file.iter_batches(batch_size=_ROWS_AT_A_TIME, use_threads=False):
-        yield from batch.to_pylist()
+    groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
+    _require_bounded(sum(map(_footer_bytes, groups)), limit, path, "by its footer")
+    unpacked = 0
+    for number, group in enumerate(groups):
+        # A dictionary says a long text once for all rows: no size in the footer foretells that.
+        rows = _BATCH_BYTES // max(
+            1, *(column.total_uncompressed_size for column in _columns(group))
+        )
+        batches = file.iter_batches(
+            min(max(rows, 1), _ROWS_AT_A_TIME), row_groups=[number], use_threads=False
+        )
+        for batch in batches:
+            unpacked += batch.nbytes + _ROW_BYTES * batch.num_rows
+            _require_bounded(unpacked, limit, path, f"in row group {number + 1} of {len(groups)}")
+            yield from batch.to_pylist()
+
+
+def _columns(group: Any) -> list[Any]:
+    return [group.column(i) for i in range(group.num_columns)]
+
+
+def _footer_bytes(group: Any) -> int:
+    """Return what a row group takes at least, as far as the footer says."""
+    columns = _columns(group)
+    said = max(group.total_byte_size, sum(column.total_uncompressed_size for column in columns))
+    return said + _VALUE_BYTES * sum(column.num_values for column in columns)
+
+
+def _require_bounded(size: int, limit: int, path: str, where: str) -> None:
+    if size > limit:
+        raise DataError(
+            f"{path}: unpacks to {format_bytes(size)} and more ({where}); at most "
+            f"{format_bytes(limit)} is read of a file of this size.",
+            "Text does not pack so tightly. If you trust it, write it as JSON lines, one object "
+            "per line, and give that.",
+        )
 
 
 def _require_whole(stream: Any, path: str) -> None:
@@ -209,6 +258,8 @@ def _messages(cell: str) -> Any:
     """Return the turns a cell holds in JSON, or the cell itself."""
     try:
         value = json.loads(cell)
+        if SURROGATE_ESCAPE.search(cell):  # half a character stays an escape in a text
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError):
         return cell
     turns = value if isinstance(value, list) else [value]

@@ -68,6 +68,11 @@ class BaseGguf:
             raise ModelError(
                 f"{path}: is big-endian.", "Take a little-endian one, as all usual files are."
             )
+        if empty := next((t.name for t in self._reader.tensors if not t.n_elements), None):
+            raise ModelError(
+                f"{path}: its tensor {empty!r:.60} has no values.",
+                "Download the file again; it is damaged.",
+            )
         parts = self.number("split.count") or 1
         if parts > 1:
             raise ModelError(
@@ -147,7 +152,8 @@ class BaseGguf:
         tensor = self.tensors[name]
         data = tensor.data.reshape(-1, tensor.data.shape[-1])[rows]
         try:
-            return np.asarray(gguf.quants.dequantize(data, tensor.tensor_type), np.float32)
+            with np.errstate(invalid="ignore", over="ignore"):  # the checks find what is not finite
+                return np.asarray(gguf.quants.dequantize(data, tensor.tensor_type), np.float32)
         except NotImplementedError as error:
             raise ModelError(
                 f"{self.path}: {name} is of type {tensor.tensor_type.name}, which cannot be "

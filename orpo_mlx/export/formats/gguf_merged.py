@@ -1,7 +1,8 @@
 """A complete GGUF of the tuned model: the adapter added to a GGUF of the base model.
 
 Tensor by tensor, so that memory holds one at a time. Tensors the adapter does not touch are copied
-byte for byte; tokenizer and settings are those of the base file. No torch and no llama.cpp.
+byte for byte; tokenizer and settings are those of the base file. No torch and no llama.cpp. Without
+a base file `new_gguf` writes one anew.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ from orpo_mlx.export.formats.gguf_changes import (
     plan_changes,
     size_of,
 )
+from orpo_mlx.export.new_gguf.whole import FILE_TYPES, export_whole
 from orpo_mlx.export.ownership import GGUF_MARK
 from orpo_mlx.export.progress import ExportListener
 from orpo_mlx.export.serving import with_llama
@@ -60,23 +62,19 @@ from orpo_mlx.text.formatting import counted, visible
 
 Keys = gguf.Keys.General
 
-_FILE_TYPES = {
-    Type.F32: int(gguf.LlamaFileType.ALL_F32),
-    Type.F16: int(gguf.LlamaFileType.MOSTLY_F16),
-    Type.BF16: int(gguf.LlamaFileType.MOSTLY_BF16),
-    Type.Q8_0: int(gguf.LlamaFileType.MOSTLY_Q8_0),
-}
 _PHI = re.compile("phi-?3", re.IGNORECASE)
 
 
 def export(source: AdapterSource, target: Target, say: ExportListener) -> Exported:
-    """Merge the adapter into a GGUF of its base.
+    """Merge the adapter into a GGUF of its base, or write one anew if none is given.
 
     Raises:
         AdapterError, ModelError: the adapter, its base or the GGUF cannot be used.
         ExportError: they do not belong together, or the file cannot be written; nothing was.
         ExportCheckError: what was written is not the tuned model; it was removed.
     """
+    if not target.options.get("base_gguf"):
+        return export_whole(source, target, say)
     say.step(0, 1, "reading the adapter")
     base = open_base(source, target, say)
     require_architecture(base, source.base)
@@ -115,7 +113,7 @@ def open_base(source: AdapterSource, target: Target, say: ExportListener) -> Bas
     wanted = target.options.get("base_gguf")
     if not wanted:
         raise ExportError(
-            "--to gguf: into which GGUF is the adapter merged?",
+            "--to ollama: into which GGUF is the adapter merged?",
             f"Give one of the base model ({source.base.original_id()[0]}): --base-gguf FILE or "
             "--base-gguf OWNER/NAME:FILE.gguf.",
         )
@@ -208,7 +206,7 @@ def _own_keys(
     before = _main_type({name: tensor.tensor_type for name, tensor in base.tensors.items()}, base)
     types = {n: changes[n].type if n in changes else t.tensor_type for n, t in base.tensors.items()}
     after = _main_type(types, base)
-    file_type = base.number(Keys.FILE_TYPE) if after == before else _FILE_TYPES.get(after)
+    file_type = base.number(Keys.FILE_TYPE) if after == before else FILE_TYPES.get(after)
     return keys if file_type is None else {**keys, Keys.FILE_TYPE: file_type}
 
 

@@ -93,13 +93,14 @@ OPTIONS: tuple[Option, ...] = (
         "base_gguf",
         "FILE",
         "The GGUF of the base model to merge into: a file, or a Hub repository as "
-        "OWNER/NAME:FILE.gguf.",
+        "OWNER/NAME:FILE.gguf. Without it gguf is made from the MLX weights.",
     ),
     Option(
         "weights_dtype",
         "TYPE",
         "Number format of the weights the adapter changes: keep (that of the base GGUF, q8_0 where "
-        "it is coarser; the default), float32, float16, bfloat16 or q8_0.",
+        "it is coarser; the default), float32, float16, bfloat16 or q8_0. Without a base GGUF: of "
+        "all weights, keep being that of the MLX model.",
         ("keep", "float32", "float16", "bfloat16", "q8_0"),
     ),
 )
@@ -152,14 +153,17 @@ FORMATS: tuple[Format, ...] = (
     ),
     Format(
         "gguf",
-        "a complete GGUF of the tuned model: the adapter merged into a GGUF of the base model",
+        "a complete GGUF of the tuned model, made from the MLX weights or merged into a GGUF of "
+        "the base model",
         "llama.cpp, Ollama, LM Studio, llama-cpp-python",
-        "rounding of the weights it changes to their number format",
+        "rounding to the number format; merged only of what changes",
         "gguf_merged",
         ("base_gguf", "weights_dtype"),
         ".gguf",
-        size="the base GGUF's; more where weights coarser than q8_0 become q8_0",
-        verified="llama.cpp of 2026-10 in llama-cpp-python 0.3.36, with F32 and Q8_0 bases",
+        size="2 bytes a weight in half precision, 1 in q8_0; merged the base GGUF's, more where "
+        "coarser weights become q8_0",
+        verified="llama.cpp of 2026-10 in llama-cpp-python 0.3.36, with F32 and Q8_0 bases; made "
+        "from the MLX weights in F32 every tensor equal to the official converter's",
     ),
     Format(
         "ollama",

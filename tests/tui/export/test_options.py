@@ -50,11 +50,12 @@ def test_an_option_is_given_only_to_formats_that_take_it():
 
 
 def test_what_a_format_cannot_do_without_comes_first_and_is_asked_for():
-    assert next(field.name for field in fields_for(["mlx", "gguf"])) == NEEDED["gguf"]
-    field, said = missing(["mlx", "gguf"], {"base_gguf": " "})
+    assert next(field.name for field in fields_for(["mlx", "ollama"])) == NEEDED["ollama"]
+    field, said = missing(["mlx", "ollama"], {"base_gguf": " "})
     assert field is FIELDS_BY_NAME["base_gguf"]
-    assert said.startswith("gguf needs Base GGUF")
-    assert missing(["mlx", "gguf"], {"base_gguf": "a.gguf"}) == (None, "")
+    assert said.startswith("ollama needs Base GGUF")
+    assert missing(["mlx", "ollama"], {"base_gguf": "a.gguf"}) == (None, "")
+    assert missing(["gguf", "gguf-lora"], {}) == (None, "")
 
 
 @pytest.mark.parametrize(

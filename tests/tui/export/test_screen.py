@@ -106,20 +106,20 @@ async def test_chosen_formats_are_written_one_after_the_other(
 async def test_only_options_of_chosen_formats_are_shown_and_needed_ones_are_asked_for(
     open_export, wait_for, screen_text
 ):
-    async with open_export("gguf", size=(120, 36)) as (pilot, screen):
+    async with open_export("ollama", size=(120, 36)) as (pilot, screen):
         await wait_for(pilot, lambda: "Base GGUF" in screen_text(pilot.app))
         assert "Repository" not in screen_text(pilot.app)
         await pilot.press("ctrl+r")
-        await wait_for(pilot, lambda: "gguf needs Base GGUF" in screen.writer.status)
+        await wait_for(pilot, lambda: "ollama needs Base GGUF" in screen.writer.status)
         await wait_for(pilot, lambda: screen.query_one("#base_gguf").has_focus)
         screen.query_one("#base_gguf", Input).value = "/models/base.gguf"
         await pilot.press("ctrl+r")
-        await wait_for(pilot, lambda: states(screen) == [("gguf", "written")])
+        await wait_for(pilot, lambda: states(screen) == [("ollama", "written")])
         (note,) = screen.writer.jobs[0].notes
         assert "--base-gguf /models/base.gguf" in note
         assert "--checkpoint best" in note
         assert note.startswith("--json --out ")
-        assert note.split()[2].endswith("run-a-gguf.gguf")
+        assert note.split()[2].endswith("run-a-ollama")
 
 
 async def test_an_earlier_export_is_replaced_only_when_asked(open_export, wait_for, tmp_path):

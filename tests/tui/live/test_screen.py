@@ -20,6 +20,8 @@ from tui.home.screen import RunsScreen
 from tui.live.ending_card import EndingCard
 from tui.live.numbers import NumbersPanel
 from tui.live.screen import LiveScreen
+from tui.new_run.screen import NewRunScreen
+from tui.new_run.steps import FORM
 from tui.parts.ask import AskScreen
 
 
@@ -444,3 +446,50 @@ async def test_a_run_that_cannot_be_read_is_told_and_read_again_when_it_can(
         run.events_file.mkdir()
         await wait_for(pilot, lambda: "events.jsonl: Is a directory" in card())
         assert screen.state.step == 40
+
+
+async def test_after_nan_a_key_plans_the_run_that_the_card_advises(
+    make_run, open_app, wait_for, screen_text, made_up
+):
+    """As its command does: from the newest checkpoint that is there, at half the rate."""
+    run = make_run(nan_at=20)  # checkpoints are told of after steps 5, 10 and 15
+    kept = run.checkpoints_folder / "0000010"
+    kept.mkdir(parents=True)
+    async with open_app(size=(160, 48)) as pilot:
+        await open_live(pilot, wait_for, run.path)
+        await wait_for(pilot, lambda: "n plans that run here" in screen_text(pilot.app))
+        await pilot.press("n")
+        await wait_for(pilot, lambda: isinstance(pilot.app.screen, NewRunScreen))
+        plan = pilot.app.screen
+        await wait_for(pilot, lambda: plan.step == FORM)
+        before, draft = run.read_config(), plan.draft
+        assert draft.own["init_adapter"] == str(kept)
+        assert float(draft.own["learning_rate"]) == before.learning_rate / 2
+        assert draft.data == before.data
+        assert "rank" not in draft.own
+        assert "run_dir" not in draft.own
+
+
+async def test_without_a_checkpoint_it_begins_afresh_at_half_the_rate(
+    make_run, open_app, wait_for, screen_text, made_up
+):
+    run = make_run(nan_at=3)
+    async with open_app(size=(160, 48)) as pilot:
+        await open_live(pilot, wait_for, run.path)
+        await wait_for(pilot, lambda: "n plans that run here" in screen_text(pilot.app))
+        await pilot.press("n")
+        await wait_for(pilot, lambda: isinstance(pilot.app.screen, NewRunScreen))
+        own = pilot.app.screen.draft.own
+        assert "init_adapter" not in own
+        assert float(own["learning_rate"]) == run.read_config().learning_rate / 2
+
+
+async def test_a_run_that_ended_otherwise_offers_no_such_key(make_run, open_app, wait_for):
+    run = make_run()
+    async with open_app(size=(160, 48)) as pilot:
+        screen = await open_live(pilot, wait_for, run.path)
+        await wait_for(pilot, lambda: screen.status == "completed")
+        assert screen.check_action("anew", ()) is False
+        await pilot.press("n")
+        await pilot.pause()
+        assert pilot.app.screen is screen

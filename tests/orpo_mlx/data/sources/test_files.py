@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import itertools
 import json
 import os
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from orpo_mlx.data.sources import files, json_files
+from orpo_mlx.data.sources import json_files, tables, unpacking
 from orpo_mlx.data.sources.files import read_file
 from orpo_mlx.errors import DataError
 
@@ -188,13 +189,66 @@ def test_a_gzip_file_inside_another_is_refused(write_file: Write) -> None:
 def test_what_unpacks_to_far_more_than_text_does_is_stopped(
     write_file: Write, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr(files, "MAX_UNPACKED_FLOOR", 1 << 16)
+    monkeypatch.setattr(unpacking, "MAX_UNPACKED_FLOOR", 1 << 16)
     start = {"a.csv.gz": b"a,b\n", "a.parquet.gz": b"PAR1", "a.json.gz": b"[\n"}.get(name, b"")
     path = write_file(gzip.compress(start + b"\n" * (4 << 20)), name)
     assert path.stat().st_size < 1 << 13
     message = refusal(path)
     assert "unpacks to more than 200 times its size" in message
     assert "gunzip" in message
+
+
+def packed(table: dict[str, Any], **options: Any) -> bytes:
+    stream = io.BytesIO()
+    parquet.write_table(
+        pyarrow.table(table), stream, compression="zstd", write_statistics=False, **options
+    )
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "where"),
+    [
+        # 4 MB of one letter in pages that say so.
+        (packed({"chosen": ["x" * 4000] * 1000}, use_dictionary=False), "by its footer"),
+        # The same once in a dictionary, and a number for each row: the footer speaks of 4 kB.
+        (packed({"chosen": ["x" * 4000] * 1000}), "in row group 1 of 1"),
+        (packed({"chosen": ["x" * 4000] * 1000}, row_group_size=100), "in row group 2 of 10"),
+        # Rows that hold nothing.
+        (packed({"chosen": pyarrow.nulls(10**6, pyarrow.string())}), "by its footer"),
+        (packed({"chosen": [[None] * 10**6]}), "by its footer"),
+    ],
+    ids=["pages", "dictionary", "row groups", "rows", "elements"],
+)
+def test_parquet_that_unpacks_without_bound_is_stopped(
+    write_file: Write, monkeypatch: pytest.MonkeyPatch, content: bytes, where: str
+) -> None:
+    monkeypatch.setattr(unpacking, "MAX_UNPACKED_FLOOR", 1 << 19)
+    path = write_file(content, "a.parquet")
+    assert path.stat().st_size < 1 << 14
+    message = refusal(path)
+    assert "a.parquet: unpacks to" in message
+    assert where in message
+    assert "at most" in message
+    assert "JSON lines" in message
+
+
+def test_what_a_batch_of_rows_may_be_is_bounded_by_the_longest_text_it_may_hold(
+    write_file: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Decoded at once the dictionary of this file would be a hundred times what is allowed."""
+    monkeypatch.setattr(tables, "_BATCH_BYTES", 1 << 20)
+    sizes: list[int] = []
+    monkeypatch.setattr(tables, "_require_bounded", lambda size, *_: sizes.append(size))
+    rows = read_file(write_file(packed({"chosen": ["x" * (1 << 18)] * 400}), "a.parquet"))
+    assert len(rows) == 400
+    steps = [after - before for before, after in itertools.pairwise(sizes[1:])]
+    assert max(steps) < 1.1 * (1 << 20)
+
+
+def test_parquet_that_packs_as_text_does_is_read(write_file: Write) -> None:
+    rows = [{**GOOD, "chosen": f"An answer of {n} words."} for n in range(20_000)]
+    assert len(read_file(write_file(as_parquet(rows), "a.parquet"))) == 20_000
 
 
 # Large JSON ---------------------------------------------------------------------------------------

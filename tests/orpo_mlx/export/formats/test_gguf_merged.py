@@ -6,7 +6,6 @@ k spelled out as a loop; what the exporter knows of names and orders is not used
 
 from __future__ import annotations
 
-import functools
 import json
 import re
 import shutil
@@ -18,44 +17,15 @@ import gguf
 import mlx.core as mx
 import numpy as np
 import pytest
+from support.gguf_by_hand import HEADS, as_llama_cpp_has_it, fused_weights, gguf_name, tensors
 
-from orpo_mlx.adapters.files import save_adapter
-from orpo_mlx.adapters.lora import AdapterSpec, adapter_layers, attach_adapter
+from orpo_mlx.adapters.lora import adapter_layers
 from orpo_mlx.cli import main as program
 from orpo_mlx.evaluation.divergence import PROMPTS
 from orpo_mlx.models.load import load_model
 
-HEADS = {"q_proj": 4, "k_proj": 2}
-INNER = {
-    "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
-    "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
-    "mlp.down_proj": "ffn_down", "input_layernorm": "attn_norm",
-    "post_attention_layernorm": "ffn_norm",
-}  # fmt: skip
 TYPE = gguf.GGMLQuantizationType
 Make = Callable[..., Path]
-
-
-def as_llama_cpp_has_it(name: str, weight: np.ndarray) -> np.ndarray:
-    """Rows of q and k: in each head of 2h rows, row i comes to 2i and row h + i to 2i + 1."""
-    heads = HEADS.get(name.rpartition(".")[2])
-    if heads is None:
-        return weight
-    moved = np.empty_like(weight)
-    size = len(weight) // heads
-    for head in range(heads):
-        for i in range(size // 2):
-            moved[head * size + 2 * i] = weight[head * size + i]
-            moved[head * size + 2 * i + 1] = weight[head * size + size // 2 + i]
-    return moved
-
-
-def gguf_name(name: str) -> str:
-    outer = {"model.embed_tokens": "token_embd", "lm_head": "output", "model.norm": "output_norm"}
-    if name in outer:
-        return f"{outer[name]}.weight"
-    _, _, block, inner = name.split(".", 3)
-    return f"blk.{block}.{INNER[inner]}.weight"
 
 
 def write_base(path: Path, weights: dict[str, np.ndarray], type: TYPE, **keys: Any) -> Path:
@@ -89,48 +59,9 @@ def weights_of(folder: Path) -> dict[str, np.ndarray]:
     }
 
 
-@pytest.fixture(scope="module")
-def make_adapter(tmp_path_factory: pytest.TempPathFactory, model_folder: Path) -> Make:
-    """Return `make(model=..., **spec) -> folder`: a random adapter, B not zero; to be read only."""
-
-    @functools.cache
-    def make(model: Path = model_folder, **options: Any) -> Path:
-        loaded = load_model(model)
-        spec = AdapterSpec(**{"rank": 4, "scale": 3.7, **options})
-        attach_adapter(loaded.model, spec, seed=1)
-        for i, (_, layer) in enumerate(adapter_layers(loaded.model)):
-            layer.lora_b = mx.random.normal(layer.lora_b.shape, key=mx.random.key(i)) * 0.1
-            if "m" in layer:
-                layer.m = layer.m * 1.25
-        folder = tmp_path_factory.mktemp("adapters") / "adapter"
-        save_adapter(loaded.model, spec, folder, str(model), loaded.fingerprint)
-        return folder
-
-    return make
-
-
 @pytest.fixture
 def base(tmp_path: Path, model_folder: Path) -> Path:
     return write_base(tmp_path / "base.gguf", weights_of(model_folder), TYPE.F32)
-
-
-def tensors(path: Path) -> dict[str, np.ndarray]:
-    return {
-        t.name: np.array(gguf.quants.dequantize(t.data, t.tensor_type), np.float32)
-        for t in gguf.GGUFReader(path).tensors
-    }
-
-
-def fused_weights(model: Path, adapter: Path) -> dict[str, np.ndarray]:
-    """The tuned weights as mlx-lm itself fuses them."""
-    from mlx_lm.utils import load
-
-    tuned = load(str(model), adapter_path=str(adapter))[0]
-    return {
-        name: np.array((module.fuse(dequantize=True) if hasattr(module, "fuse") else module).weight)
-        for name, module in tuned.named_modules()
-        if hasattr(module, "fuse") or ("weight" in module and ".linear" not in name)
-    }
 
 
 def export(adapter: Path, base: Path | str, out: Path, *more: str) -> int:
@@ -149,9 +80,13 @@ def export(adapter: Path, base: Path | str, out: Path, *more: str) -> int:
     ids=["all", "dora", "last block", "head"],
 )
 def test_the_weights_are_those_mlx_lm_fuses(
-    options: dict[str, Any], make_adapter: Make, model_folder: Path, base: Path, tmp_path: Path
+    options: dict[str, Any],
+    make_random_adapter: Make,
+    model_folder: Path,
+    base: Path,
+    tmp_path: Path,
 ):
-    adapter = make_adapter(**options)
+    adapter = make_random_adapter(**options)
     assert export(adapter, base, tmp_path / "out.gguf") == 0
     found, before = tensors(tmp_path / "out.gguf"), tensors(base)
     assert found.keys() == before.keys()
@@ -170,10 +105,10 @@ def _attached(model: Path, adapter: Path) -> Any:
 
 
 def test_what_the_adapter_does_not_touch_is_copied_byte_for_byte(
-    make_adapter: Make, model_folder: Path, tmp_path: Path
+    make_random_adapter: Make, model_folder: Path, tmp_path: Path
 ):
     base = write_base(tmp_path / "q4.gguf", weights_of(model_folder), TYPE.Q4_0)
-    adapter = make_adapter(target_modules=("v_proj",))
+    adapter = make_random_adapter(target_modules=("v_proj",))
     assert export(adapter, base, tmp_path / "out.gguf") == 0
     old = {t.name: t for t in gguf.GGUFReader(base).tensors}
     new = {t.name: t for t in gguf.GGUFReader(tmp_path / "out.gguf").tensors}
@@ -186,9 +121,9 @@ def test_what_the_adapter_does_not_touch_is_copied_byte_for_byte(
 
 
 def test_the_header_is_the_base_s_but_for_what_the_merge_is(
-    make_adapter: Make, base: Path, tmp_path: Path
+    make_random_adapter: Make, base: Path, tmp_path: Path
 ):
-    export(make_adapter(), base, tmp_path / "out.gguf")
+    export(make_random_adapter(), base, tmp_path / "out.gguf")
     old, new = gguf.GGUFReader(base), gguf.GGUFReader(tmp_path / "out.gguf")
     keys = {key for key in old.fields if not key.startswith("GGUF.")}
     more = {key for key in new.fields if not key.startswith("GGUF.")} - keys
@@ -199,14 +134,16 @@ def test_the_header_is_the_base_s_but_for_what_the_merge_is(
     assert new.fields["general.name"].contents() == "tiny adapter"
 
 
-def test_the_file_type_follows_the_weights(make_adapter: Make, model_folder: Path, tmp_path: Path):
+def test_the_file_type_follows_the_weights(
+    make_random_adapter: Make, model_folder: Path, tmp_path: Path
+):
     """2 = mostly Q4_0, 7 = mostly Q8_0, in llama.h."""
     base = write_base(
         tmp_path / "q4.gguf", weights_of(model_folder), TYPE.Q4_0, **{"general.file_type": 2}
     )
 
     def file_type(name: str, **options: Any) -> int:
-        assert export(make_adapter(**options), base, tmp_path / name) == 0
+        assert export(make_random_adapter(**options), base, tmp_path / name) == 0
         return gguf.GGUFReader(tmp_path / name).fields["general.file_type"].contents()
 
     assert file_type("few.gguf", target_modules=("v_proj",)) == 2
@@ -216,10 +153,10 @@ def test_the_file_type_follows_the_weights(make_adapter: Make, model_folder: Pat
 @pytest.mark.parametrize("is_marked", [True, False], ids=["by this program", "by another"])
 @pytest.mark.parametrize("dtype", ["float32", "q8_0"])
 def test_a_gguf_that_is_merged_already_is_noticed(
-    is_marked: bool, dtype: str, make_adapter: Make, base: Path, tmp_path: Path, capsys: Any
+    is_marked: bool, dtype: str, make_random_adapter: Make, base: Path, tmp_path: Path, capsys: Any
 ):
     merged = tmp_path / "merged.gguf"
-    adapter = make_adapter(num_layers=1)
+    adapter = make_random_adapter(num_layers=1)
     assert export(adapter, base, merged, "--weights-dtype", dtype) == 0
     if not is_marked:
         # Another key of the same length: what any other program would have written.
@@ -232,17 +169,17 @@ def test_a_gguf_that_is_merged_already_is_noticed(
 
 
 def test_force_does_not_replace_the_base(
-    make_adapter: Make, base: Path, tmp_path: Path, capsys: Any
+    make_random_adapter: Make, base: Path, tmp_path: Path, capsys: Any
 ):
     (tmp_path / "link.gguf").symlink_to(base)
     before = base.read_bytes()
-    assert export(make_adapter(), tmp_path / "link.gguf", base, "--force") == 2
+    assert export(make_random_adapter(), tmp_path / "link.gguf", base, "--force") == 2
     assert "which this export reads" in capsys.readouterr().err
     assert base.read_bytes() == before
 
 
 def test_tokens_that_are_not_utf_8_and_empty_lists_are_no_obstacle(
-    make_adapter: Make, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_random_adapter: Make, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     pack = gguf.GGUFWriter._pack_val
 
@@ -255,13 +192,13 @@ def test_tokens_that_are_not_utf_8_and_empty_lists_are_no_obstacle(
     with monkeypatch.context() as patch:
         patch.setattr(gguf.GGUFWriter, "_pack_val", pack_empty)
         base = write_base(tmp_path / "odd.gguf", weights_of(model_folder), TYPE.F32, **lists)
-    assert export(make_adapter(), base, tmp_path / "out.gguf") == 0
+    assert export(make_random_adapter(), base, tmp_path / "out.gguf") == 0
     tokens = gguf.GGUFReader(tmp_path / "out.gguf").fields["tokenizer.ggml.tokens"]
     assert [bytes(tokens.parts[i]) for i in tokens.data] == [b"a", b"\xff"]
 
 
 def test_what_does_not_fit_in_half_precision_is_noticed(
-    make_adapter: Make, make_model_folder: Make, tmp_path: Path, capsys: Any
+    make_random_adapter: Make, make_model_folder: Make, tmp_path: Path, capsys: Any
 ):
     model = make_model_folder(tmp_path / "large")
     path = model / "model.safetensors"
@@ -269,7 +206,7 @@ def test_what_does_not_fit_in_half_precision_is_noticed(
     large = {name: a * 1e6 if "o_proj" in name else a for name, a in arrays.items()}
     mx.save_safetensors(str(path), large, metadata={"format": "mlx"})
     base = write_base(tmp_path / "base.gguf", weights_of(model), TYPE.F32)
-    adapter = make_adapter(model, target_modules=("o_proj",))
+    adapter = make_random_adapter(model, target_modules=("o_proj",))
     with np.errstate(over="ignore"):
         assert export(adapter, base, tmp_path / "out.gguf", "--weights-dtype", "float16") == 1
     error = capsys.readouterr().err
@@ -279,11 +216,15 @@ def test_what_does_not_fit_in_half_precision_is_noticed(
 
 
 def test_the_disk_must_hold_what_is_written(
-    make_adapter: Make, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    make_random_adapter: Make,
+    base: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Any,
 ):
     usage = type("Usage", (), {"free": 1000, "total": 2000, "used": 1000})
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-    assert export(make_adapter(), base, tmp_path / "out.gguf") == 2
+    assert export(make_random_adapter(), base, tmp_path / "out.gguf") == 2
     error = capsys.readouterr().err
     assert "1000 bytes" in error
     needed = int(error.split(" bytes)")[0].rpartition("(")[2])
@@ -292,12 +233,16 @@ def test_the_disk_must_hold_what_is_written(
 
 
 def test_a_type_that_cannot_be_unpacked_is_named(
-    make_adapter: Make, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    make_random_adapter: Make,
+    base: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Any,
 ):
     def refuse(*_: Any) -> None:
         raise NotImplementedError
 
-    adapter = make_adapter()
+    adapter = make_random_adapter()
     monkeypatch.setattr(gguf.quants, "dequantize", refuse)
     assert export(adapter, base, tmp_path / "out.gguf") == 2
     assert "of type F32, which cannot be unpacked" in capsys.readouterr().err
@@ -313,10 +258,10 @@ def test_a_type_that_cannot_be_unpacked_is_named(
     ],
 )
 def test_the_number_format_can_be_chosen(
-    dtype: str, type: TYPE, step: float, make_adapter: Make, model_folder: Path, base: Path,
+    dtype: str, type: TYPE, step: float, make_random_adapter: Make, model_folder: Path, base: Path,
     tmp_path: Path,
 ):  # fmt: skip
-    adapter = make_adapter(target_modules=("o_proj",))
+    adapter = make_random_adapter(target_modules=("o_proj",))
     assert export(adapter, base, tmp_path / "out.gguf", "--weights-dtype", dtype) == 0
     reader = {t.name: t for t in gguf.GGUFReader(tmp_path / "out.gguf").tensors}
     assert reader["blk.1.attn_output.weight"].tensor_type == type
@@ -326,12 +271,12 @@ def test_the_number_format_can_be_chosen(
 
 
 def test_rounding_is_judged_by_the_answers(
-    make_adapter: Make, model_folder: Path, base: Path, tmp_path: Path, capsys: Any
+    make_random_adapter: Make, model_folder: Path, base: Path, tmp_path: Path, capsys: Any
 ):
     """Rounding many weights a little moves them far, and the answers hardly: two measures."""
     from mlx_lm.utils import load
 
-    adapter = make_adapter(rank=2, target_modules=("q_proj", "down_proj"))
+    adapter = make_random_adapter(rank=2, target_modules=("q_proj", "down_proj"))
     assert export(adapter, base, tmp_path / "out.gguf", "--weights-dtype", "q8_0") == 0
     said = capsys.readouterr().out
     found = re.search(r"Rounding to Q8_0 is (\S+)% of .* correlation of (\S+) is kept", said)
@@ -359,7 +304,7 @@ def test_rounding_is_judged_by_the_answers(
 
 
 def test_a_tied_embedding_changes_both_ends(
-    make_adapter: Make, make_model_folder: Make, tmp_path: Path
+    make_random_adapter: Make, make_model_folder: Make, tmp_path: Path
 ):
     model = make_model_folder(tmp_path / "tied", tie_word_embeddings=True)
     adapter = _embedding_adapter(model, tmp_path / "adapter")
@@ -389,10 +334,10 @@ def _embedding_adapter(model: Path, folder: Path) -> Path:
 
 
 def test_a_quantized_base_model_belongs_to_a_plain_gguf(
-    make_adapter: Make, quantized_model_folder: Path, base: Path, tmp_path: Path
+    make_random_adapter: Make, quantized_model_folder: Path, base: Path, tmp_path: Path
 ):
     """4-bit weights are like the originals (the same seed made both), though not equal."""
-    assert export(make_adapter(quantized_model_folder), base, tmp_path / "out.gguf") == 0
+    assert export(make_random_adapter(quantized_model_folder), base, tmp_path / "out.gguf") == 0
 
 
 @pytest.mark.parametrize(
@@ -404,32 +349,38 @@ def test_a_quantized_base_model_belongs_to_a_plain_gguf(
     ],
 )
 def test_a_gguf_of_another_model_is_refused(
-    keys: dict[str, Any], said: str, make_adapter: Make, model_folder: Path, tmp_path: Path,
+    keys: dict[str, Any], said: str, make_random_adapter: Make, model_folder: Path, tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ):  # fmt: skip
     base = write_base(tmp_path / "other.gguf", weights_of(model_folder), TYPE.F32, **keys)
-    assert export(make_adapter(), base, tmp_path / "out.gguf") == 2
+    assert export(make_random_adapter(), base, tmp_path / "out.gguf") == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "out.gguf").exists()
 
 
 def test_other_weights_of_the_same_shape_are_refused(
-    make_adapter: Make, make_model_folder: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    make_random_adapter: Make,
+    make_model_folder: Make,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ):
     other = make_model_folder(tmp_path / "other", seed=9)
     base = write_base(tmp_path / "other.gguf", weights_of(other), TYPE.F32)
-    assert export(make_adapter(), base, tmp_path / "out.gguf") == 2
+    assert export(make_random_adapter(), base, tmp_path / "out.gguf") == 2
     assert "correlation" in capsys.readouterr().err
 
 
 def test_rows_in_the_order_of_mlx_are_refused(
-    make_adapter: Make, model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    make_random_adapter: Make,
+    model_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
-):  # fmt: skip
+):
     """A GGUF from a converter that forgot the order would silently get a wrong adapter."""
     monkeypatch.setitem(HEADS, "q_proj", None)
     base = write_base(tmp_path / "plain.gguf", weights_of(model_folder), TYPE.F32)
-    assert export(make_adapter(), base, tmp_path / "out.gguf") == 2
+    assert export(make_random_adapter(), base, tmp_path / "out.gguf") == 2
     assert "correlation" in capsys.readouterr().err
 
 
@@ -438,36 +389,35 @@ def test_rows_in_the_order_of_mlx_are_refused(
     [(b"", "cannot be read as GGUF"), (b"GGUF", "cannot be read"), (b"<html>" * 99, "cannot be")],
 )
 def test_a_damaged_gguf_is_refused(
-    content: bytes, said: str, make_adapter: Make, tmp_path: Path, capsys: Any
+    content: bytes, said: str, make_random_adapter: Make, tmp_path: Path, capsys: Any
 ):
     (tmp_path / "bad.gguf").write_bytes(content)
-    assert export(make_adapter(), tmp_path / "bad.gguf", tmp_path / "out.gguf") == 2
+    assert export(make_random_adapter(), tmp_path / "bad.gguf", tmp_path / "out.gguf") == 2
     assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["missing.gguf", "models/missing.gguf", "./a/b", "."])
 def test_a_gguf_that_is_not_there_is_not_looked_for_on_the_hub(
-    name: str, make_adapter: Make, tmp_path: Path, capsys: Any
+    name: str, make_random_adapter: Make, tmp_path: Path, capsys: Any
 ):
-    assert export(make_adapter(), name, tmp_path / "out.gguf") == 2
+    assert export(make_random_adapter(), name, tmp_path / "out.gguf") == 2
     assert "--base-gguf" in capsys.readouterr().err
 
 
-def test_a_cut_gguf_is_refused(make_adapter: Make, base: Path, tmp_path: Path, capsys: Any):
+def test_a_cut_gguf_is_refused(make_random_adapter: Make, base: Path, tmp_path: Path, capsys: Any):
     whole = base.read_bytes()
     for size in (200, len(whole) // 2, len(whole) - 5):
         (tmp_path / "cut.gguf").write_bytes(whole[:size])
-        assert export(make_adapter(), tmp_path / "cut.gguf", tmp_path / "out.gguf") == 2
+        assert export(make_random_adapter(), tmp_path / "cut.gguf", tmp_path / "out.gguf") == 2
         assert "GGUF" in capsys.readouterr().err
 
 
-def test_without_a_base_gguf_it_says_which_is_needed(make_adapter: Make, capsys: Any):
-    assert program.main(["export", str(make_adapter()), "--to", "gguf"]) == 2
-    assert "--base-gguf" in capsys.readouterr().err
-
-
 def test_a_wrong_byte_in_what_was_written_is_noticed(
-    make_adapter: Make, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    make_random_adapter: Make,
+    base: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Any,
 ):
     from orpo_mlx.export.formats import gguf_merged
 
@@ -479,15 +429,15 @@ def test_a_wrong_byte_in_what_was_written_is_noticed(
         return data
 
     monkeypatch.setattr(gguf_merged, "_encoded", flipped)
-    assert export(make_adapter(), base, tmp_path / "out.gguf") == 1
+    assert export(make_random_adapter(), base, tmp_path / "out.gguf") == 1
     assert "delta" in capsys.readouterr().err
     assert not (tmp_path / "out.gguf").exists()
 
 
 def test_progress_and_the_result_are_json_lines(
-    make_adapter: Make, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    make_random_adapter: Make, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    assert export(make_adapter(), base, tmp_path / "out.gguf", "--json") == 0
+    assert export(make_random_adapter(), base, tmp_path / "out.gguf", "--json") == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert lines[0]["event"] == "started"
     merging = [line for line in lines if line.get("label") == "merging"]
