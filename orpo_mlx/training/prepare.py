@@ -28,12 +28,13 @@ from orpo_mlx.adapters.lora import (
     attach_adapter,
     build_adapter_spec,
 )
+from orpo_mlx.adapters.reward_head import attach_head
 from orpo_mlx.config import TrainConfig
 from orpo_mlx.config.train_config import required
 from orpo_mlx.data.batching.order import draw_some
 from orpo_mlx.data.prepare import PreparedData, find_training_data, prepare_data, template_hash
 from orpo_mlx.data.types import TokenPair
-from orpo_mlx.errors import CheckpointError, ConfigError
+from orpo_mlx.errors import CheckpointError, ConfigError, DataError
 from orpo_mlx.generation.user_turn import LastTurn, PromptReader
 from orpo_mlx.models.load import (
     LoadedModel,
@@ -46,6 +47,7 @@ from orpo_mlx.models.load import (
 from orpo_mlx.models.recompute import checkpoint_layers, recomputing
 from orpo_mlx.objectives import build_objective
 from orpo_mlx.objectives.base import Objective
+from orpo_mlx.objectives.reward import Reward
 from orpo_mlx.planning.cadence import Cadence, plan_cadence
 from orpo_mlx.planning.fit import likely_way
 from orpo_mlx.planning.memory import Savings
@@ -53,10 +55,11 @@ from orpo_mlx.planning.plan import Plan
 from orpo_mlx.runs.checkpoints import FoundCheckpoint, versions
 from orpo_mlx.runs.metrics import metric
 from orpo_mlx.scoring.base import MicroBatch, Scoring
-from orpo_mlx.scoring.batches import step_parts, steps_in_epoch, valid_parts
+from orpo_mlx.scoring.batches import scored_of, step_parts, steps_in_epoch, valid_parts
 from orpo_mlx.scoring.reference import ReferencedPairs, kept_sums, reference_sums
 from orpo_mlx.scoring.remembered import remembered_scoring
 from orpo_mlx.scoring.select import choose_scoring
+from orpo_mlx.text.formatting import counted
 from orpo_mlx.text.progress import OnProgress
 from orpo_mlx.training.identity import identity, require_same
 from orpo_mlx.training.memory import MemoryNeeds, find_needs
@@ -234,6 +237,8 @@ def _load_adapted(
     needs = find_needs(config, spec, folder.path, data, resumed)
     savings = needs.require(likely_way(config)).savings
     attach_adapter(loaded.model, spec, config.seed)
+    if config.objective == Reward.name:
+        attach_head(loaded.model, config.seed)
     if start:
         load_into(loaded.model, start, loaded.fingerprint, folder.name)
     read_weights(loaded)
@@ -274,16 +279,19 @@ def _with_reference(
     resumed: FoundCheckpoint | None,
     on_progress: OnProgress | None,
 ) -> tuple[PreparedData, dict[str, str]]:
-    """Give each pair the log-probs that the objective compares with, if it does.
+    """Give each pair what the objective compares with, if it does: log-probs, or its margin.
 
     Returns:
         The data, and a digest of the values, which a resumed run must find again.
 
     Raises:
         CheckpointError: a resumed run would compare with something else.
+        DataError: a pair has no margin.
     """
     if not objective(config).needs_reference:
         return data, {}
+    if config.objective == Reward.name:
+        return with_margins(config, data), {}
     pairs = [*data.train, *data.valid]
     model, scoring = adapted.loaded.model, plan.scoring
 
@@ -314,6 +322,28 @@ def _with_reference(
         for part, values in ((data.train, sums[:count]), (data.valid, sums[count:]))
     ]
     return replace(data, train=both[0], valid=both[1]), {"reference": digest}
+
+
+def with_margins(config: TrainConfig, data: PreparedData) -> PreparedData:
+    """Have the rewards of each pair compared with its margin.
+
+    Raises:
+        DataError: some pairs have none.
+    """
+    parts = []
+    for name, pairs in (("data", data.train), ("valid_data", data.valid)):
+        without = [pair.source for pair in pairs if pair.margin is None]
+        if without:
+            given = getattr(config, name) or config.data
+            raise DataError(
+                f"--use-margin: {len(without)} of {counted(len(pairs), 'pair')} of {given} have no "
+                f"margin (first: {without[0]}); each needs a number in a column margin, or in "
+                "score_chosen and score_rejected.",
+                "Add the column, name it with --map margin=COLUMN, or leave out --use-margin.",
+            )
+        margins = np.array([[pair.margin, 0.0] for pair in pairs], np.float32).reshape(-1, 2)
+        parts.append(ReferencedPairs(pairs, margins))
+    return replace(data, train=parts[0], valid=parts[1])
 
 
 @contextmanager
@@ -352,14 +382,15 @@ def _choose_way(
     The probe may find that this model needs another, larger way than was assumed.
     """
     needs = adapted.needs
-    scoring = _probe(adapted, wanted, config.nll_scope, data, adapted.savings.recompute_every)
+    scope = scored_of(config)
+    scoring = _probe(adapted, wanted, scope, data, adapted.savings.recompute_every)
     try:
         plan = needs.require(scoring.way)
     except ConfigError:
         if wanted != "auto" or config.grad_checkpoint != "auto" or scoring.way.can_recompute:
             raise
         # Ways that cannot recompute do not fit; those that can may.
-        scoring = _probe(adapted, wanted, config.nll_scope, data, 1)
+        scoring = _probe(adapted, wanted, scope, data, 1)
         plan = needs.require(scoring.way)
     return replace(scoring, chunk=plan.savings.head_chunk), plan
 
