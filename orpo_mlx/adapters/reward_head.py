@@ -44,6 +44,12 @@ def attach_head(model: Any, seed: int) -> None:
     setattr(model, HEAD, head)
 
 
+def detach_head(model: Any) -> None:
+    """Take a model's head off for good, if it has one."""
+    if has_head(model):
+        del model[HEAD]
+
+
 def has_head(model: Any) -> bool:
     """Tell whether a model rates answers."""
     return HEAD in model

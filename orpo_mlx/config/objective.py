@@ -37,8 +37,8 @@ class ObjectiveSettings(SettingsGroup):
 
     objective: str = setting(
         "orpo",
-        "What is trained on: orpo, sft (the chosen side alone), dpo, cpo, simpo, or reward (a model "
-        "that rates answers).",
+        "What is trained on: orpo, sft (the chosen side alone), dpo, cpo, simpo, or reward (a "
+        "model that rates answers).",
         speed="dpo scores all pairs once more, before the first step",
         quality="decides what is learned from a pair",
         known=tuple(OWN_SETTINGS),

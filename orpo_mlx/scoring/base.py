@@ -171,6 +171,11 @@ class Scoring:
     cut: int = 0
     bucket_table: BucketTable | None = None
 
+    @property
+    def rates(self) -> bool:
+        """Whether scores are a reward model's rewards, not log-probs."""
+        return self.nll_scope == REWARD
+
     def build(self, pairs: Sequence[TokenPair], indices: Sequence[int]) -> MicroBatch:
         """Lay out the pairs at these positions of a dataset for one forward pass."""
         return self.lay_out(pairs, indices).placed()
@@ -199,7 +204,7 @@ class Scoring:
         A reward is read where an answer's last token goes in, which is elsewhere only predicted:
         so each answer gets a token more, which is predicted there and never goes in itself.
         """
-        if self.nll_scope != REWARD:
+        if not self.rates:
             return pairs
         return [replace(p, chosen=[*p.chosen, 0], rejected=[*p.rejected, 0]) for p in pairs]
 
@@ -331,20 +336,24 @@ def last_scores(values: mx.array, shifted: Shifted) -> PairScores:
     """Return each row's value [2B, T-1] at the last of its responses' positions."""
     mask = shifted.response_mask
     is_last = mask & (mx.cumsum(mask, axis=-1) == mask.sum(axis=-1, keepdims=True))
-    return _score_shifted(values, shifted, is_last)
+    scores = _score_shifted(values, shifted, is_last, added=1)
+    return scores._replace(nll_sum=mx.zeros_like(scores.chosen_sum))
 
 
-def _score_shifted(values: mx.array, shifted: Shifted, mask: mx.array) -> PairScores:
+def _score_shifted(
+    values: mx.array, shifted: Shifted, mask: mx.array, added: int = 0
+) -> PairScores:
+    """Sum values under a mask; `added` tokens of each response stand for nothing."""
     pairs = shifted.nll_mask.shape[0]
     sums = masked_sum(values, mask)
-    counts = shifted.response_mask.sum(axis=-1)
+    counts = mx.maximum(shifted.response_mask.sum(axis=-1) - added, 0)
     return PairScores(
         chosen_sum=sums[:pairs],
         chosen_count=counts[:pairs],
         rejected_sum=sums[pairs:],
         rejected_count=counts[pairs:],
         nll_sum=-masked_sum(values[:pairs], shifted.nll_mask),
-        nll_tokens=shifted.nll_mask.sum(axis=-1),
+        nll_tokens=mx.maximum(shifted.nll_mask.sum(axis=-1) - added, 0),
     )
 
 
@@ -396,6 +405,10 @@ def score_group(values: mx.array, group: Any, nll_scope: str) -> PairScores:
     lengths = group.answer_lengths
     first = lengths - 1 if nll_scope == REWARD else mx.zeros_like(lengths)
     sums = _sum_rows(values, group.answer_scores, first, lengths)
+    if nll_scope == REWARD:
+        lengths = mx.maximum(first, 0)  # without the token that `Scoring.laid` has added
+        sides = (sums[:pairs], lengths[:pairs], sums[pairs:], lengths[pairs:])
+        return PairScores(*sides, mx.zeros_like(sides[0]), lengths[:pairs])
     nll, count = -sums[:pairs], lengths[:pairs]
     if nll_scope == "full" and group.prompt_scores.size:
         none = mx.zeros_like(group.prompt_lengths)

@@ -17,7 +17,6 @@ from orpo_mlx.objectives.reward import Reward
 from orpo_mlx.scoring.activation_cache import ActivationCache, MemoryStore
 from orpo_mlx.scoring.base import Feed, Scoring, Way, own_arrays
 from orpo_mlx.scoring.fork import Fork
-from orpo_mlx.scoring.head import REWARD
 from orpo_mlx.scoring.packed import PackedRow
 from orpo_mlx.scoring.plain import Plain
 from orpo_mlx.scoring.shared import Shared
@@ -128,7 +127,7 @@ def _loss_and_gradient(
     arrays = feed(batch)
     counts = (batch.pairs, batch.nll_tokens, batch.response_tokens)
     totals = StepTotals(*(mx.array(float(count)) for count in counts))
-    objective = Reward() if scoring.nll_scope == REWARD else Orpo(lam=1.0)
+    objective = Reward() if scoring.rates else Orpo(lam=1.0)
     params = model.trainable_parameters()
 
     def loss_of(params: Any, *arrays: mx.array) -> mx.array:

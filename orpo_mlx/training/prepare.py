@@ -195,7 +195,8 @@ def prepare(
         total_steps=total_steps,
         identity={**adapted.identity, **_recorded(plan), **compared_with},
         samples=[
-            (reader.read(pair.prompt), pair.prompt) for pair in data.valid[: config.sample_prompts]
+            (reader.read(pair.prompt), pair.prompt)
+            for pair in data.valid[: 0 if plan.scoring.rates else config.sample_prompts]
         ],
         scoring=plan.scoring,
         plan=plan.memory,

@@ -49,7 +49,9 @@ def test_values_and_slopes_equal_those_of_sixty_digits(case, fill):
 
 def test_metrics_by_hand():
     case = {"chosen": [1.5, 0.25], "rejected": [0.5, 0.25], "margin": [1.0, 0.0], "center": 0.5}
-    _, metrics = share(case, mx.array([*case["chosen"], 9.0]), mx.array([*case["rejected"], 0.0]), 1)
+    _, metrics = share(
+        case, mx.array([*case["chosen"], 9.0]), mx.array([*case["rejected"], 0.0]), 1
+    )
     named = dict(zip(Reward.metrics, metrics.tolist(), strict=True))
     assert named == pytest.approx({
         # Both pairs are exactly as far apart as they are to be: log 2, and (c + r)^2 / 2.
