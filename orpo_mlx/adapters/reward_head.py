@@ -11,6 +11,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
+from orpo_mlx.errors import ConfigError
 from orpo_mlx.models.patches import run_body
 from orpo_mlx.models.weights import load_checked
 from orpo_mlx.storage.atomic import replace_file
@@ -63,6 +64,20 @@ def rewards(model: Any, hidden: mx.array) -> mx.array:
 def holds_head(folder: Path) -> bool:
     """Tell whether an adapter's folder is that of a reward model."""
     return (folder / HEAD_FILE).is_file()
+
+
+def require_answers(folder: Path) -> None:
+    """Refuse an adapter that is not to write answers.
+
+    Raises:
+        ConfigError: it is a reward model's.
+    """
+    if holds_head(folder):
+        raise ConfigError(
+            f"{folder}: is a reward model ({HEAD_FILE} is there), which rates answers and writes "
+            "none; an adapter that answers is needed here.",
+            "orpo-mlx score RUN FILE rates answers, orpo-mlx evaluate RUN tells how well.",
+        )
 
 
 def save_head(model: Any, folder: Path) -> None:
