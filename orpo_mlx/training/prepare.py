@@ -177,6 +177,8 @@ def prepare(
     data = prepare_data(
         config, found, tokenizer, folder.path, folder.vocab_size, folder.name, on_progress,
     )  # fmt: skip
+    if config.objective == Reward.name and config.use_margin:
+        data = with_margins(config, data)
     say("loading the weights")
     adapted = _load_adapted(config, folder, tokenizer, data, resumed)
     total_steps = count_steps(config, len(data.train))
@@ -280,19 +282,16 @@ def _with_reference(
     resumed: FoundCheckpoint | None,
     on_progress: OnProgress | None,
 ) -> tuple[PreparedData, dict[str, str]]:
-    """Give each pair what the objective compares with, if it does: log-probs, or its margin.
+    """Give each pair the log-probs that the objective compares with, if it does.
 
     Returns:
         The data, and a digest of the values, which a resumed run must find again.
 
     Raises:
         CheckpointError: a resumed run would compare with something else.
-        DataError: a pair has no margin.
     """
-    if not objective(config).needs_reference:
+    if not objective(config).needs_reference or config.objective == Reward.name:
         return data, {}
-    if config.objective == Reward.name:
-        return with_margins(config, data), {}
     pairs = [*data.train, *data.valid]
     model, scoring = adapted.loaded.model, plan.scoring
 
