@@ -80,7 +80,10 @@ class Trained:
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds for each token that is scored, for each that is written, and for each pair."""
+    """Seconds for each token that is scored, for each that is written, and for each pair.
+
+    A reward model writes none: 0.
+    """
 
     scored: float
     written: float
@@ -134,7 +137,7 @@ def plan_evaluation(trained: Trained, on_progress: OnProgress) -> EndPlan:
         on_progress: called between batches and answers; what it raises ends it.
     """
     speed, budget = _measured(trained, on_progress), trained.budget
-    prompts = 0 if trained.scoring.rates else _prompts_within(_FOR_DRIFT * budget, speed)
+    prompts = _prompts_within(_FOR_DRIFT * budget, speed) if speed.written else 0
     drift = _drift_seconds(prompts, speed) if prompts else 0.0
     fitting = int((budget - drift) / (2 * speed.pair))
     pairs = min(len(trained.data.valid), max(FEWEST, min(fitting, MOST_PAIRS)))

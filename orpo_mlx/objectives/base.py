@@ -61,10 +61,7 @@ class Objective(Protocol):
 
     name: ClassVar[str]
 
-    @property
-    def needs_reference(self) -> bool:
-        """As above."""
-        ...
+    needs_reference: ClassVar[bool]
 
     @property
     def metrics(self) -> tuple[str, ...]:

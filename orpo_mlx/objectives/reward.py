@@ -11,13 +11,16 @@ import mlx.nn as nn
 from orpo_mlx.objectives.base import PairScores, StepTotals
 from orpo_mlx.objectives.numerics import masked_sum
 
+METRICS = ("loss", "chosen_rewards", "rejected_rewards", "preference_accuracy", "reward_margin")
+"""What is measured, in order; all but the loss are means over pairs."""
+
 
 @dataclass(frozen=True)
 class Reward:
     """-log sigmoid(c - r - m) + center (c + r)^2; c, r: the head's rewards, m: the pair's margin.
 
-    A reference's scores are what rewards are compared with: of a pair with a margin, the margin
-    and 0. Its fields are settings of the same names.
+    Margins come as a reference does: m for the chosen side and 0 for the rejected one. Its field is
+    the setting of the same name.
 
     Example:
         c = 1.5, r = 0.5: -log sigmoid(1) = 0.3133; with a margin of 1: log 2 = 0.6931.
@@ -28,32 +31,26 @@ class Reward:
         centring: Eisenstein et al. 2023, https://arxiv.org/abs/2312.09244, section 2.
     """
 
-    use_margin: bool = False
     center: float = 0.0
 
     name: ClassVar[str] = "reward"
-    metrics: ClassVar[tuple[str, ...]] = (
-        "loss", "chosen_rewards", "rejected_rewards", "preference_accuracy", "reward_margin",
-    )  # fmt: skip
+    needs_reference: ClassVar[bool] = True
 
     @property
-    def needs_reference(self) -> bool:
-        """Whether pairs are compared with something: their margins."""
-        return self.use_margin
+    def metrics(self) -> tuple[str, ...]:
+        """What is measured."""
+        return METRICS
 
     def __call__(
         self, scores: PairScores, reference: PairScores | None, totals: StepTotals
     ) -> tuple[mx.array, mx.array]:
         """Return a micro-batch's share of the step's loss, and of its metrics.
 
-        Raises:
-            ValueError: margins are needed and not given.
+        Without a reference all margins are 0.
         """
         chosen, rejected = scores.chosen_sum, scores.rejected_sum
         margin = ahead = chosen - rejected
-        if self.use_margin:
-            if reference is None:
-                raise ValueError("a reward model with margins needs those of the same pairs")
+        if reference is not None:
             ahead = margin - (reference.chosen_sum - reference.rejected_sum)
         terms = -nn.log_sigmoid(ahead)
         if self.center:

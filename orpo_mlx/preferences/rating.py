@@ -106,8 +106,11 @@ class Rater:
     def _tokens(self, question: PromptAnswers, text: str) -> TokenPair | Drop:
         """Return an answer as the chosen side of a pair, as training tokenizes it."""
         # The other side is not asked for; a short one costs next to nothing.
-        sides: list[Any] = [text, "." if text.strip() != "." else "-"]
+        chosen: Any = text
+        rejected: Any = "." if text.strip() != "." else "-"
         if not isinstance(question.prompt, str):
-            sides = [answer(side) for side in sides]
-        pair = PreferencePair(question.prompt, *sides, question.source, tools=question.tools)
+            chosen, rejected = answer(chosen), answer(rejected)
+        pair = PreferencePair(
+            question.prompt, chosen, rejected, question.source, tools=question.tools
+        )
         return tokenize_pair(pair, self._encoder, self.config.max_seq_length)

@@ -177,7 +177,7 @@ def prepare(
     data = prepare_data(
         config, found, tokenizer, folder.path, folder.vocab_size, folder.name, on_progress,
     )  # fmt: skip
-    if config.objective == Reward.name and config.use_margin:
+    if config.objective == Reward.name:
         data = with_margins(config, data)
     say("loading the weights")
     adapted = _load_adapted(config, folder, tokenizer, data, resumed)
@@ -325,7 +325,7 @@ def _with_reference(
 
 
 def with_margins(config: TrainConfig, data: PreparedData) -> PreparedData:
-    """Have the rewards of each pair compared with its margin.
+    """Have the rewards of each pair compared with its margin, or with 0 if margins are not used.
 
     Raises:
         DataError: some pairs have none.
@@ -333,7 +333,7 @@ def with_margins(config: TrainConfig, data: PreparedData) -> PreparedData:
     parts = []
     for name, pairs in (("data", data.train), ("valid_data", data.valid)):
         without = [pair.source for pair in pairs if pair.margin is None]
-        if without:
+        if without and config.use_margin:
             given = getattr(config, name) or config.data
             raise DataError(
                 f"--use-margin: {len(without)} of {counted(len(pairs), 'pair')} of {given} have no "
@@ -341,7 +341,9 @@ def with_margins(config: TrainConfig, data: PreparedData) -> PreparedData:
                 "score_chosen and score_rejected.",
                 "Add the column, name it with --map margin=COLUMN, or leave out --use-margin.",
             )
-        margins = np.array([[pair.margin, 0.0] for pair in pairs], np.float32).reshape(-1, 2)
+        margins = np.zeros((len(pairs), 2), np.float32)
+        if config.use_margin:
+            margins[:, 0] = [pair.margin for pair in pairs]
         parts.append(ReferencedPairs(pairs, margins))
     return replace(data, train=parts[0], valid=parts[1])
 

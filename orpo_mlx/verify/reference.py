@@ -109,8 +109,7 @@ def _preference(scores: np.ndarray, compared_with: np.ndarray, config: TrainConf
         case "simpo":
             return _softplus(config.gamma - (config.beta or 2.0) * (chosen - rejected)).mean()
         case "reward":
-            margin = compared_with[0] - compared_with[1] if config.use_margin else 0.0
-            apart = scores[0] - scores[1] - margin
+            apart = (scores[0] - scores[1]) - (compared_with[0] - compared_with[1])
             return (_softplus(-apart) + config.center * (scores[0] + scores[1]) ** 2).mean()
         case "dpo":
             return _dpo(sums - compared_with, scores[4:6], config).mean()

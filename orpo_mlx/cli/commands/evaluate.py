@@ -48,9 +48,9 @@ def _evaluate(command: EvaluateCommand) -> int:
     progress = ProgressLine(command.as_json)
     try:
         subject = open_subject(asked, progress)
-        # A reward model answers nothing.
-        is_drifting = plan is not None and not subject.scoring.rates
-        meter = DriftMeter(subject.loaded, asked.config, plan, progress) if is_drifting else None
+        if subject.scoring.rates:  # it answers nothing
+            plan = None
+        meter = DriftMeter(subject.loaded, asked.config, plan, progress) if plan else None
         done = judge_subject(subject, progress, meter)
         content = as_json(done, versions())
         if meter is not None:

@@ -16,7 +16,7 @@ CASES = VECTORS["reward_cases"]
 
 
 def objective_of(case):
-    return Reward(case["margin"] is not None, case["center"] or 0.0)
+    return Reward(case["center"] or 0.0)
 
 
 def scored(chosen, rejected, counts):
@@ -28,7 +28,7 @@ def share(case, chosen, rejected, fill=0):
     count = len(case["chosen"])
     counts = mx.array([1.0] * count + [0.0] * fill)
     margins = mx.array([*(case["margin"] or [0.0] * count), *[0.0] * fill])
-    compared_with = scored(margins, mx.zeros_like(margins), counts)
+    compared_with = scored(margins, mx.zeros_like(margins), counts) if case["margin"] else None
     totals = StepTotals(mx.array(float(count)), counts.sum(), counts.sum())
     return objective_of(case)(scored(chosen, rejected, counts), compared_with, totals)
 
@@ -52,7 +52,7 @@ def test_metrics_by_hand():
     _, metrics = share(
         case, mx.array([*case["chosen"], 9.0]), mx.array([*case["rejected"], 0.0]), 1
     )
-    named = dict(zip(Reward.metrics, metrics.tolist(), strict=True))
+    named = dict(zip(Reward().metrics, metrics.tolist(), strict=True))
     assert named == pytest.approx({
         # Both pairs are exactly as far apart as they are to be: log 2, and (c + r)^2 / 2.
         "loss": math.log(2) + (2.0**2 + 0.5**2) / 2 / 2,
@@ -74,9 +74,3 @@ def test_shares_of_micro_batches_add_up_to_the_step():
         for i in range(3)
     ]  # fmt: skip
     assert sum(parts) == pytest.approx(case["expected"]["loss"], rel=3e-6)
-
-
-def test_margins_that_are_missing_are_refused():
-    one = mx.ones(1)
-    with pytest.raises(ValueError, match="margins"):
-        Reward(use_margin=True)(scored(one, one, one), None, StepTotals(one, one, one))
