@@ -52,7 +52,7 @@ class PreferencePair:
     source: str = ""
     notes: tuple[str, ...] = ()
     tools: list[dict[str, Any]] | None = None
-    margin: float | None = field(default=None, compare=False)
+    margin: float | None = None
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class TokenPair:
     source: str = ""
     notes: tuple[str, ...] = ()
     reference: tuple[float, float] | None = None
-    margin: float | None = field(default=None, compare=False)
+    margin: float | None = None
 
     @property
     def longest(self) -> int:
