@@ -106,5 +106,5 @@ def test_a_mean_reward_that_moves_further_than_the_sides_part(
     first, *others = make_state.records(*rows)
     measured = list(rows[0].metrics)
     started = dataclasses.replace(first.event, objective="reward", metrics=measured)
-    state = RunState().apply_all([dataclasses.replace(first, event=started), *others])
+    state = RunState().apply_all([first._replace(event=started), *others])
     assert ids(state) == expected
