@@ -145,6 +145,7 @@ def test_it_compares_answers_in_place_of_a_person(run, candidates, tmp_path, cap
     best, worst = np.argmax(row["scores"]), np.argmin(row["scores"])
     said = pair["chosen"][0]["content"], pair["rejected"][0]["content"]
     assert said == (ANSWERS[best], ANSWERS[worst])
+    assert pair["margin"] == pytest.approx(row["scores"][best] - row["scores"][worst], abs=1e-4)
     assert (pair["provenance"]["judged"], pair["provenance"]["reward_run"]) == (
         "by a reward model", run.id,
     )  # fmt: skip

@@ -17,7 +17,7 @@ from orpo_mlx.config import TrainConfig
 from orpo_mlx.data.types import TokenPair
 from orpo_mlx.objectives.reward import Reward
 from orpo_mlx.runs.directory import RunDirectory
-from orpo_mlx.runs.events import StepCompleted, read_events
+from orpo_mlx.runs.events import EvalCompleted, StepCompleted, read_events
 from orpo_mlx.scoring.base import Scoring
 from orpo_mlx.scoring.head import REWARD
 from orpo_mlx.scoring.reference import ReferencedPairs
@@ -171,6 +171,22 @@ def test_thirty_steps_equal_trl(train, method):
     }
     apart = [np.array(trained[name]) - end for name, end in arrays_of(method, "final30").items()]
     assert np.sqrt(np.mean(np.concatenate([part.ravel() for part in apart]) ** 2)) < 2e-5
+
+
+@pytest.mark.parametrize("method", OPTIONS)
+def test_rows_of_token_ids_are_evaluated_as_trl_does(train, tmp_path, method):
+    rows = [
+        {"prompt_ids": pair.prompt, "chosen_ids": pair.chosen, "rejected_ids": pair.rejected,
+         "margin": pair.reference[0]}
+        for pair in pairs_of("valid", "reward_margin")
+    ]  # fmt: skip
+    valid = tmp_path / "valid.jsonl"
+    valid.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ["--valid-data", valid, "--steps", "1", "--no-evaluate", *OPTIONS[method]]
+    run = train(method, *map(str, words))
+    found = [record.event for record in read_events(run.events_file)]
+    before = next(event for event in found if isinstance(event, EvalCompleted))
+    assert_equal(before.value, METHODS[method]["eval"])
 
 
 def test_its_adapter_begins_another_run_with_the_same_head(train):

@@ -96,8 +96,12 @@ def _pairs_by_rule(
             account.drop(found.reason, question.source)
             continue
         answers = question.answers
-        made = [make_pair(question, answers[better], answers[worse]) for better, worse in found]
-        good = [pair for pair in made if not isinstance(pair, Drop)]
+        scores = question.scores
+        made = [
+            (make_pair(question, answers[better], answers[worse]), scores[better] - scores[worse])
+            for better, worse in found
+        ]
+        good = [replace(pair, margin=gap) for pair, gap in made if not isinstance(pair, Drop)]
         if not good:
             account.drop("identical text", question.source)
         account.kept += bool(good)
