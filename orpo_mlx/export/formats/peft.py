@@ -96,7 +96,7 @@ def export(source: AdapterSource, target: Target, say: ExportListener) -> Export
     files = write_folder(target, write, inspect, say.verified)
     # An MLX model is none that PEFT or vLLM could load.
     base = base_id if is_known or not source.base.is_quantized else "OWNER/NAME"
-    serve = [] if source.rates else with_vllm(source, base, target.path)
+    serve = with_vllm(source, base, target.path)
     command = _command(base, target.path, notes, source.rates)
     return Exported(target.path, files, command, serve, notes)
 
