@@ -13,6 +13,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from orpo_mlx.adapters.lora import AdapterSpec, adapter_layers, adapter_parameters
+from orpo_mlx.adapters.reward_head import has_head, holds_head, load_head_into, save_head
 from orpo_mlx.adapters.targets import ALL, adapted_blocks, mlx_lm_keys
 from orpo_mlx.errors import AdapterError
 from orpo_mlx.models.weights import load_checked
@@ -37,7 +38,7 @@ def save_adapter(
     Each file is written aside, synced and renamed: a kill leaves the old one or the new one.
 
     Args:
-        model: with the adapter attached.
+        model: with the adapter attached; a reward model's head is written beside it.
         spec: as it was attached.
         folder: made if missing.
         base_model: path or Hub id of the base, for the check on loading.
@@ -72,6 +73,8 @@ def save_adapter(
     replace_file(folder / WEIGHTS_FILE, write)
     text = json.dumps(config, indent=2, sort_keys=True, allow_nan=False) + "\n"
     write_atomically(folder / CONFIG_FILE, text.encode())
+    if has_head(model):
+        save_head(model, folder)
 
 
 def read_adapter_spec(folder: Path) -> AdapterSpec:
@@ -182,6 +185,8 @@ def load_adapter_into(
 ) -> None:
     """Set the adapter's weights from a folder, after the import gate has passed them.
 
+    A reward model's head is set, too, if the folder has one.
+
     Args:
         model: with an adapter attached as `read_adapter_spec(folder)` says.
         folder: in mlx-lm's format.
@@ -206,6 +211,8 @@ def load_adapter_into(
     # The file may hold half precision; training goes on in the adapter's own.
     weights = [(name, array.astype(current[name].dtype)) for name, array in arrays.items()]
     model.load_weights(weights, strict=False)
+    if has_head(model) and holds_head(folder):
+        load_head_into(model, folder)
     mx.eval(model.trainable_parameters())
 
 

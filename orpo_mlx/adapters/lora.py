@@ -11,13 +11,14 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten, tree_unflatten
 
 from orpo_mlx.adapters.dropout import KeyedDropout
+from orpo_mlx.adapters.reward_head import HEAD_WEIGHT
 from orpo_mlx.adapters.targets import (
     ALL,
     adapted_blocks,
@@ -151,17 +152,21 @@ def adapter_layers(model: nn.Module) -> list[tuple[str, Any]]:
 
 
 def adapter_parameters(model: nn.Module) -> dict[str, mx.array]:
-    """Return the trainable arrays by name: `lora_a` [I, R], `lora_b` [R, O], DoRA's `m` [O]."""
-    return dict(tree_flatten(model.trainable_parameters()))
+    """Return the adapter's arrays by name: `lora_a` [I, R], `lora_b` [R, O], DoRA's `m` [O]."""
+    named: Any = tree_flatten(model.trainable_parameters())
+    return {name: array for name, array in named if name != HEAD_WEIGHT}
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:
     """Return (trainable, total) numbers of weights; a packed weight counts as what it stands for.
 
-    The total includes the adapter; scales and biases of the quantization are not weights.
+    The total includes adapter and reward head; scales and biases of a quantization do not count.
     """
-    trainable = sum(array.size for array in adapter_parameters(model).values())
-    arrays: Any = tree_flatten(model.parameters())
+    trained, arrays = (
+        cast("list[tuple[str, mx.array]]", tree_flatten(tree))
+        for tree in (model.trainable_parameters(), model.parameters())
+    )
+    trainable = sum(array.size for _, array in trained)
     total = sum(array.size for _, array in arrays)
     for module in model.modules():
         if "scales" in module and hasattr(module, "bits"):

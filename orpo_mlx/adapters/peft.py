@@ -16,6 +16,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from orpo_mlx.adapters.lora import AdapterSpec, adapter_parameters
+from orpo_mlx.adapters.reward_head import has_head, holds_head, load_head_into
 from orpo_mlx.errors import AdapterError
 from orpo_mlx.models.architectures import mlx_name
 from orpo_mlx.models.weights import check_finite
@@ -80,6 +81,8 @@ def load_peft_into(model: nn.Module, folder: Path) -> None:
     arrays = read_peft_arrays(folder, expected)
     weights = [(name, array.astype(current[name].dtype)) for name, array in arrays.items()]
     model.load_weights(weights, strict=False)
+    if has_head(model) and holds_head(folder):
+        load_head_into(model, folder)
     mx.eval(model.trainable_parameters())
 
 

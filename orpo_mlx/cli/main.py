@@ -50,6 +50,11 @@ COMMANDS: dict[str, CliCommand] = {
         "compare answers of adapter and base, blind: you, or a model",
         "orpo_mlx.cli.judge.main",
     ),
+    "score": CliCommand(
+        "RUN SRC [--out FILE.jsonl]",
+        "let a reward model rate answers",
+        "orpo_mlx.cli.commands.score",
+    ),
     "export": CliCommand(
         "RUN --to FORMAT [--out PATH]",
         "write an adapter for other programs; see --list",

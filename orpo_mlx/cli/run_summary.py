@@ -73,6 +73,8 @@ def _next_lines(history: RunHistory, end: RunFinished) -> list[str]:
 def _try_it(history: RunHistory, model: str, adapter: str) -> str:
     """Return how to ask the adapter something in the form it was trained in."""
     config = history.started.config if history.started else {}
+    if config.get("objective") == "reward":
+        return f"{tool('orpo-mlx')} score {shlex.quote(str(history.run_path))} FILE"
     if config.get("chat_template"):
         return f"{tool('orpo-mlx')}, then t on this run: it asks through --chat-template"
     short = [event for event in history.samples.values() if len(event.prompt) < 60]

@@ -20,6 +20,7 @@ OWN_SETTINGS = {
     ),
     "cpo": ("beta", "nll_reduction", "nll_weight", "nll_scope"),
     "simpo": ("beta", "gamma", "nll_reduction", "nll_weight", "nll_scope"),
+    "reward": ("use_margin", "center"),
 }  # fmt: skip
 """Settings of what is minimised that an objective has; those of others do nothing there."""
 
@@ -36,7 +37,8 @@ class ObjectiveSettings(SettingsGroup):
 
     objective: str = setting(
         "orpo",
-        "What is trained on: orpo, sft (the chosen side alone), dpo, cpo or simpo.",
+        "What is trained on: orpo, sft (the chosen side alone), dpo, cpo, simpo, or reward (a "
+        "model that rates answers).",
         speed="dpo scores all pairs once more, before the first step",
         quality="decides what is learned from a pair",
         known=tuple(OWN_SETTINGS),
@@ -118,4 +120,17 @@ class ObjectiveSettings(SettingsGroup):
         "What dpo compares with: the model with the adapter off, or the adapter of --init-adapter "
         "as it was at the start.",
         quality="'start' measures from what an earlier run has learned",
+    )
+    use_margin: bool = setting(
+        False,
+        "Ask of a reward model that rewards differ by each pair's margin: column margin, else "
+        "the difference of the score columns.",
+        quality="pairs that differ a lot are parted further",
+    )
+    center: float = setting(
+        0.0,
+        "Weight of (chosen + rejected reward)^2, which holds a reward model's rewards around 0.",
+        quality="above 0 rewards of different prompts can be compared",
+        usual="0, or 0.01",
+        ge=0,
     )

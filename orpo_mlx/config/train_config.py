@@ -157,6 +157,10 @@ def _of_objective(config: TrainConfig) -> Iterator[str]:
             yield "--preference none with --nll-weight 0: nothing would be trained"
         elif config.lam == 0:
             yield "--lam 0 with --nll-weight 0: nothing would be trained"
+    for name in ("stop_drift", "drift_every"):
+        if config.objective == "reward" and getattr(config, name):
+            flag = "--" + name.replace("_", "-")
+            yield f"{flag}: not with --objective reward, which writes no answers that could drift"
     if config.label_smoothing and config.dpo_loss not in ("sigmoid", "robust"):
         yield f"--label-smoothing: not with --dpo-loss {config.dpo_loss}; take sigmoid or robust"
     if config.ipo_length != "averaged" and config.dpo_loss != "ipo":

@@ -43,6 +43,7 @@ class PreferencePair:
         source: where the row came from, "file.jsonl:7" (1-based line) or "file.json[6]".
         notes: what was unusual about the row, as counted in `Account.noted` once it is kept.
         tools: what the prompt offers as tools, for chat templates that show them.
+        margin: by how much chosen is better, as the row says; None if it does not.
     """
 
     prompt: Text
@@ -51,6 +52,7 @@ class PreferencePair:
     source: str = ""
     notes: tuple[str, ...] = ()
     tools: list[dict[str, Any]] | None = None
+    margin: float | None = None
 
 
 @dataclass(frozen=True)
@@ -60,9 +62,9 @@ class TokenPair:
     Attributes:
         prompt: ids of the prompt, BOS included if the model uses one; not scored as response.
         chosen, rejected: ids of the responses, end-of-turn token included, prompt excluded.
-        source, notes: as in `PreferencePair`.
-        reference: nats, summed over each response, of the model that the objective compares with;
-            None where it compares with none.
+        source, notes, margin: as in `PreferencePair`.
+        reference: what the objective compares both sides with: nats, summed over each response, of
+            another model; the margin and 0 for rewards; None where it compares with nothing.
     """
 
     prompt: list[int]
@@ -71,6 +73,7 @@ class TokenPair:
     source: str = ""
     notes: tuple[str, ...] = ()
     reference: tuple[float, float] | None = None
+    margin: float | None = None
 
     @property
     def longest(self) -> int:

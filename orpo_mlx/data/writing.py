@@ -1,7 +1,8 @@
 """Pairs as this project writes them: one JSON object a line, valid input for a training.
 
 A line has prompt, chosen and rejected (text, or messages), or prompt_ids, chosen_ids and
-rejected_ids; tools where the prompt offers some; and `provenance`, which training does not read.
+rejected_ids; tools where the prompt offers some; margin where the row says by how much chosen is
+better; and `provenance`, which training does not read.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ def normal_row(pair: Pair, provenance: dict[str, Any] | None = None) -> dict[str
     }
     if not isinstance(pair, TokenPair) and pair.tools:
         row["tools"] = pair.tools
+    if pair.margin is not None:
+        row["margin"] = pair.margin
     about = {"source": pair.source, **(provenance or {})}
     known = {key: value for key, value in about.items() if value not in (None, "")}
     return {**row, "provenance": known}

@@ -80,7 +80,10 @@ class Trained:
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds for each token that is scored, for each that is written, and for each pair."""
+    """Seconds for each token that is scored, for each that is written, and for each pair.
+
+    A reward model writes none: 0.
+    """
 
     scored: float
     written: float
@@ -134,7 +137,7 @@ def plan_evaluation(trained: Trained, on_progress: OnProgress) -> EndPlan:
         on_progress: called between batches and answers; what it raises ends it.
     """
     speed, budget = _measured(trained, on_progress), trained.budget
-    prompts = _prompts_within(_FOR_DRIFT * budget, speed)
+    prompts = _prompts_within(_FOR_DRIFT * budget, speed) if speed.written else 0
     drift = _drift_seconds(prompts, speed) if prompts else 0.0
     fitting = int((budget - drift) / (2 * speed.pair))
     pairs = min(len(trained.data.valid), max(FEWEST, min(fitting, MOST_PAIRS)))
@@ -152,6 +155,8 @@ def _measured(trained: Trained, on_progress: OnProgress) -> Speed:
         tokens += batch.tokens
         on_progress(0, 0, "trying", "rows")
     scored = time.perf_counter() - started
+    if scoring.rates:
+        return Speed(scored / tokens, 0.0, scored / len(pairs))
     sampling = Sampling(max_tokens=8)
     started = time.perf_counter()
     with evaluating(model):
@@ -216,7 +221,7 @@ def _subject(trained: Trained, plan: EndPlan) -> Subject:
             f"{len(held.pairs)} of {held.available} held-out pairs were drawn, which took about "
             f"{format_duration(plan.seconds)}; orpo-mlx evaluate {run.argument} takes all of them"
         )
-    if not plan.prompts:
+    if not plan.prompts and not trained.scoring.rates:
         notes.append(
             f"drift was left out, for it would take long; orpo-mlx evaluate {run.argument} "
             "measures it"

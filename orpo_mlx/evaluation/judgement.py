@@ -23,7 +23,7 @@ from orpo_mlx.evaluation.score_table import (
 )
 from orpo_mlx.evaluation.scores import require_finite, score_pairs
 from orpo_mlx.evaluation.subject import Subject
-from orpo_mlx.evaluation.verdict import AccuracyVerdict, judge, percent
+from orpo_mlx.evaluation.verdict import AccuracyVerdict, judge, judge_rating, percent
 from orpo_mlx.objectives import build_objective
 from orpo_mlx.scoring.batches import valid_parts
 from orpo_mlx.text.progress import OnProgress
@@ -79,7 +79,8 @@ def judge_subject(
     scoring, goal = subject.scoring, build_objective(config.objective, config.model_dump())
     parts = valid_parts(config, scoring, pairs)
     batches = [scoring.lay_out(pairs, part) for part in parts]
-    sides = ["base", *subject.sides]
+    # A reward model's base has no head that could rate anything.
+    sides = [*([] if scoring.rates else ["base"]), *subject.sides]
     tables: dict[str, ScoreTable] = {}
     reference = None
     for number, side in enumerate(sides):
@@ -96,7 +97,7 @@ def judge_subject(
             if while_worn is not None:
                 while_worn(side)
         tables[side], reference = table, reference or scores
-    before = "other" if "other" in tables else "base"
+    before = "other" if "other" in tables else sides[0]
     verdict = _verdict(subject, tables[before], tables[sides[-1]]) if len(sides) > 1 else None
     return Judgement(subject, tables, before, sides[-1], verdict)
 
@@ -171,7 +172,7 @@ def as_json(done: Judgement, versions: Mapping[str, str]) -> dict[str, Any]:
         "model": subject.folder.name,
         "data": str(asked.config.data),
         "sides": {
-            "base": subject.folder.name,
+            **({} if subject.scoring.rates else {"base": subject.folder.name}),
             **{side: place.name for side, place in subject.sides.items()},
         },
         "compared": [done.before, done.after] if done.before != done.after else [done.after],
@@ -195,6 +196,8 @@ def _said(done: Judgement) -> dict[str, Any]:
     found = Resampling(held.groups, done.subject.asked.seed).interval(
         measures(table)["preference_accuracy"], is_share=True
     )
+    if table.rates:
+        return asdict(judge_rating(table.is_right, held.groups, found, held.noun))
     value, low, high = (
         percent(share, len(table)) for share in (found.value, found.low, found.high)
     )
@@ -256,11 +259,12 @@ def per_pair_rows(done: Judgement) -> list[dict[str, Any]]:
             "score_gap": float(held.gaps[i]) if np.isfinite(held.gaps[i]) else None,
         }
         for side, own in done.tables.items():
-            row[side] = {
-                "chosen_logp_sum": float(own.chosen_sum[i]),
-                "rejected_logp_sum": float(own.rejected_sum[i]),
-                "log_odds_ratio": float(own.log_odds_ratio[i]),
-                **{name: float(values[i]) for name, values in own.rewards.items()},
-            }
+            row[side] = {name: float(values[i]) for name, values in own.rewards.items()}
+            if not own.rates:
+                row[side] |= {
+                    "chosen_logp_sum": float(own.chosen_sum[i]),
+                    "rejected_logp_sum": float(own.rejected_sum[i]),
+                    "log_odds_ratio": float(own.log_odds_ratio[i]),
+                }
         rows.append(row)
     return rows

@@ -18,6 +18,7 @@ class ScoreTable:
         chosen_tokens, rejected_tokens: [N] how many these are, end of turn included.
         log_odds_ratio: [N] float32 nats, above 0 when the chosen answer has the higher odds.
         rewards: [N] by name, of an objective that has some.
+        rates: whether the sums are a reward model's rewards, one number for each answer.
     """
 
     chosen_sum: np.ndarray
@@ -26,6 +27,7 @@ class ScoreTable:
     rejected_tokens: np.ndarray
     log_odds_ratio: np.ndarray
     rewards: dict[str, np.ndarray]
+    rates: bool = False
 
     def __len__(self) -> int:
         return len(self.chosen_sum)
@@ -42,17 +44,19 @@ class ScoreTable:
 
     @property
     def margin(self) -> np.ndarray:
-        """[N] chosen less rejected mean log-prob."""
+        """[N] chosen less rejected mean log-prob, or reward."""
+        if self.rates:
+            return self.chosen_sum - self.rejected_sum
         return self.chosen_logps - self.rejected_logps
 
     @property
     def is_right(self) -> np.ndarray:
-        """[N] whether the chosen answer has the higher mean log-prob; a tie is not right."""
+        """[N] whether the chosen answer is preferred, by its margin; a tie is not right."""
         return self.margin > 0
 
     @property
     def ties(self) -> int:
-        """Pairs whose answers have the same mean log-prob."""
+        """Pairs with a margin of 0."""
         return int((self.margin == 0).sum())
 
     def not_finite(self) -> np.ndarray:
@@ -73,8 +77,11 @@ def measures(table: ScoreTable) -> dict[str, Sums]:
     """Return every measure of a table by its name; rewards come last.
 
     The first five are means over pairs. `chosen_nll` is nats per token over all tokens of chosen
-    answers, as the training's `nll_loss` where only answers count.
+    answers, as the training's `nll_loss` where only answers count. Of rewards there is no log-prob.
     """
+    rewards = {name: mean_of(values) for name, values in table.rewards.items()}
+    if table.rates:
+        return {"preference_accuracy": mean_of(table.is_right)} | rewards
     found = {
         "preference_accuracy": mean_of(table.is_right),
         "log_odds_ratio": mean_of(table.log_odds_ratio),
@@ -85,7 +92,7 @@ def measures(table: ScoreTable) -> dict[str, Sums]:
             -table.chosen_sum.astype(np.float64), table.chosen_tokens.astype(np.float64)
         ),
     }
-    return found | {name: mean_of(values) for name, values in table.rewards.items()}
+    return found | rewards
 
 
 LIKE = 0.1

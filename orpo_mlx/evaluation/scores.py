@@ -33,7 +33,7 @@ def score_pairs(
     Args:
         model: mlx-lm's, with or without an adapter.
         batches: laid out by `scoring`; together they hold each pair once.
-        scoring: how pairs become log-probs.
+        scoring: how pairs become log-probs, or rewards.
         objective: of the run; its metrics that are rewards are measured, too.
         reference: what the base said of each batch, for rewards; None: this is the base.
         between: called with the pairs done so far.
@@ -48,8 +48,10 @@ def score_pairs(
     done = 0
     for number, (batch, scores) in enumerate(iter_scores(model, batches, scoring)):
         places = np.array(batch.indices)
-        odds = odds_ratio_loss(scores.chosen_logps, scores.rejected_logps)
-        found = {**scores._asdict(), "log_odds_ratio": odds.log_odds_ratio}
+        found = {**scores._asdict(), "log_odds_ratio": mx.zeros_like(scores.chosen_sum)}
+        if not scoring.rates:
+            odds = odds_ratio_loss(scores.chosen_logps, scores.rejected_logps)
+            found["log_odds_ratio"] = odds.log_odds_ratio
         for name, column in columns.items():
             column[places] = np.array(found[name].astype(mx.float32))
         for i, place in enumerate(batch.indices if rewards else ()):
@@ -63,6 +65,7 @@ def score_pairs(
     return ScoreTable(
         columns["chosen_sum"], columns["rejected_sum"], columns["chosen_count"].astype(int),
         columns["rejected_count"].astype(int), columns["log_odds_ratio"], rewards,
+        scoring.rates,
     ), kept  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from orpo_mlx.adapters.folder import load_into, read_spec
 from orpo_mlx.adapters.lora import attach_adapter, detach_adapter
+from orpo_mlx.adapters.reward_head import attach_head, detach_head, holds_head
 from orpo_mlx.config import TrainConfig
 from orpo_mlx.config.train_config import required
 from orpo_mlx.errors import CheckpointError, ConfigError, RunError
@@ -30,6 +31,7 @@ from orpo_mlx.models.load import (
 from orpo_mlx.runs.checkpoints import find_newest
 from orpo_mlx.runs.directory import RunDirectory
 from orpo_mlx.scoring.base import Scoring
+from orpo_mlx.scoring.head import REWARD
 from orpo_mlx.scoring.plain import Plain
 from orpo_mlx.scoring.select import WAYS
 from orpo_mlx.text.progress import OnProgress
@@ -81,7 +83,7 @@ class Subject:
 
     Attributes:
         sides: adapters by side: "adapter", and "other" where two are compared.
-        scoring: as the run's training scored, response tokens only.
+        scoring: as the run's training scored, response tokens only; rewards of a reward model.
         notes: what the user should know.
     """
 
@@ -110,11 +112,14 @@ class Subject:
 @contextmanager
 def _worn(loaded: LoadedModel, place: Path, base: str) -> Iterator[None]:
     attach_adapter(loaded.model, read_spec(place), seed=0)
+    if holds_head(place):
+        attach_head(loaded.model, seed=0)
     try:
         load_into(loaded.model, place, loaded.fingerprint, base)
         yield
     finally:
         detach_adapter(loaded.model)
+        detach_head(loaded.model)
 
 
 def adapter_of(run: RunDirectory) -> AdapterPlace:
@@ -177,6 +182,7 @@ def open_subject(
         for side, place in (("other", asked.against), ("adapter", own))
         if place is not None
     }
+    scope = _scope(sides)
     loaded = load_model(folder, tokenizer, lazy=True)
     for place in sides.values():
         with _worn(loaded, place.folder, folder.name):
@@ -192,7 +198,25 @@ def open_subject(
         *_notes_on_seen(asked, found.hashes["data"], manifest),
     )
     way = WAYS.get(str(manifest.get("scoring")), Plain())
-    return Subject(asked, folder, loaded, held, sides, Scoring(way, "response"), notes)
+    return Subject(asked, folder, loaded, held, sides, Scoring(way, scope), notes)
+
+
+def _scope(sides: dict[str, AdapterPlace]) -> str:
+    """Return what is scored: rewards if all sides are reward models, log-probs if none is.
+
+    Raises:
+        ConfigError: one is and the other is not.
+    """
+    rating = [place for place in sides.values() if holds_head(place.folder)]
+    if not rating:
+        return "response"
+    if len(rating) < len(sides):
+        raise ConfigError(
+            f"--against: {rating[0].name} is a reward model and the other side is not; what they "
+            "say of a pair cannot be compared.",
+            "Compare two reward models, or two models that write answers.",
+        )
+    return REWARD
 
 
 def notes_on_groups(held: HeldOut) -> list[str]:

@@ -75,6 +75,48 @@ def judge(
     return AccuracyVerdict(text, is_shown, better, worse, p, smallest)
 
 
+@dataclass(frozen=True)
+class RatingVerdict:
+    """What is said of a reward model's accuracy, beside guessing.
+
+    Attributes:
+        text: the sentence.
+        is_shown: whether it is right more or less often than a guess would be.
+        sign_test_p: of the groups rated rightly in more than half of their pairs, two-sided.
+    """
+
+    text: str
+    is_shown: bool
+    sign_test_p: float
+
+
+def judge_rating(
+    is_right: np.ndarray, groups: np.ndarray, share: Interval, noun: str
+) -> RatingVerdict:
+    """Compare a reward model with guessing, by the two rules of this module.
+
+    Args:
+        is_right: [N] whether the chosen answer is rated higher.
+        groups: [N] which pairs have like prompts.
+        share: of the pairs that are right, with its interval.
+        noun: what the pairs are called.
+    """
+    _, inverse = np.unique(groups, return_inverse=True)
+    by_group = np.bincount(inverse, weights=2 * is_right.astype(int) - 1)
+    p = sign_test(int((by_group > 0).sum()), int((by_group < 0).sum()))
+    is_shown = p < SMALLEST_P and not share.low <= 0.5 <= share.high
+    value, low, high = (percent(x, len(is_right)) for x in (share.value, share.low, share.high))
+    if not is_shown:
+        than = "no difference from guessing (50 %) could be shown"
+    else:
+        than = f"{'better' if share.value > 0.5 else 'worse'} than guessing (50 %)"
+    text = (
+        f"rates the chosen answer higher in {value} of {len(is_right):,} {noun}, interval {low} to "
+        f"{high}: {than}; the base has no head to be compared with"
+    )
+    return RatingVerdict(text, is_shown, p)
+
+
 def _sentence(
     shares: tuple[float, float],
     count: int,

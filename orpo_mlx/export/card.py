@@ -23,7 +23,8 @@ from orpo_mlx.version import __version__
 
 _SHOWN = (
     "objective", "lam", "dpo_loss", "beta", "gamma", "label_smoothing", "reference", "nll_weight",
-    "nll_scope", "preference", "rank", "num_layers", "target_modules", "learning_rate",
+    "nll_scope", "preference", "use_margin", "center", "rank", "num_layers", "target_modules",
+    "learning_rate",
     "schedule", "epochs", "steps", "micro_batch_size", "grad_accumulation_steps",
     "max_seq_length", "seed",
 )  # fmt: skip
@@ -44,7 +45,7 @@ def write(
             the card, which is made to be shared.
         is_mlx: whether a fused model is one only MLX reads.
     """
-    front = _front(base_id, format, is_mlx)
+    front = _front(base_id, format, is_mlx, source.rates)
     base = _shown_name(base_id)
     parts = [front, f"# {visible(source.name)}\n", _what(source, format, base)]
     if source.run is not None:
@@ -63,7 +64,7 @@ def unnamed_base(base_id: str) -> list[str]:
     ]
 
 
-def _front(base_id: str, format: str, is_mlx: bool) -> str:
+def _front(base_id: str, format: str, is_mlx: bool, rates: bool) -> str:
     libraries = {"peft": "peft", "fused": "mlx" if is_mlx else "transformers"}
     library = libraries.get(format, "mlx")
     # A value of YAML in JSON's quotes is safe, whatever it holds.
@@ -71,8 +72,9 @@ def _front(base_id: str, format: str, is_mlx: bool) -> str:
     lines = ["---", *named, f"library_name: {library}"]
     kind = "finetune" if format == "fused" else "adapter"
     lines += [f"base_model_relation: {kind}"] if named else []
-    lines += ["pipeline_tag: text-generation"]
-    return "\n".join([*lines, "tags:", "- orpo", "- preference-tuning", "- mlx", "---", ""])
+    lines += [f"pipeline_tag: text-{'classification' if rates else 'generation'}"]
+    how = "reward-model" if rates else "orpo"
+    return "\n".join([*lines, "tags:", f"- {how}", "- preference-tuning", "- mlx", "---", ""])
 
 
 def _shown_name(name: str) -> str:
@@ -83,10 +85,13 @@ def _shown_name(name: str) -> str:
 def _what(source: AdapterSource, format: str, base: str) -> str:
     kind = "DoRA" if source.spec.dora else "LoRA"
     what = "The tuned model" if format == "fused" else f"A {kind} adapter"
+    how = (
+        "as a reward model (one number for an answer, higher is better)"
+        if source.rates
+        else "with ORPO ([Hong et al. 2024](https://arxiv.org/abs/2403.07691))"
+    )
     lines = [
-        f"{what} for `{base}`, trained with ORPO "
-        "([Hong et al. 2024](https://arxiv.org/abs/2403.07691)) by "
-        f"orpo-mlx {__version__} and exported as `{format}`.",
+        f"{what} for `{base}`, trained {how} by orpo-mlx {__version__} and exported as `{format}`.",
         "",
         f"Rank {source.spec.rank}, scale {source.spec.scale:g} (alpha "
         f"{source.spec.scale * source.spec.rank:g}), {len(source.layers)} adapted layers.",

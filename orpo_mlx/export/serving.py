@@ -34,7 +34,12 @@ def with_vllm(source: AdapterSource, base: str, adapter: str | Path) -> list[str
         adapter: a folder, or a Hub id.
     """
     row = source.base.known_architecture
-    if source.spec.dora or source.spec.rank > _VLLM_RANKS[-1] or (row and row.is_idle_in_vllm):
+    if (
+        source.rates
+        or source.spec.dora
+        or source.spec.rank > _VLLM_RANKS[-1]
+        or (row and row.is_idle_in_vllm)
+    ):
         return []
     rank = next(rank for rank in _VLLM_RANKS if rank >= source.spec.rank)
     name = re.sub(r"[^\w.-]+", "-", source.name).strip("-") or "tuned"

@@ -19,6 +19,7 @@ from orpo_mlx.adapters.files import (
     read_adapter_spec,
 )
 from orpo_mlx.adapters.lora import AdapterSpec
+from orpo_mlx.adapters.reward_head import HEAD_FILE, HEAD_WEIGHT, holds_head
 from orpo_mlx.adapters.targets import in_model_order
 from orpo_mlx.errors import AdapterError, ConfigError, ExportError, ModelError
 from orpo_mlx.export.base import BaseModel
@@ -27,6 +28,7 @@ from orpo_mlx.models.weights import load_checked
 from orpo_mlx.runs.checkpoints import checkpoint_path, damage, iter_checkpoints, read_progress
 from orpo_mlx.runs.directory import RunDirectory
 from orpo_mlx.runs.listing import find_run
+from orpo_mlx.storage.safetensors import check_safetensors
 from orpo_mlx.text.commands import command_line
 
 Kind = Literal["linear", "experts", "embedding"]
@@ -92,6 +94,24 @@ class AdapterSource:
     def config(self) -> dict[str, Any]:
         """adapter_config.json."""
         return read_adapter_config(self.folder)
+
+    @property
+    def rates(self) -> bool:
+        """Whether it is a reward model, which has a head of its own and writes no answers."""
+        return holds_head(self.folder)
+
+    @cached_property
+    def head(self) -> np.ndarray:
+        """A reward model's head [1, hidden], float32.
+
+        Raises:
+            AdapterError: it is not sound.
+        """
+        path = self.folder / HEAD_FILE
+        found = check_safetensors(path, within=self.folder)
+        width = found[HEAD_WEIGHT][1][-1] if HEAD_WEIGHT in found else 0
+        arrays = load_checked(path, {HEAD_WEIGHT: (1, width)}, within=self.folder)
+        return np.array(arrays[HEAD_WEIGHT].astype(mx.float32))
 
     @cached_property
     def template_file(self) -> str | None:

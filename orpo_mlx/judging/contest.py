@@ -16,6 +16,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from orpo_mlx.adapters.reward_head import require_answers
 from orpo_mlx.data.batching.order import draw_some
 from orpo_mlx.data.types import TokenPair
 from orpo_mlx.errors import AdapterError, ModelError, reason_of
@@ -125,6 +126,8 @@ def open_contest(
     Raises:
         OrpoError: naming what is wrong and what to do.
     """
+    for place in filter(None, (asked.adapter, asked.against)):
+        require_answers(place.folder)
     subject = open_subject(asked, on_progress, reads_weights=False)
     drawn = draw_some(independent_places(subject.held), plan.prompts, plan.seed)
     pairs = [subject.held.pairs[i] for i in drawn]

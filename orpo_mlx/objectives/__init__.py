@@ -15,6 +15,7 @@ from orpo_mlx.objectives.base import Objective
 from orpo_mlx.objectives.cpo import Cpo, Simpo
 from orpo_mlx.objectives.dpo import Dpo
 from orpo_mlx.objectives.orpo import Orpo
+from orpo_mlx.objectives.reward import Reward
 from orpo_mlx.objectives.sft import Sft
 
 OBJECTIVES: dict[str, Callable[..., Objective]] = {
@@ -23,6 +24,7 @@ OBJECTIVES: dict[str, Callable[..., Objective]] = {
     Dpo.name: Dpo,
     Cpo.name: Cpo,
     Simpo.name: Simpo,
+    Reward.name: Reward,
 }
 """A dataclass for each name; its fields are filled with the settings of their names."""
 

@@ -18,7 +18,7 @@ class PairScores(NamedTuple):
     """
 
     chosen_sum: mx.array
-    """Log-probs, nats, summed over the tokens of the response."""
+    """Log-probs, nats, summed over the tokens of the response; under a reward model its reward."""
     chosen_count: mx.array
     """How many tokens these are."""
     rejected_sum: mx.array
@@ -55,10 +55,12 @@ class Objective(Protocol):
         name: as in the setting `objective`.
         metrics: what the vector of a call holds, in order; "loss" comes first. How each is named
             and written stands in `runs/metrics.py`.
-        needs_reference: whether a call needs the scores of the model before training.
+        needs_reference: whether a call needs what the scores are compared with, such as those of
+            the model before training.
     """
 
     name: ClassVar[str]
+
     needs_reference: ClassVar[bool]
 
     @property
@@ -73,7 +75,7 @@ class Objective(Protocol):
 
         Args:
             scores: [B] arrays of the micro-batch.
-            reference: the same pairs scored by the model before training; None if not needed.
+            reference: what the same pairs are compared with; None if not needed.
             totals: pairs and tokens of the whole step.
 
         Returns:

@@ -83,6 +83,8 @@ def plan_cadence(config: TrainConfig, steps: int, trained: int, evaluated: int) 
     if config.eval_every is not None:
         evaluate = config.eval_every
     drift = evaluate or (tenth if config.stop_drift else 0)
+    if config.objective == "reward":  # it writes no answers
+        drift = 0
     return Cadence(
         report=config.report_every or report,
         evaluate=evaluate,

@@ -116,14 +116,14 @@ _ORPO = (
     ),
     Metric(
         # Mean over pairs; DPO: beta times the log-ratio to the reference, CPO and SimPO: beta times
-        # the log-prob. TRL: `rewards/chosen`.
+        # the log-prob. TRL: `rewards/chosen`. A reward model: what its head says.
         "chosen_rewards", "Reward of chosen", "+.4f", label="chosen reward", short="chosen r",
-        full="implicit reward of the chosen side", is_charted=False, is_drawn_valid=False,
+        full="reward of the chosen side", is_charted=False, is_drawn_valid=False,
     ),
     Metric(
         # Likewise. TRL: `rewards/rejected`.
         "rejected_rewards", "Reward of rejected", "+.4f", label="rejected reward",
-        short="rejected r", full="implicit reward of the rejected side", is_charted=False,
+        short="rejected r", full="reward of the rejected side", is_charted=False,
         is_drawn_valid=False,
     ),
     Metric(

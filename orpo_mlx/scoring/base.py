@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import mlx.core as mx
@@ -28,7 +28,7 @@ from orpo_mlx.models.modes import evaluating
 from orpo_mlx.models.patches import stored_below
 from orpo_mlx.objectives.base import PairScores
 from orpo_mlx.objectives.numerics import masked_sum
-from orpo_mlx.scoring.head import head_logps
+from orpo_mlx.scoring.head import REWARD, read_out
 from orpo_mlx.scoring.logprobs import token_logps
 
 
@@ -42,11 +42,11 @@ class MicroBatch(NamedTuple):
         nll_tokens: chosen tokens the NLL counts.
         response_tokens: those of the chosen responses.
         indices: of the pairs in the dataset.
-        members: the pairs themselves.
+        members: the pairs themselves, as they are laid out.
         places: for each array of inputs, where its states stand; see `Scoring.places`. Empty
             without a cut.
-        reference: [2, B] summed log-probs of the reference, chosen and rejected, for the arrays'
-            pairs; None where the pairs have none.
+        reference: [2, B] what chosen and rejected are compared with (`TokenPair.reference`), for
+            the arrays' pairs; None where the pairs have none.
         is_placed: whether the arrays are MLX's; until then another thread may make them.
     """
 
@@ -155,7 +155,8 @@ class Scoring:
 
     Attributes:
         way: of scoring.
-        nll_scope: "full" counts prompt + response of the chosen row, "response" only the latter.
+        nll_scope: "full" counts prompt + response of the chosen row, "response" only the latter;
+            `REWARD` scores by a reward model's head.
         why: what spoke against the ways tried before, "" if nothing was.
         chunk: scored positions whose logits are held at a time; see `head.head_logps`.
         cut: blocks at the bottom whose outputs are handed in; see activation_cache.py.
@@ -170,26 +171,42 @@ class Scoring:
     cut: int = 0
     bucket_table: BucketTable | None = None
 
+    @property
+    def rates(self) -> bool:
+        """Whether scores are a reward model's rewards, not log-probs."""
+        return self.nll_scope == REWARD
+
     def build(self, pairs: Sequence[TokenPair], indices: Sequence[int]) -> MicroBatch:
         """Lay out the pairs at these positions of a dataset for one forward pass."""
         return self.lay_out(pairs, indices).placed()
 
     def lay_out(self, pairs: Sequence[TokenPair], indices: Sequence[int]) -> MicroBatch:
         """Do what `build` does in NumPy alone, as a thread beside MLX's own may."""
-        chosen = [pairs[i] for i in indices]
+        read = [pairs[i] for i in indices]
+        chosen = self.laid(read)
         bucket = self._bucket_of(chosen)
         return MicroBatch(
             arrays=tuple(self.way.arrays(chosen, self.nll_scope, bucket)),
             pairs=len(chosen),
-            tokens=sum(pair.size for pair in chosen),
-            nll_tokens=sum(nll_tokens(pair, self.nll_scope) for pair in chosen),
-            response_tokens=sum(len(pair.chosen) for pair in chosen),
+            tokens=sum(pair.size for pair in read),
+            nll_tokens=sum(nll_tokens(pair, self.nll_scope) for pair in read),
+            response_tokens=sum(len(pair.chosen) for pair in read),
             indices=tuple(indices),
             members=tuple(chosen),
             places=tuple(self.places(chosen)) if self.cut else (),
             reference=_reference_array(chosen, len(bucket.slots) if bucket else len(chosen)),
             is_placed=False,
         )
+
+    def laid(self, pairs: Sequence[TokenPair]) -> Sequence[TokenPair]:
+        """Return the pairs as they are laid out.
+
+        A reward is read where an answer's last token goes in, which is elsewhere only predicted:
+        so each answer gets a token more, which is predicted there and never goes in itself.
+        """
+        if not self.rates:
+            return pairs
+        return [replace(p, chosen=[*p.chosen, 0], rejected=[*p.rejected, 0]) for p in pairs]
 
     def _bucket_of(self, pairs: Sequence[TokenPair]) -> Bucket | None:
         return self.bucket_table.bucket_for(pairs) if self.bucket_table else None
@@ -217,7 +234,7 @@ class Scoring:
     def cost(self, pairs: Sequence[TokenPair]) -> int:
         """Return the tokens that one forward pass over these pairs computes."""
         return self.way.cost(
-            [Lengths(len(pair.prompt), len(pair.chosen), len(pair.rejected)) for pair in pairs]
+            [Lengths(len(p.prompt), len(p.chosen), len(p.rejected)) for p in self.laid(pairs)]
         )
 
     def score(self, model: Any, arrays: Sequence[mx.array]) -> PairScores:
@@ -312,16 +329,31 @@ def shift_batch(batch: Batch, nll_scope: str) -> Shifted:
 def score_logits(logits: mx.array, shifted: Shifted) -> PairScores:
     """Turn the logits [2B, T-1, V] of a shifted batch into what the objective needs."""
     logps = token_logps(logits, shifted.targets)
+    return _score_shifted(logps, shifted, shifted.response_mask)
+
+
+def last_scores(values: mx.array, shifted: Shifted) -> PairScores:
+    """Return each row's value [2B, T-1] at the last of its responses' positions."""
+    mask = shifted.response_mask
+    is_last = mask & (mx.cumsum(mask, axis=-1) == mask.sum(axis=-1, keepdims=True))
+    scores = _score_shifted(values, shifted, is_last, added=1)
+    return scores._replace(nll_sum=mx.zeros_like(scores.chosen_sum))
+
+
+def _score_shifted(
+    values: mx.array, shifted: Shifted, mask: mx.array, added: int = 0
+) -> PairScores:
+    """Sum values under a mask; `added` tokens of each response stand for nothing."""
     pairs = shifted.nll_mask.shape[0]
-    sums = masked_sum(logps, shifted.response_mask)
-    counts = shifted.response_mask.sum(axis=-1)
+    sums = masked_sum(values, mask)
+    counts = mx.maximum(shifted.response_mask.sum(axis=-1) - added, 0)
     return PairScores(
         chosen_sum=sums[:pairs],
         chosen_count=counts[:pairs],
         rejected_sum=sums[pairs:],
         rejected_count=counts[pairs:],
-        nll_sum=-masked_sum(logps[:pairs], shifted.nll_mask),
-        nll_tokens=shifted.nll_mask.sum(axis=-1),
+        nll_sum=-masked_sum(values[:pairs], shifted.nll_mask),
+        nll_tokens=mx.maximum(shifted.nll_mask.sum(axis=-1) - added, 0),
     )
 
 
@@ -362,25 +394,33 @@ def score_rows(
     """Score the hidden states [..., hidden] of all passes by the arrays of `score_arrays`."""
     scored, targets, *group = arrays
     hidden = mx.concatenate([part.reshape(-1, part.shape[-1]) for part in states])
-    logps = head_logps(model, hidden[scored], targets, chunk)
-    return score_group(logps, Group(*group), nll_scope)
+    values = read_out(model, hidden[scored], targets, nll_scope, chunk)
+    return score_group(values, Group(*group), nll_scope)
 
 
-def score_group(logps: mx.array, group: Any, nll_scope: str) -> PairScores:
-    """Sum log-probs [N] of scored positions into those of a group's pairs."""
+def score_group(values: mx.array, group: Any, nll_scope: str) -> PairScores:
+    """Sum log-probs [N] of scored positions into those of a group's pairs; of rewards the last
+    one of each answer counts."""
     pairs = group.prompt_lengths.shape[0]
     lengths = group.answer_lengths
-    sums = _sum_rows(logps, group.answer_scores, lengths)
+    first = lengths - 1 if nll_scope == REWARD else mx.zeros_like(lengths)
+    sums = _sum_rows(values, group.answer_scores, first, lengths)
+    if nll_scope == REWARD:
+        lengths = mx.maximum(first, 0)  # without the token that `Scoring.laid` has added
+        sides = (sums[:pairs], lengths[:pairs], sums[pairs:], lengths[pairs:])
+        return PairScores(*sides, mx.zeros_like(sides[0]), lengths[:pairs])
     nll, count = -sums[:pairs], lengths[:pairs]
     if nll_scope == "full" and group.prompt_scores.size:
-        nll = nll - _sum_rows(logps, group.prompt_scores, group.prompt_lengths)
+        none = mx.zeros_like(group.prompt_lengths)
+        nll = nll - _sum_rows(values, group.prompt_scores, none, group.prompt_lengths)
         count = count + group.prompt_lengths
     return PairScores(sums[:pairs], lengths[:pairs], sums[pairs:], lengths[pairs:], nll, count)
 
 
-def _sum_rows(logps: mx.array, places: mx.array, lengths: mx.array) -> mx.array:
-    mask = mx.arange(places.shape[1]) < lengths[:, None]
-    return masked_sum(logps[places], mask)
+def _sum_rows(values: mx.array, places: mx.array, first: mx.array, end: mx.array) -> mx.array:
+    """Sum the values of each row from one place up to another."""
+    at = mx.arange(places.shape[1])
+    return masked_sum(values[places], (at >= first[:, None]) & (at < end[:, None]))
 
 
 Feed = Callable[[MicroBatch], Sequence[mx.array]]

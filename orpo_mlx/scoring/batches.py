@@ -18,10 +18,17 @@ from orpo_mlx.data.batching.order import (
     steps_per_epoch,
 )
 from orpo_mlx.data.types import TokenPair
+from orpo_mlx.objectives.reward import Reward
 from orpo_mlx.scoring.base import Scoring
+from orpo_mlx.scoring.head import REWARD
 
 LOOKED_AT = 20_000
 """Steps whose batches decide on the shapes of a run; more of them would bring no other shapes."""
+
+
+def scored_of(config: TrainConfig) -> str:
+    """Return what is scored of a pair: the scope of a `Scoring`."""
+    return REWARD if config.objective == Reward.name else config.nll_scope
 
 
 def steps_in_epoch(config: TrainConfig, pairs: int) -> int:
@@ -96,4 +103,4 @@ def _iter_batches(
 ) -> Iterator[Sequence[TokenPair]]:
     for step in range(1, steps + 1):
         for part in step_parts(config, scoring, pairs, step):
-            yield [pairs[i] for i in part]
+            yield scoring.laid([pairs[i] for i in part])

@@ -13,10 +13,13 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten, tree_unflatten
 
+from orpo_mlx.adapters.reward_head import rewards
 from orpo_mlx.data.batching.packed import HEAD_CHUNK
 from orpo_mlx.models.patches import run_head
 from orpo_mlx.scoring.logprobs import logps_and_slopes, token_logps
 
+REWARD = "reward"
+"""The scope of what is scored under which it is the reward at each answer's last token."""
 RUN_AHEAD = 60
 """Empty operations between chunks on a CPU. MLX's scheduler there allocates up to 100 dispatches
 (10 tasks of 10) ahead of the computation, `mx.depends` or not: logits of four chunks were alive.
@@ -40,6 +43,15 @@ def head_logps(
     if has_trainable_head(model):
         return _recomputed(model, hidden, targets, list(bounds))
     return _with_unit_gradients(model, hidden, targets, list(bounds))
+
+
+def read_out(
+    model: Any, hidden: mx.array, targets: mx.array, scope: str, chunk: int = HEAD_CHUNK
+) -> mx.array:
+    """Return what is scored of each state, [N] float32: its target's log-prob, or its reward."""
+    if scope == REWARD:
+        return rewards(model, hidden)
+    return head_logps(model, hidden, targets, chunk)
 
 
 def has_trainable_head(model: Any) -> bool:

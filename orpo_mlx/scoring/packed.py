@@ -26,7 +26,7 @@ from orpo_mlx.models.patches import PackedCache, packed_attention, run_body
 from orpo_mlx.objectives.base import PairScores
 from orpo_mlx.scoring.attention import build_attend
 from orpo_mlx.scoring.base import Way, score_group
-from orpo_mlx.scoring.head import head_logps
+from orpo_mlx.scoring.head import read_out
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,8 @@ class PackedRow(Way):
         hidden = self.hidden(model, arrays)[0][0]
         if nll_scope != "full":
             hidden = hidden[packed.scored]
-        logps = head_logps(model, hidden, packed.targets, chunk)
-        scores = [score_group(logps, group, nll_scope) for group in packed.groups]
+        values = read_out(model, hidden, packed.targets, nll_scope, chunk)
+        scores = [score_group(values, group, nll_scope) for group in packed.groups]
         joined = (mx.concatenate(list(part)) for part in zip(*scores, strict=True))
         return PairScores(*(part[packed.order] for part in joined))
 

@@ -9,13 +9,15 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from orpo_mlx.adapters.reward_head import rewards
 from orpo_mlx.data.batching.buckets import Bucket, padded_cost
 from orpo_mlx.data.batching.padded import build_batch
 from orpo_mlx.data.batching.shape import BatchShape, Lengths, padded_shape
 from orpo_mlx.data.types import TokenPair
 from orpo_mlx.models.patches import run_body
 from orpo_mlx.objectives.base import PairScores
-from orpo_mlx.scoring.base import Shifted, Way, score_logits, shift_batch
+from orpo_mlx.scoring.base import Shifted, Way, last_scores, score_logits, shift_batch
+from orpo_mlx.scoring.head import REWARD
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class Plain(Way):
     ) -> PairScores:
         """Score the pairs through the model's own call, which makes all logits."""
         shifted = Shifted(*arrays)
+        if nll_scope == REWARD:
+            return last_scores(rewards(model, self.hidden(model, arrays)[0]), shifted)
         return score_logits(model(shifted.inputs), shifted)
 
     def cost(self, pairs: Sequence[Lengths]) -> int:

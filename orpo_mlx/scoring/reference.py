@@ -33,7 +33,7 @@ class ReferencedPairs(Sequence[TokenPair]):
 
     Args:
         pairs: [N].
-        sums: [N, 2] nats, summed over the chosen and the rejected response.
+        sums: [N, 2] nats, summed over the chosen and the rejected response; or margins and 0.
     """
 
     def __init__(self, pairs: Sequence[TokenPair], sums: np.ndarray) -> None:

@@ -13,6 +13,7 @@ from orpo_mlx.data.types import TokenPair
 from orpo_mlx.errors import describe
 from orpo_mlx.objectives.base import StepTotals
 from orpo_mlx.objectives.orpo import Orpo
+from orpo_mlx.objectives.reward import Reward
 from orpo_mlx.scoring.activation_cache import ActivationCache, MemoryStore
 from orpo_mlx.scoring.base import Feed, Scoring, Way, own_arrays
 from orpo_mlx.scoring.fork import Fork
@@ -126,7 +127,7 @@ def _loss_and_gradient(
     arrays = feed(batch)
     counts = (batch.pairs, batch.nll_tokens, batch.response_tokens)
     totals = StepTotals(*(mx.array(float(count)) for count in counts))
-    objective = Orpo(lam=1.0)
+    objective = Reward() if scoring.rates else Orpo(lam=1.0)
     params = model.trainable_parameters()
 
     def loss_of(params: Any, *arrays: mx.array) -> mx.array:

@@ -27,6 +27,7 @@ from typing import Any, TextIO
 import mlx.core as mx
 
 from orpo_mlx.adapters import files, lora
+from orpo_mlx.adapters.reward_head import require_answers
 from orpo_mlx.config import TrainConfig
 from orpo_mlx.config.train_config import required
 from orpo_mlx.data.prepare import find_training_data, prepare_data
@@ -130,6 +131,8 @@ def _load(
     if current and current not in adapters:
         raise _no_checkpoint(current, adapters)
     spec = files.read_adapter_spec(adapters[current]) if current else None
+    if current:
+        require_answers(adapters[current])
     loaded = load.load_model(load.resolve_model(name, revision), chat_template=template)
     if spec is not None:
         lora.attach_adapter(loaded.model, spec, seed=0)

@@ -116,9 +116,11 @@ def _trained(run: TrainingRun) -> Trained:
     from orpo_mlx.evaluation.at_end import Trained
 
     prepared = run.prepared
+    rates = prepared.scoring.rates
     return Trained(
         run.directory, run.config, prepared.folder,
-        prepared.loaded, prepared.data, replace(prepared.scoring, nll_scope="response"),
+        prepared.loaded, prepared.data,
+        prepared.scoring if rates else replace(prepared.scoring, nll_scope="response"),
         run.progress.seconds,
     )  # fmt: skip
 
@@ -135,8 +137,9 @@ def _evaluate(run: TrainingRun, trained: Trained) -> None:
         run.heartbeat.beat("stopping", run.progress.step)
 
     plan = plan_evaluation(trained, between)
+    doing = "rating" if trained.scoring.rates else "comparing base and adapter on"
     text = (
-        f"comparing base and adapter on {plan.pairs} of {len(trained.data.valid)} held-out pairs, "
+        f"{doing} {plan.pairs} of {len(trained.data.valid)} held-out pairs, "
         f"about {format_duration(plan.seconds)}; Ctrl-C or a request to stop ends it"
     )
     run.emit(events.NoteLogged("info", text))

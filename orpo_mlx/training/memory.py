@@ -12,6 +12,7 @@ from orpo_mlx.config import TrainConfig
 from orpo_mlx.data.batching.order import draw_some
 from orpo_mlx.data.batching.shape import Lengths
 from orpo_mlx.data.prepare import PreparedData
+from orpo_mlx.data.types import TokenPair
 from orpo_mlx.errors import ModelError
 from orpo_mlx.models.shape import ModelShape, folder_shape
 from orpo_mlx.planning.fit import require_fit
@@ -20,6 +21,8 @@ from orpo_mlx.planning.plan import Plan, Question, lengths_of
 from orpo_mlx.planning.search import without_recomputing
 from orpo_mlx.runs.checkpoints import FoundCheckpoint
 from orpo_mlx.scoring.base import Way
+from orpo_mlx.scoring.batches import scored_of
+from orpo_mlx.scoring.head import REWARD
 from orpo_mlx.training.step_plan import StepPlan
 
 
@@ -126,10 +129,16 @@ def find_needs(
     return MemoryNeeds(
         config=config.model_copy(update=own),
         shape=shape,
-        train=lengths_of(data.train),
-        valid=lengths_of(data.valid),
+        train=_laid_lengths(config, data.train),
+        valid=_laid_lengths(config, data.valid),
         available=available_bytes(),
         recorded=Savings(**savings) if savings else None,
         was_compiled=bool(manifest.get("compiled")),
         problem=problem,
     )
+
+
+def _laid_lengths(config: TrainConfig, pairs: Sequence[TokenPair]) -> list[Lengths]:
+    """Return the lengths of pairs as `Scoring.laid` lays them out."""
+    added = int(scored_of(config) == REWARD)
+    return [Lengths(p, c + added, r + added) for p, c, r in lengths_of(pairs)]

@@ -28,12 +28,13 @@ from orpo_mlx.adapters.lora import (
     attach_adapter,
     build_adapter_spec,
 )
+from orpo_mlx.adapters.reward_head import attach_head
 from orpo_mlx.config import TrainConfig
 from orpo_mlx.config.train_config import required
 from orpo_mlx.data.batching.order import draw_some
 from orpo_mlx.data.prepare import PreparedData, find_training_data, prepare_data, template_hash
 from orpo_mlx.data.types import TokenPair
-from orpo_mlx.errors import CheckpointError, ConfigError
+from orpo_mlx.errors import CheckpointError, ConfigError, DataError
 from orpo_mlx.generation.user_turn import LastTurn, PromptReader
 from orpo_mlx.models.load import (
     LoadedModel,
@@ -46,6 +47,7 @@ from orpo_mlx.models.load import (
 from orpo_mlx.models.recompute import checkpoint_layers, recomputing
 from orpo_mlx.objectives import build_objective
 from orpo_mlx.objectives.base import Objective
+from orpo_mlx.objectives.reward import Reward
 from orpo_mlx.planning.cadence import Cadence, plan_cadence
 from orpo_mlx.planning.fit import likely_way
 from orpo_mlx.planning.memory import Savings
@@ -53,10 +55,11 @@ from orpo_mlx.planning.plan import Plan
 from orpo_mlx.runs.checkpoints import FoundCheckpoint, versions
 from orpo_mlx.runs.metrics import metric
 from orpo_mlx.scoring.base import MicroBatch, Scoring
-from orpo_mlx.scoring.batches import step_parts, steps_in_epoch, valid_parts
+from orpo_mlx.scoring.batches import scored_of, step_parts, steps_in_epoch, valid_parts
 from orpo_mlx.scoring.reference import ReferencedPairs, kept_sums, reference_sums
 from orpo_mlx.scoring.remembered import remembered_scoring
 from orpo_mlx.scoring.select import choose_scoring
+from orpo_mlx.text.formatting import counted
 from orpo_mlx.text.progress import OnProgress
 from orpo_mlx.training.identity import identity, require_same
 from orpo_mlx.training.memory import MemoryNeeds, find_needs
@@ -174,6 +177,8 @@ def prepare(
     data = prepare_data(
         config, found, tokenizer, folder.path, folder.vocab_size, folder.name, on_progress,
     )  # fmt: skip
+    if config.objective == Reward.name:
+        data = with_margins(config, data)
     say("loading the weights")
     adapted = _load_adapted(config, folder, tokenizer, data, resumed)
     total_steps = count_steps(config, len(data.train))
@@ -192,7 +197,8 @@ def prepare(
         total_steps=total_steps,
         identity={**adapted.identity, **_recorded(plan), **compared_with},
         samples=[
-            (reader.read(pair.prompt), pair.prompt) for pair in data.valid[: config.sample_prompts]
+            (reader.read(pair.prompt), pair.prompt)
+            for pair in data.valid[: 0 if plan.scoring.rates else config.sample_prompts]
         ],
         scoring=plan.scoring,
         plan=plan.memory,
@@ -234,6 +240,8 @@ def _load_adapted(
     needs = find_needs(config, spec, folder.path, data, resumed)
     savings = needs.require(likely_way(config)).savings
     attach_adapter(loaded.model, spec, config.seed)
+    if config.objective == Reward.name:
+        attach_head(loaded.model, config.seed)
     if start:
         load_into(loaded.model, start, loaded.fingerprint, folder.name)
     read_weights(loaded)
@@ -282,7 +290,7 @@ def _with_reference(
     Raises:
         CheckpointError: a resumed run would compare with something else.
     """
-    if not objective(config).needs_reference:
+    if not objective(config).needs_reference or config.objective == Reward.name:
         return data, {}
     pairs = [*data.train, *data.valid]
     model, scoring = adapted.loaded.model, plan.scoring
@@ -314,6 +322,30 @@ def _with_reference(
         for part, values in ((data.train, sums[:count]), (data.valid, sums[count:]))
     ]
     return replace(data, train=both[0], valid=both[1]), {"reference": digest}
+
+
+def with_margins(config: TrainConfig, data: PreparedData) -> PreparedData:
+    """Have the rewards of each pair compared with its margin, or with 0 if margins are not used.
+
+    Raises:
+        DataError: some pairs have none.
+    """
+    parts = []
+    for name, pairs in (("data", data.train), ("valid_data", data.valid)):
+        without = [pair.source for pair in pairs if pair.margin is None]
+        if without and config.use_margin:
+            given = getattr(config, name) or config.data
+            raise DataError(
+                f"--use-margin: {len(without)} of {counted(len(pairs), 'pair')} of {given} have no "
+                f"margin (first: {without[0]}); each needs a number in a column margin, or in "
+                "score_chosen and score_rejected.",
+                "Add the column, name it with --map margin=COLUMN, or leave out --use-margin.",
+            )
+        margins = np.zeros((len(pairs), 2), np.float32)
+        if config.use_margin:
+            margins[:, 0] = [pair.margin for pair in pairs]
+        parts.append(ReferencedPairs(pairs, margins))
+    return replace(data, train=parts[0], valid=parts[1])
 
 
 @contextmanager
@@ -352,14 +384,15 @@ def _choose_way(
     The probe may find that this model needs another, larger way than was assumed.
     """
     needs = adapted.needs
-    scoring = _probe(adapted, wanted, config.nll_scope, data, adapted.savings.recompute_every)
+    scope = scored_of(config)
+    scoring = _probe(adapted, wanted, scope, data, adapted.savings.recompute_every)
     try:
         plan = needs.require(scoring.way)
     except ConfigError:
         if wanted != "auto" or config.grad_checkpoint != "auto" or scoring.way.can_recompute:
             raise
         # Ways that cannot recompute do not fit; those that can may.
-        scoring = _probe(adapted, wanted, config.nll_scope, data, 1)
+        scoring = _probe(adapted, wanted, scope, data, 1)
         plan = needs.require(scoring.way)
     return replace(scoring, chunk=plan.savings.head_chunk), plan
 

@@ -200,6 +200,9 @@ def _announce(run: TrainingRun, resumed_from: int) -> None:
     run.emit(data_event(prepared))
     for fact in data.facts:
         run.emit(events.NoteLogged("info", fact))
+    if prepared.scoring.rates and run.config.sample_prompts and data.valid:
+        text = "a reward model writes no answers: there are no samples, and drift is not measured"
+        run.emit(events.NoteLogged("info", text))
     for note in start_notes(prepared):
         run.emit(events.NoteLogged("warning", note))
 

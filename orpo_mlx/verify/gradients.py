@@ -29,7 +29,8 @@ from orpo_mlx.scoring.activation_cache import (
     find_cut,
 )
 from orpo_mlx.scoring.base import Feed, Scoring, Way, own_arrays
-from orpo_mlx.scoring.head import head_logps
+from orpo_mlx.scoring.batches import scored_of
+from orpo_mlx.scoring.head import REWARD, head_logps
 from orpo_mlx.scoring.logprobs import token_logps
 from orpo_mlx.scoring.plain import Plain
 from orpo_mlx.scoring.select import WAYS, choose_scoring, is_full_precision
@@ -46,6 +47,7 @@ class Bench:
     """A model with an adapter that does something, and rows to try on it.
 
     Attributes:
+        scope: what is scored of a pair; `what` says it in a word.
         way: how a training would score the pairs.
         plain: loss and gradient of plain rows.
         fitting: ways that can be computed with this model; `check_numbers` finds them out.
@@ -54,20 +56,23 @@ class Bench:
     def __init__(self, prepared: Prepared, pairs: Sequence[TokenPair], wanted: str) -> None:
         self.config, self.model, self.pairs = prepared.config, prepared.model, pairs
         self.all = list(range(len(pairs)))
+        self.scope = scored_of(self.config)
+        self.what = "rewards" if self.scope == REWARD else "log-probs"
         fill_adapter(self.model)
         self.limits = FULL_PRECISION if is_full_precision(self.model) else HALF_PRECISION
         self.model.train()
-        self.way = choose_scoring(self.model, wanted, self.config.nll_scope, pairs, False).way
+        self.way = choose_scoring(self.model, wanted, self.scope, pairs, False).way
         self.plain = self.gradient(Plain())
         self.fitting: list[Way] = [Plain()]
 
     def scores(self, way: Way, indices: Sequence[int]) -> np.ndarray:
         """Return [6, B] as in `Reference`."""
-        scoring = Scoring(way, self.config.nll_scope)
+        scoring = Scoring(way, self.scope)
         self.model.eval()
         found = scoring.score(self.model, scoring.build(self.pairs, indices).arrays)
+        sums, means = found[:3:2], (found.chosen_logps, found.rejected_logps)
         parts = (
-            found.chosen_logps, found.rejected_logps, found.nll_sum, found.nll_tokens,
+            *(sums if scoring.rates else means), found.nll_sum, found.nll_tokens,
             found.chosen_count, found.rejected_count,
         )  # fmt: skip
         return np.array([np.array(part.astype(mx.float32)) for part in parts], np.float64)
@@ -78,7 +83,7 @@ class Bench:
 
     def loss(self) -> float:
         """Return the loss of all pairs, each in a plain batch of its own."""
-        scoring = Scoring(Plain(), self.config.nll_scope)
+        scoring = Scoring(Plain(), self.scope)
         batches = [scoring.build(self.pairs, [i]) for i in self.all]
         return float(evaluate(self.model, batches, objective(self.config), scoring)[0])
 
@@ -99,7 +104,7 @@ class Bench:
             feed: gives the arrays of a batch.
             options: of `Scoring`.
         """
-        scoring = Scoring(way, self.config.nll_scope, **options)
+        scoring = Scoring(way, self.scope, **options)
         optimizer, goal = build_optimizer(self.config), objective(self.config)
         step = TrainStep(self.model, optimizer, goal, scoring, compiled=compiled, feed=feed)
         batches = [scoring.build(self.pairs, part) for part in division or [self.all]]
@@ -150,7 +155,7 @@ def check_numbers(bench: Bench) -> Iterator[Check]:
 
 
 def _reference_of(bench: Bench) -> Reference:
-    scoring = Scoring(Plain(), bench.config.nll_scope)
+    scoring = Scoring(Plain(), bench.scope)
     widths = [scoring.build(bench.pairs, [i]).arrays[0].shape[1] for i in bench.all]
     bench.model.eval()
     return compute_reference(bench.model, bench.pairs, bench.config, widths)
@@ -159,7 +164,7 @@ def _reference_of(bench: Bench) -> Reference:
 def _check_plain(bench: Bench, reference: Reference) -> Iterator[Check]:
     note = "relative difference from float64 NumPy"
     yield measured(
-        "log-probs of each pair", EXACT, note,
+        f"{bench.what} of each pair", EXACT, note,
         lambda: relative(bench.one_by_one(Plain()), reference.scores),
     )  # fmt: skip
     yield measured(
@@ -167,7 +172,7 @@ def _check_plain(bench: Bench, reference: Reference) -> Iterator[Check]:
         lambda: relative(bench.loss(), reference.loss),
     )  # fmt: skip
     yield measured(
-        "loss at log-probs from -0.0001 to -100", EXACT, note,
+        f"loss at {bench.what} from -0.0001 to -100", EXACT, note,
         lambda: relative(*_losses_over_the_range(bench.config)),
     )  # fmt: skip
     yield measured(
@@ -205,7 +210,7 @@ def _check_way(bench: Bench, way: Way, reference: Reference) -> Iterator[Check]:
         return
     bench.fitting.insert(-1, way)
     yield measured(
-        f"{way} scoring: log-probs{used}", limits.scores,
+        f"{way} scoring: {bench.what}{used}", limits.scores,
         f"relative difference from float64 NumPy, {limits.why}",
         lambda: relative(bench.scores(way, bench.all), reference.scores),
     )  # fmt: skip
@@ -225,7 +230,7 @@ def _check_composition(bench: Bench) -> Iterator[Check]:
     way, limits, backwards = bench.way, bench.limits, bench.all[::-1]
     yield measured(
         f"padding and order of pairs ({way})", limits.scores,
-        f"relative difference of log-probs, {limits.why}",
+        f"relative difference of {bench.what}, {limits.why}",
         lambda: relative(
             [bench.scores(way, bench.all), bench.scores(way, backwards)[:, ::-1]],
             [bench.one_by_one(way)] * 2,
@@ -304,7 +309,7 @@ PLENTY = 1 << 40
 def _kept_gradient(bench: Bench, way: Way, store: Store) -> Gradient:
     """Return the gradient with kept outputs, divided differently from when they were made."""
     cut = find_cut(bench.model, way)
-    scoring = Scoring(way, bench.config.nll_scope, cut=cut)
+    scoring = Scoring(way, bench.scope, cut=cut)
     cache = ActivationCache(bench.model, scoring, store)
     bench.gradient(way, feed=cache.feed, cut=cut)
     return bench.gradient(way, [[i] for i in bench.all], feed=cache.feed, cut=cut)

@@ -14,6 +14,7 @@ import numpy as np
 
 from orpo_mlx.config import TrainConfig
 from orpo_mlx.data.types import TokenPair
+from orpo_mlx.models.patches import run_body
 
 
 @dataclass(frozen=True)
@@ -21,8 +22,9 @@ class Reference:
     """What the second computation found.
 
     Attributes:
-        scores: [6, B] mean chosen and rejected log-prob, NLL sum, how many tokens it counts, and
-            the tokens of the chosen and of the rejected response.
+        scores: [6, B] mean chosen and rejected log-prob (of a reward model: the rewards, and 0 for
+            the NLL), NLL sum, how many tokens it counts, and the tokens of the chosen and of the
+            rejected response.
         loss: of all pairs together.
     """
 
@@ -45,13 +47,17 @@ def compute_reference(
     columns = []
     for pair, width in zip(pairs, widths, strict=True):
         rows = [[*pair.prompt, *side] for side in (pair.chosen, pair.rejected)]
-        inputs = [(row[:-1] + [0] * width)[:width] for row in rows]
+        inputs = [(row + [0] * width)[:width] for row in rows]
+        tokens = len(pair.chosen), len(pair.rejected)
+        if config.objective == "reward":
+            rated = _rewards(model, mx.array(inputs, mx.int32), [len(row) - 1 for row in rows])
+            columns.append((*rated, 0.0, len(pair.chosen), *tokens))
+            continue
         logits = model(mx.array(inputs, mx.int32))
         chosen, rejected = (_row_logps(*each) for each in zip(logits, rows, strict=True))
         first = len(pair.prompt) - 1
         counted = chosen if config.nll_scope == "full" else chosen[first:]
         means = chosen[first:].mean(), rejected[first:].mean()
-        tokens = len(pair.chosen), len(pair.rejected)
         columns.append((*means, -counted.sum(), len(counted), *tokens))
     scores = np.array(columns).T
     compared_with = np.array([pair.reference or (0.0, 0.0) for pair in pairs], np.float64).T
@@ -68,12 +74,19 @@ def _row_logps(logits: mx.array, row: list[int]) -> np.ndarray:
     return np.array(found)
 
 
+def _rewards(model: Any, inputs: mx.array, last: Sequence[int]) -> list[float]:
+    """Return what the head makes of the state of each row's last token."""
+    hidden = np.array(run_body(model, inputs).astype(mx.float32)).astype(np.float64)
+    head = np.array(model.score.weight)[0].astype(np.float64)
+    return [float(row[place] @ head) for row, place in zip(hidden, last, strict=True)]
+
+
 def reference_loss(scores: np.ndarray, compared_with: np.ndarray, config: TrainConfig) -> float:
     """Return the loss of all pairs, in float64.
 
     Args:
         scores: [6, B] as in `Reference`.
-        compared_with: [2, B] summed log-probs of the model that the objective compares with.
+        compared_with: [2, B] what the objective compares with: summed log-probs, or margins and 0.
         config: the objective's settings.
     """
     nll_sums, tokens = scores[2:4]
@@ -95,6 +108,9 @@ def _preference(scores: np.ndarray, compared_with: np.ndarray, config: TrainConf
             return _softplus(-(config.beta or 0.1) * (sums[0] - sums[1])).mean()
         case "simpo":
             return _softplus(config.gamma - (config.beta or 2.0) * (chosen - rejected)).mean()
+        case "reward":
+            apart = (scores[0] - scores[1]) - (compared_with[0] - compared_with[1])
+            return (_softplus(-apart) + config.center * (scores[0] + scores[1]) ** 2).mean()
         case "dpo":
             return _dpo(sums - compared_with, scores[4:6], config).mean()
     if config.preference == "odds_ratio":

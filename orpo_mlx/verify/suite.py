@@ -22,7 +22,7 @@ from orpo_mlx.config import TrainConfig, build_config
 from orpo_mlx.data.batching.buckets import MAX_BUCKETS
 from orpo_mlx.data.types import TokenPair
 from orpo_mlx.scoring.base import Scoring, Shifted, Way, score_logits
-from orpo_mlx.scoring.batches import buckets_of_run, step_parts, steps_in_epoch
+from orpo_mlx.scoring.batches import buckets_of_run, scored_of, step_parts, steps_in_epoch
 from orpo_mlx.scoring.packed import PackedRow
 from orpo_mlx.scoring.plain import Plain
 from orpo_mlx.training.prepare import prepare
@@ -87,9 +87,10 @@ def _check_shapes(config: TrainConfig, pairs: Sequence[TokenPair], way: Way) -> 
     """Count the shapes that one pass over the data would be compiled for."""
     if not way.can_bucket:
         return
-    tight, steps = Scoring(way, config.nll_scope), steps_in_epoch(config, len(pairs))
+    scope, steps = scored_of(config), steps_in_epoch(config, len(pairs))
+    tight = Scoring(way, scope)
     table = buckets_of_run(config, tight, pairs, steps)
-    scoring = Scoring(way, config.nll_scope, bucket_table=table)
+    scoring = Scoring(way, scope, bucket_table=table)
 
     def count() -> int:
         parts = [p for step in range(1, steps + 1) for p in step_parts(config, tight, pairs, step)]

@@ -92,13 +92,14 @@ def _short_run(
 def _write_pairs(path: Path, pairs: Sequence[TokenPair]) -> None:
     rows = [
         {"prompt_ids": pair.prompt, "chosen_ids": pair.chosen, "rejected_ids": pair.rejected}
+        | ({} if pair.margin is None else {"margin": pair.margin})
         for pair in pairs
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
 def _read_adapter(folder: Path) -> bytes:
-    return (folder / "adapters.safetensors").read_bytes()
+    return b"".join(path.read_bytes() for path in sorted(folder.glob("*.safetensors")))
 
 
 def _uninterrupted(config: TrainConfig) -> Path:

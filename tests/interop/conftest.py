@@ -225,6 +225,22 @@ class Bench:
             found.append(np.array(logits - mx.logsumexp(logits, axis=-1, keepdims=True)))
         return found
 
+    def rewards_in_mlx(self, adapter: Path) -> list[float]:
+        """Put a head beside an adapter and on what mlx-lm makes of each prompt's last token."""
+        import mlx.core as mx
+        from mlx_lm.tuner.utils import load_adapters
+        from mlx_lm.utils import load_model
+
+        model = load_adapters(load_model(self.mlx_folder)[0], str(adapter)).eval()
+        states = [model.model(mx.array([prompt]))[0, -1] for prompt in PROMPTS]
+        head = mx.random.normal((1, states[0].size), key=mx.random.key(5)) / states[0].size ** 0.5
+        mx.save_safetensors(str(adapter / "reward_head.safetensors"), {"score.weight": head})
+        return [(state @ head[0]).item() for state in states]
+
+    def rewards_in_peft(self, adapter: Path) -> list[float]:
+        """Ask transformers' sequence classifier with an adapter by PEFT."""
+        return self.torch.peft_rewards(base=self.folder, adapter=adapter, prompts=PROMPTS)
+
 
 def _read(path: Path) -> list[np.ndarray]:
     with np.load(path) as arrays:

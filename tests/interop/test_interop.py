@@ -303,6 +303,20 @@ def test_a_dora_adapter_computes_the_same_in_peft(make_bench, make_adapter, diff
         assert difference(bench.in_mlx(), wanted) > 0.5
 
 
+@pytest.mark.parametrize("name", ["llama", "qwen2", "qwen3", "mistral"])
+def test_a_reward_model_rates_the_same_in_transformers(
+    name, make_bench, make_adapter, record, tmp_path
+):
+    bench = make_bench(name)
+    adapter = make_adapter(bench, SPECS["all layers"])
+    wanted = bench.rewards_in_mlx(adapter)
+    export([str(adapter), "--to", "peft", "--out", str(tmp_path / "peft")])
+    apart = np.abs(np.subtract(bench.rewards_in_peft(tmp_path / "peft"), wanted)).max()
+    record("reward", name, apart)
+    assert apart < 1e-3
+    assert np.std(wanted) > 0.1
+
+
 def test_an_adapter_of_embedding_and_head_computes_the_same(
     make_bench, make_adapter, difference, tmp_path
 ):

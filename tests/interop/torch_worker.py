@@ -136,5 +136,18 @@ def peft_logps(base: str, adapter: str | None, prompts: list[list[int]], out: st
     return [str(warning.message) for warning in own]
 
 
+def peft_rewards(base: str, adapter: str, prompts: list[list[int]]) -> list[float]:
+    """Return what transformers' sequence classifier makes of each prompt with PEFT's adapter."""
+    from peft import PeftModel
+    from transformers import AutoModelForSequenceClassification
+
+    model: Any = AutoModelForSequenceClassification.from_pretrained(
+        base, num_labels=1, dtype=torch.float32
+    )
+    model = PeftModel.from_pretrained(model, adapter).eval()
+    with torch.no_grad():
+        return [model(torch.tensor([prompt])).logits.item() for prompt in prompts]
+
+
 if __name__ == "__main__":
-    serve(make_model, tensors, put_tensors, convert_model, convert_lora, peft_logps)
+    serve(make_model, tensors, put_tensors, convert_model, convert_lora, peft_logps, peft_rewards)

@@ -11,10 +11,12 @@ import pytest
 from mlx.utils import tree_flatten
 
 from orpo_mlx.adapters.lora import AdapterSpec, attach_adapter
+from orpo_mlx.adapters.reward_head import attach_head
 from orpo_mlx.data.types import TokenPair
 from orpo_mlx.errors import ConfigError
 from orpo_mlx.models.recompute import recomputing
 from orpo_mlx.objectives.orpo import Orpo
+from orpo_mlx.objectives.reward import Reward
 from orpo_mlx.scoring import head
 from orpo_mlx.scoring.activation_cache import ActivationCache, MemoryStore, find_cut
 from orpo_mlx.scoring.base import Scoring, own_arrays
@@ -153,7 +155,7 @@ def loss_and_gradient(model, way, scope, cut=0, feed=own_arrays, **options):
 
     def loss_of(params):
         model.update(params)
-        objective = Orpo(lam=0.5, nll_scope=scope)
+        objective = Reward(center=0.1) if scope == head.REWARD else Orpo(lam=0.5, nll_scope=scope)
         return objective(scoring.score(model, arrays), None, totals)[0]
 
     try:
@@ -205,6 +207,17 @@ def test_every_supported_way_gives_the_loss_and_gradient_of_plain_rows(name, bit
             found = loss_and_gradient(model, way, scope, chunk=7)
         difference = largest_difference(found, plain)
         assert difference < TOLERANCE, (name, f"{way}, recomputed", scope, difference)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_supported_way_gives_the_rewards_and_gradient_of_plain_rows(name):
+    model = make_model(name)
+    attach_head(model, seed=0)
+    plain = loss_and_gradient(model, "plain", head.REWARD)
+    assert "score.weight" in plain[1]
+    for way in SUPPORTED[name]:
+        found = loss_and_gradient(model, way, head.REWARD)
+        assert largest_difference(found, plain) < TOLERANCE, (name, way)
 
 
 @pytest.mark.parametrize("name", [name for name in MODELS if SUPPORTED[name] != ALL_WAYS])

@@ -23,6 +23,8 @@ FLAT = 0.05
 NEAR_CERTAIN = math.log(0.9)
 FAR_BELOW = 2.0
 LOW_LAMBDA = 0.15
+SHIFTED = 1.0
+"""Of a reward; less is no drift of their mean."""
 FAR_FROM_BASE = 0.5
 """Nats per token on what the base itself would say."""
 
@@ -94,7 +96,7 @@ def _both_falling(state: RunState) -> Note | None:
 
 def _moving_away(state: RunState) -> Note | None:
     """Look at an objective with rewards from a reference: its chosen log-prob often falls."""
-    if "reward_margin" not in state.steps:
+    if "reward_margin" not in state.steps or "chosen_logps" not in state.steps:
         return None
     chosen, margin = (
         _ends(state.steps.column(name)) for name in ("chosen_rewards", "reward_margin")
@@ -110,6 +112,28 @@ def _moving_away(state: RunState) -> Note | None:
             "(dpo), or --nll-weight above 0 keep the preferred answers likely.",
         )
     return None
+
+
+def _uncentred(state: RunState) -> Note | None:
+    """Look at a reward model, which has rewards and no log-probs: only differences are trained."""
+    if "reward_margin" not in state.steps or "chosen_logps" in state.steps:
+        return None
+    chosen, rejected, margin = (
+        _ends(state.steps.column(name))
+        for name in ("chosen_rewards", "rejected_rewards", "reward_margin")
+    )
+    if chosen is None or rejected is None or margin is None:
+        return None
+    before, now = ((a + b) / 2 for a, b in zip(chosen, rejected, strict=True))
+    if abs(now - before) < max(SHIFTED, abs(margin[1])):
+        return None
+    return Note(
+        "uncentred",
+        f"the mean reward has gone from {before:.1f} to {now:.1f}, further than the two sides part",
+        "Only the difference of two rewards is trained, so their mean is free to go anywhere. "
+        "Rewards of one prompt can still be compared; where those of different prompts are to be, "
+        "train with --center 0.01.",
+    )
 
 
 def _validation_rising(state: RunState) -> Note | None:
@@ -196,6 +220,7 @@ _RULES: tuple[Callable[[RunState], Note | None], ...] = (
     _amplified,
     _rejected_flat,
     _moving_away,
+    _uncentred,
     _drifting,
     _accuracy_at_start,
 )

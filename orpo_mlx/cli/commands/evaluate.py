@@ -48,6 +48,8 @@ def _evaluate(command: EvaluateCommand) -> int:
     progress = ProgressLine(command.as_json)
     try:
         subject = open_subject(asked, progress)
+        if subject.scoring.rates:  # it answers nothing
+            plan = None
         meter = DriftMeter(subject.loaded, asked.config, plan, progress) if plan else None
         done = judge_subject(subject, progress, meter)
         content = as_json(done, versions())

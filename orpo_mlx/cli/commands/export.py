@@ -177,6 +177,7 @@ def _export(command: ExportCommand) -> int:
 
     begun = time.perf_counter()
     source = open_source(command.source, command.checkpoint, command.model, command.runs_dir)
+    _require_head(command, source)
     target = _target(command, source)
     require_target(target)
     say = ExportReport(command.as_json)
@@ -187,6 +188,27 @@ def _export(command: ExportCommand) -> int:
     done = replace(done, notes=[*done.notes, *more])
     say.finished(command.format.name, done, time.perf_counter() - begun)
     return 0
+
+
+def _require_head(command: ExportCommand, source: AdapterSource) -> None:
+    """Refuse formats that would leave a reward model's head behind.
+
+    Raises:
+        ConfigError: before anything is written.
+    """
+    name = command.options.get("content", "mlx") if command.format.name == "hub" else ""
+    written = find_format(name) or command.format
+    if not source.rates or written.carries_head:
+        return
+    from orpo_mlx.adapters.reward_head import HEAD_FILE
+
+    carrying = ", ".join(one.name for one in FORMATS if one.carries_head)
+    raise ConfigError(
+        f"--to {command.format.name}: {source.name} is a reward model, and {written.name} has no "
+        f"place for its head ({source.folder / HEAD_FILE}); nothing was written.",
+        f"Formats that carry it: {carrying} (--to hub --content {carrying}). Here "
+        "`orpo-mlx score RUN FILE` uses it as it is.",
+    )
 
 
 def _template_notes(command: ExportCommand, source: AdapterSource) -> list[str]:

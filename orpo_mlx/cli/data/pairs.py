@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from orpo_mlx.cli.data import judge_terminal
@@ -29,6 +31,8 @@ from orpo_mlx.preferences.judging import Judging
 from orpo_mlx.preferences.material import Material
 from orpo_mlx.preferences.questions import PromptAnswers
 from orpo_mlx.preferences.ranking import RULE_WORDS, TOO_FEW_ANSWERS, make_pair, pairs_by_rule
+from orpo_mlx.runs.directory import RunDirectory
+from orpo_mlx.runs.listing import find_run
 from orpo_mlx.storage.journal import Journal
 from orpo_mlx.text.formatting import format_duration
 from orpo_mlx.version import __version__
@@ -62,6 +66,8 @@ def main(argv: Sequence[str], now: Now = lambda: datetime.now(UTC)) -> int:
     material = read_request_material(given)
     request = build_request(given, material.kind, out, now)
     check_place(request)
+    if request.judge:
+        request = replace(request, judge=_reward_run(request.judge, given))
     print_text(account_text(material.account) + f"found   {material.columns}\n")
     if not material.questions:
         raise DataError(
@@ -75,25 +81,35 @@ def main(argv: Sequence[str], now: Now = lambda: datetime.now(UTC)) -> int:
 
 
 def _from_ratings(request: PairsRequest, material: Material) -> int:
+    return _pairs_by_rule(request, material.questions, {}, request.date)
+
+
+def _pairs_by_rule(
+    request: PairsRequest, questions: Sequence[PromptAnswers], about: dict[str, Any], date: str
+) -> int:
     account = Account()
     pairs: list[PreferencePair] = []
-    for question in material.questions:
+    for question in questions:
         account.read += 1
         found = pairs_by_rule(question.scores, request.rule, request.min_gap)
         if isinstance(found, Drop):
             account.drop(found.reason, question.source)
             continue
         answers = question.answers
-        made = [make_pair(question, answers[better], answers[worse]) for better, worse in found]
-        good = [pair for pair in made if not isinstance(pair, Drop)]
+        scores = question.scores
+        made = [
+            (make_pair(question, answers[better], answers[worse]), scores[better] - scores[worse])
+            for better, worse in found
+        ]
+        good = [replace(pair, margin=gap) for pair, gap in made if not isinstance(pair, Drop)]
         if not good:
             account.drop("identical text", question.source)
         account.kept += bool(good)
         pairs += good
-    about = {"rule": request.rule, "min_gap": request.min_gap}
+    about = {**about, "rule": request.rule, "min_gap": request.min_gap}
     print_text(_prompt_account(account) + f"rule    {RULE_WORDS[request.rule]}\n")
     advice = _ONE_EACH if list(account.dropped) == [TOO_FEW_ANSWERS] else _OTHER_RULE
-    return _finish(request, pairs, about, request.date, advice)
+    return _finish(request, pairs, about, date, advice)
 
 
 def _prompt_account(account: Account) -> str:
@@ -209,11 +225,43 @@ def _tidy(question: PromptAnswers, text: str) -> str:
     return text.rstrip() if isinstance(question.prompt, str) else text.strip()
 
 
+# A reward model judges ----------------------------------------------------------------------------
+
+
+def _reward_run(text: str, given: dict[str, Any]) -> str:
+    """Find the reward model before anything long begins; return its run's folder."""
+    from orpo_mlx.preferences.rating import reward_place
+
+    run = find_run(text, given.get("runs_dir"))
+    reward_place(run)
+    return str(run.path)
+
+
+def _rated(
+    request: PairsRequest, questions: Sequence[PromptAnswers], about: dict[str, Any], date: str
+) -> int:
+    """Let the reward model rate every answer; the rule makes pairs of the ratings."""
+    from orpo_mlx.preferences.rating import Rater, reward_place
+
+    run = RunDirectory(Path(str(request.judge)))
+    rater = Rater(run, reward_place(run))
+    rewards = rater.rate(questions)
+    rated = []
+    for question, found in zip(questions, rewards, strict=True):
+        both = [(text, r) for text, r in zip(question.answers, found, strict=True)
+                if not isinstance(r, Drop)]  # fmt: skip
+        texts, scores = zip(*both, strict=True) if both else ((), ())
+        rated.append(replace(question, answers=texts, scores=scores))
+    judged = {"judged": "by a reward model", "reward_run": run.id, **about}
+    return _pairs_by_rule(request, rated, judged, date)
+
+
 # A human judge ------------------------------------------------------------------------------------
 
 
 def _from_prompts(request: PairsRequest, material: Material) -> int:
-    _require_someone()
+    if not request.judge:
+        _require_someone()
     found = _answers(request, material.questions)
     questions, account = [], Account()
     for question, answers in zip(material.questions, found.answers, strict=True):
@@ -228,10 +276,13 @@ def _from_prompts(request: PairsRequest, material: Material) -> int:
             PromptAnswers(question.prompt, different, (), question.source, question.tools)
         )
     print_text(_prompt_account(account))
-    return _judge(request, questions, found.about, found.date)
+    compare = _rated if request.judge else _judge
+    return compare(request, questions, found.about, found.date)
 
 
 def _from_candidates(request: PairsRequest, material: Material) -> int:
+    if request.judge:
+        return _rated(request, material.questions, {}, request.date)
     _require_someone()
     return _judge(request, material.questions, {"seed": request.seed}, request.date)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from orpo_mlx.cli.data.source import command_parser, layout_choice, read_source
-from orpo_mlx.cli.parser import Parser, number_option
+from orpo_mlx.cli.parser import Parser, add_runs_dir_option, number_option
 from orpo_mlx.data.layouts.columns import map_row, map_rows, with_others
 from orpo_mlx.data.writing import check_out
 from orpo_mlx.errors import ConfigError
@@ -31,6 +31,7 @@ class PairsRequest:
     Attributes:
         count: answers that are sampled for each prompt.
         batch: prompts that are answered side by side.
+        judge: the run of the reward model that compares, None for a person.
         force: begin anew and replace what is there.
     """
 
@@ -46,6 +47,7 @@ class PairsRequest:
     model: dict[str, Any]
     force: bool
     date: str
+    judge: str | None = None
 
     def sidecar(self, what: str) -> Path:
         """Return the path of a journal beside OUT."""
@@ -117,6 +119,7 @@ def build_request(given: dict[str, Any], kind: Kind, out: Path, now: Now) -> Pai
         },
         force="force" in given,
         date=now().isoformat(timespec="seconds"),
+        judge=_judge_of(given, kind),
     )
     if kind in ("answers", "prompts") and "name" not in request.model:
         need = "worse answers" if kind == "answers" else "answers"
@@ -134,6 +137,33 @@ def build_request(given: dict[str, Any], kind: Kind, out: Path, now: Now) -> Pai
             "Give a temperature above 0.",
         )
     return request
+
+
+_JUDGE = "reward:"
+
+
+def _judge_of(given: dict[str, Any], kind: Kind) -> str | None:
+    """Return the run that `--judge reward:RUN` names.
+
+    Raises:
+        ConfigError: it names none, or there is nothing to judge.
+    """
+    value = given.get("judge")
+    if value is None:
+        return None
+    run = str(value).removeprefix(_JUDGE)
+    if run == value or not run:
+        raise ConfigError(
+            f"--judge: found {value!r}, needs reward:RUN, a run of --objective reward",
+            "Name the run, as in --judge reward:my-run, or leave it out and compare yourself.",
+        )
+    if kind not in ("prompts", "candidates"):
+        raise ConfigError(
+            f"--judge: there is nothing to compare in {kind}; it is for prompts, which a model "
+            "answers, and for candidates, which are several answers to each prompt",
+            "Leave out --judge, or say what the rows are with --from.",
+        )
+    return run
 
 
 def check_place(request: PairsRequest) -> None:
@@ -155,6 +185,7 @@ def build_parser() -> Parser:
         "ranks, or several answers (you compare). An interrupted command goes on where it was.",
         "SRC OUT.jsonl [--model MODEL] [options]",
     )
+    add_runs_dir_option(parser)
     parser.add_argument("out", nargs="?", metavar="OUT.jsonl", help="The file of pairs to write.")
     for flag, metavar, help in (
         ("from", "|".join(KINDS), "What the rows are. [default: told by the columns]"),
@@ -168,6 +199,7 @@ def build_parser() -> Parser:
         ("batch-size", "N", "Prompts answered side by side. [default 8]"),
         ("seed", "N", "Of the sampling, and of what is shown left or right. [default 0]"),
         ("score", "NAME", "Column, or key beside each answer, that rates it."),
+        ("judge", "reward:RUN", "Let a reward model compare, and not you."),
         ("rule", "|".join(RULES), "Which rated answers become pairs. [default best-worst]"),
         ("min-gap", "X", "Smallest difference of scores in a pair. [default 0]"),
     ):

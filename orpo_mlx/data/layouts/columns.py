@@ -19,6 +19,7 @@ FIELDS = (
     "conversations",
     "score_chosen",
     "score_rejected",
+    "margin",
     "response_1",
     "response_2",
     "preference_strength",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from orpo_mlx.data.layouts.columns import EXAMPLE, list_columns, map_row, map_rows, with_others
 from orpo_mlx.data.layouts.context import CONTEXT_COLUMNS
 from orpo_mlx.data.layouts.convert import ALPACA_COLUMNS, PROMPT_COLUMNS, PROMPT_DIFFERS
-from orpo_mlx.data.layouts.scores import INVERTED, TIE, judge_scores, score_columns
+from orpo_mlx.data.layouts.scores import INVERTED, TIE, judge_scores, margin_of, score_columns
 from orpo_mlx.data.layouts.several import one_answer_each
 from orpo_mlx.data.layouts.table import LAYOUTS, Layout
 from orpo_mlx.data.sources.source import Row, report_problems
@@ -141,12 +141,12 @@ def _to_pair(row: Row, layout: Layout) -> Pair | Drop:
     result = layout.to_pair(row)
     if isinstance(result, Drop):
         return result
-    if row.notes:
-        result = dataclasses.replace(result, notes=(*result.notes, *row.notes))
-    verdict = judge_scores(row.values, score_columns(row.values), layout.keeps)
+    columns = score_columns(row.values)
+    verdict = judge_scores(row.values, columns, layout.keeps)
     if isinstance(verdict, Drop):
         return verdict
-    return dataclasses.replace(result, notes=(*result.notes, verdict)) if verdict else result
+    notes = (*result.notes, *row.notes, *([verdict] if verdict else []))
+    return dataclasses.replace(result, notes=notes, margin=margin_of(row.values, columns))
 
 
 def _sample(rows: Sequence[Row]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from orpo_mlx.data.types import Drop
 TIE = "tie in the scores"
 INVERTED = "chosen scored below rejected"
 NO_NUMBER = "score is not a number"
+MARGIN = "margin"
 SCORE_WORDS = ("score", "rating", "reward")
 VERDICT_COLUMNS = ("label", "labels", "kto_tag", "liked", "desirable", "thumbs_up")
 """Columns that call one answer good or bad."""
@@ -63,6 +64,23 @@ def judge_scores(
         return None
     reason = TIE if balance == 0 else INVERTED
     return reason if reason in keeps else Drop(reason)
+
+
+def margin_of(values: dict[str, Any], columns: list[tuple[str, str]]) -> float | None:
+    """Return by how much a row says chosen is better; None if it does not, or not as a number.
+
+    Args:
+        values: of the row; its column `margin` comes first.
+        columns: from `score_columns`; the mean of their differences.
+    """
+    if values.get(MARGIN) is not None:
+        return number_of(values[MARGIN])
+    apart = []
+    for name, other in columns:
+        chosen, rejected = number_of(values.get(name)), number_of(values.get(other))
+        if chosen is not None and rejected is not None:
+            apart.append(chosen - rejected)
+    return sum(apart) / len(apart) if apart else None
 
 
 def order_by_strength(value: Any) -> int | Drop:

@@ -38,7 +38,7 @@ from orpo_mlx.data.layouts.convert import (
     worse_answer_pair,
 )
 from orpo_mlx.data.layouts.fields import first_column, parsed
-from orpo_mlx.data.layouts.scores import score_columns
+from orpo_mlx.data.layouts.scores import MARGIN, score_columns
 from orpo_mlx.data.layouts.turns import TRANSCRIPT_TURN, is_messages, is_talk
 from orpo_mlx.data.sources.source import Row
 from orpo_mlx.data.types import Drop, Pair
@@ -89,7 +89,7 @@ class Layout:
         return sorted(self._idle(columns))
 
     def _idle(self, columns: Collection[str]) -> set[str]:
-        used = {"status", *itertools.chain(*score_columns(columns))}
+        used = {"status", MARGIN, *itertools.chain(*score_columns(columns))}
         for group in self.uses:
             name = group if isinstance(group, str) else first_column(dict.fromkeys(columns), group)
             used |= {name or ""}

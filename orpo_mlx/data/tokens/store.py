@@ -20,6 +20,7 @@ class TokenPairs(Sequence[TokenPair]):
     Attributes:
         ids: [I] int32, for each pair prompt, chosen and rejected one after the other.
         starts: [N, 4] where the three begin and the last ends.
+        margins: of each pair, None where its row has none.
     """
 
     def __init__(
@@ -28,9 +29,10 @@ class TokenPairs(Sequence[TokenPair]):
         starts: np.ndarray,
         sources: Sequence[str],
         notes: Sequence[tuple[str, ...]],
+        margins: Sequence[float | None],
     ) -> None:
         self.ids, self.starts = ids, starts
-        self.sources, self.notes = sources, notes
+        self.sources, self.notes, self.margins = sources, notes, margins
 
     @property
     def lengths(self) -> np.ndarray:
@@ -54,6 +56,7 @@ class TokenPairs(Sequence[TokenPair]):
             self.ids[rejected:end].tolist(),
             self.sources[index],
             self.notes[index],
+            margin=self.margins[index],
         )
 
     def __eq__(self, other: object) -> bool:
@@ -71,6 +74,7 @@ class TokenPairs(Sequence[TokenPair]):
             self.starts[np.array(chosen, np.int64)],
             [self.sources[i] for i in chosen],
             [self.notes[i] for i in chosen],
+            [self.margins[i] for i in chosen],
         )
 
 
@@ -82,6 +86,7 @@ class TokenPairsBuilder:
         self._ends = array("q", [0])
         self._sources: list[str] = []
         self._notes: list[tuple[str, ...]] = []
+        self._margins: list[float | None] = []
         self._known: dict[tuple[str, ...], tuple[str, ...]] = {}
 
     def add(self, pair: TokenPair) -> None:
@@ -91,6 +96,7 @@ class TokenPairsBuilder:
             self._ends.append(len(self._ids))
         self._sources.append(pair.source)
         self._notes.append(self._known.setdefault(pair.notes, pair.notes))
+        self._margins.append(pair.margin)
 
     def __len__(self) -> int:
         return len(self._sources)
@@ -104,6 +110,7 @@ class TokenPairsBuilder:
             starts if starts is not None else np.zeros((0, 4), np.int64),
             self._sources,
             self._notes,
+            self._margins,
         )
 
 

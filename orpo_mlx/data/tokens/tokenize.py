@@ -330,7 +330,7 @@ def _join(rendered: Rendered, encoder: Encoder) -> TokenPair:
     repairs = (BOUNDARY_REPAIRED,) if repaired else ()
     ends = (END_APPENDED,) if appended and not isinstance(pair.prompt, str) else ()
     notes = (*pair.notes, *repairs, *rendered.notes, *ends)
-    return TokenPair(prompt_ids, responses[0], responses[1], pair.source, notes)
+    return TokenPair(prompt_ids, responses[0], responses[1], pair.source, notes, margin=pair.margin)
 
 
 # Too long -----------------------------------------------------------------------------------------

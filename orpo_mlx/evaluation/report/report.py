@@ -20,7 +20,8 @@ def report_page(content: Mapping[str, Any], done: Judgement) -> str:
     adapter = done.subject.asked.adapter
     chosen = done.subject.asked.config.model_dump(exclude_defaults=True)
     besides = {
-        "examples": example_pairs(done),
+        # Rewards have no tokens to be shown by.
+        "examples": [] if done.tables[done.after].rates else example_pairs(done),
         "margins": margins(done),
         "settings": chosen if adapter and adapter.run else {},
     }

@@ -18,6 +18,7 @@ import mlx.core as mx
 import numpy as np
 
 from orpo_mlx.adapters.peft import CONFIG_FILE, PREFIX, WEIGHTS_FILE
+from orpo_mlx.adapters.reward_head import HEAD, HEAD_WEIGHT
 from orpo_mlx.errors import ExportError
 from orpo_mlx.export import card
 from orpo_mlx.export.checks import (
@@ -73,7 +74,7 @@ def export(source: AdapterSource, target: Target, say: ExportListener) -> Export
     notes += _notes(source)
     if names.architecture and names.architecture.peft_note:
         notes.append(names.architecture.peft_note)
-    wanted = names.tensors(source)
+    wanted = _tensors(source, names)
     require_space(target.path, sum(a.size for a in wanted.values()) * 4)
     config = _config(source, names, base_id)
 
@@ -96,13 +97,15 @@ def export(source: AdapterSource, target: Target, say: ExportListener) -> Export
     # An MLX model is none that PEFT or vLLM could load.
     base = base_id if is_known or not source.base.is_quantized else "OWNER/NAME"
     serve = with_vllm(source, base, target.path)
-    return Exported(target.path, files, _command(base, target.path, notes), serve, notes)
+    command = _command(base, target.path, notes, source.rates)
+    return Exported(target.path, files, command, serve, notes)
 
 
-def _command(base: str, path: Path, notes: list[str]) -> str:
+def _command(base: str, path: Path, notes: list[str], rates: bool) -> str:
+    kind, labels = ("SequenceClassification", ", num_labels=1") if rates else ("CausalLM", "")
     code = (
-        "from transformers import AutoModelForCausalLM as M; from peft import PeftModel; "
-        f"model = PeftModel.from_pretrained(M.from_pretrained({base!r}), {str(path)!r})"
+        f"from transformers import AutoModelFor{kind} as M; from peft import PeftModel; "
+        f"model = PeftModel.from_pretrained(M.from_pretrained({base!r}{labels}), {str(path)!r})"
     )
     if find_spec("peft"):
         return command_line(sys.executable, "-c", code)
@@ -141,10 +144,16 @@ class PeftNames:
     def tensors(self, source: AdapterSource) -> dict[str, np.ndarray]:
         """Return every tensor by name, the scale multiplied into B."""
         found = {}
-        for layer in source.layers:
+        for layer in _exported(source):
             for module, parts in zip(self.modules(layer), _parts(layer, source), strict=True):
                 found |= {f"{PREFIX}{module}.{name}": array for name, array in parts.items()}
         return found
+
+
+def _tensors(source: AdapterSource, names: PeftNames) -> dict[str, np.ndarray]:
+    """Return every tensor by name, a reward model's head among them."""
+    head = {f"{PREFIX}{HEAD_WEIGHT}": source.head} if source.rates else {}
+    return names.tensors(source) | head
 
 
 def _parts(layer: AdaptedLayer, source: AdapterSource) -> Iterator[dict[str, np.ndarray]]:
@@ -159,6 +168,13 @@ def _parts(layer: AdaptedLayer, source: AdapterSource) -> Iterator[dict[str, np.
         yield {A: a, B: b, M: layer.m}
     else:
         yield {A: a, B: b}
+
+
+def _exported(source: AdapterSource) -> list[AdaptedLayer]:
+    """Return the adapted layers; without the output layer, which a reward model does not use."""
+    if not source.rates:
+        return list(source.layers)
+    return [layer for layer in source.layers if not layer.path.endswith("lm_head")]
 
 
 def _refuse(source: AdapterSource) -> None:
@@ -190,14 +206,24 @@ def _notes(source: AdapterSource) -> list[str]:
             f"The scale {source.spec.scale:g} stands in B, so that no program can get it wrong; "
             "trained on in PEFT at the same rate, B has that much less effect."
         )
+    if source.rates:
+        return [*notes, _PADDING]
     return [*notes, *vllm_notes(source)]
 
 
+_PADDING = (
+    "transformers rates the last token that is not the padding token, so one answer by itself, or "
+    "set pad_token_id to a token that no answer ends with: where it is the end of turn, the token "
+    "before it would be rated."
+)
+
+
 def _config(source: AdapterSource, names: PeftNames, base_id: str) -> dict[str, Any]:
-    modules = [name for layer in source.layers for name in names.modules(layer)]
-    return {
+    modules = [name for layer in _exported(source) for name in names.modules(layer)]
+    head = {"modules_to_save": [HEAD]} if source.rates else {}
+    return head | {
         "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
+        "task_type": "SEQ_CLS" if source.rates else "CAUSAL_LM",
         "base_model_name_or_path": base_id,
         "r": source.spec.rank,
         "lora_alpha": source.spec.rank,
@@ -219,7 +245,7 @@ def _inspect(
     folder: Path, source: AdapterSource, names: PeftNames, dtype: str
 ) -> list[ExportCheck]:
     """Open the folder again, as PEFT reads it, and rebuild every delta from it."""
-    wanted = names.tensors(source)
+    wanted = _tensors(source, names)
     shapes = {name: tuple(array.shape) for name, array in wanted.items()}
     config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
     check_safetensors(folder / WEIGHTS_FILE, within=folder)
@@ -232,13 +258,14 @@ def _inspect(
         scale = config["lora_alpha"] / config["r"]
         checks.append(check_delta(_differences(found, scale, source, names), dtype))
         checks += [_check_magnitudes(found, wanted, dtype)] if source.spec.dora else []
+        checks += [_check_head(found, source, dtype)] if source.rates else []
     return [*checks, check_checksums(folder)]
 
 
 def _differences(
     found: dict[str, np.ndarray], scale: float, source: AdapterSource, names: PeftNames
 ) -> Iterator[DeltaDifference]:
-    for layer in source.layers:
+    for layer in _exported(source):
         b, a = layer.factors(source.spec.scale)
         ours = list(zip(b, a, strict=True)) if layer.kind == "experts" else [(b, a)]
         for module, factors in zip(names.modules(layer), ours, strict=True):
@@ -248,6 +275,13 @@ def _differences(
             else:
                 theirs = found[f"{key}.{B}"], found[f"{key}.{A}"]
             yield compare_factors(module, factors, (scale * theirs[0], theirs[1]))
+
+
+def _check_head(found: dict[str, np.ndarray], source: AdapterSource, dtype: str) -> ExportCheck:
+    apart = np.abs(found[f"{PREFIX}{HEAD_WEIGHT}"] - source.head).max()
+    worst, limit = float(apart / np.abs(source.head).max()), PRECISION[dtype]
+    text = f"the reward head differs by at most {worst:.1e} of its largest weight"
+    return ExportCheck("reward head", worst <= limit, worst, limit, text)
 
 
 def _check_magnitudes(

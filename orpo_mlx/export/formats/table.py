@@ -18,6 +18,7 @@ class Format:
         options: names of the `OPTIONS` it takes.
         suffix: ".gguf" if it writes one file, "" if it writes a folder.
         size: about how large it is.
+        carries_head: whether a reward model can go out by it.
         verified: other programs, with their versions, in which `tests/interop` compared it.
     """
 
@@ -30,6 +31,7 @@ class Format:
     suffix: str = ""
     size: str = ""
     verified: str = ""
+    carries_head: bool = False
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,7 @@ FORMATS: tuple[Format, ...] = (
         "none in float32",
         "peft",
         ("dtype", "base_id"),
+        carries_head=True,
         size="4 bytes a weight of the adapter; 2 in half precision",
         verified="PEFT 0.21.2 with torch 2.13.0 and transformers 5.23.0 (mixtures of experts: "
         "4.57.6); llama.cpp's converter of 2026-10",

@@ -129,6 +129,25 @@ def test_a_mapping_of_columns_holds_for_the_rows_and_not_for_the_short_runs(
     assert (code, failed(checks)) == (0, [])
 
 
+def test_it_passes_on_a_reward_model_with_margins(
+    monkeypatch, model_folder, pairs_file, tmp_path, capsys
+):
+    monkeypatch.setattr(gradients, "can_compile", lambda: False)
+    for name in ("_check_composition", "_check_savings", "_check_activation_cache"):
+        monkeypatch.setattr(gradients, name, lambda _: iter(()))
+    file = tmp_path / "reward.toml"
+    file.write_text('objective = "reward"\nuse_margin = true\ncenter = 0.1\n')
+    words = [{"prompt": f"What is {i}?", "chosen": f"It is {i}.", "rejected": "No.", "margin": i}
+             for i in range(4)]  # fmt: skip
+    code, checks = results(
+        capsys, "--model", model_folder, "--data", pairs_file(words), "--config", file
+    )
+
+    assert (code, failed(checks)) == (0, [])
+    assert {"rewards of each pair", "fork scoring: rewards"} <= checks.keys()
+    assert "an interrupted and resumed training gives the same bytes" in checks
+
+
 # What is broken on purpose must not pass
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
-from orpo_mlx.runs.events import DriftMeasured
+from orpo_mlx.runs.events import DriftMeasured, StepCompleted
 from tui.run.notes import reading_notes
+from tui.run.state import RunState
 
 
 def curve(make_state, chosen, rejected, steps=100, **config):
@@ -74,3 +77,34 @@ def test_the_factor_of_amplified_gradients_is_one_over_one_minus_p(make_state):
 def test_much_drift_is_a_note(make_state, kl, expected):
     drift = DriftMeasured(2, kl, 0.1, 1.0, prompts=12, seconds=1.0)
     assert ids(make_state({"step": 1}, {"step": 2}, drift)) == expected
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rejected", "expected"),
+    [
+        ((0.0, -6.0), (0.0, -7.0), ["uncentred"]),
+        ((0.0, 4.0), (0.0, 2.0), ["uncentred"]),
+        # Rejected falls alone, or both move by less than 1.
+        ((0.0, 0.1), (0.0, -3.0), []),
+        ((0.0, -0.6), (0.0, -0.7), []),
+    ],
+)
+def test_a_mean_reward_that_moves_further_than_the_sides_part(
+    make_state, chosen, rejected, expected
+):
+    rows = [
+        StepCompleted(
+            {"loss": 0.6, "chosen_rewards": c, "rejected_rewards": r, "reward_margin": c - r},
+            step=i + 1, epoch=0.1, learning_rate=1e-4, grad_norm=1.0, pairs=1, tokens=1,
+            pairs_per_second=1.0, tokens_per_second=1.0, step_seconds=1.0, active_memory_bytes=1,
+            peak_memory_bytes=1,
+        )
+        for i, (c, r) in enumerate(
+            zip(np.linspace(*chosen, 60), np.linspace(*rejected, 60), strict=True)
+        )
+    ]  # fmt: skip
+    first, *others = make_state.records(*rows)
+    measured = list(rows[0].metrics)
+    started = dataclasses.replace(first.event, objective="reward", metrics=measured)
+    state = RunState().apply_all([first._replace(event=started), *others])
+    assert ids(state) == expected

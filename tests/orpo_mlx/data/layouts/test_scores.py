@@ -10,6 +10,7 @@ from orpo_mlx.data.layouts.scores import (
     INVERTED,
     TIE,
     judge_scores,
+    margin_of,
     order_by_label,
     order_by_strength,
     order_by_winner,
@@ -112,3 +113,20 @@ def test_a_label_of_one_prefers_the_first(label: Any, order: int | Drop) -> None
 )
 def test_the_winner_of_an_arena_is_chosen(values: dict[str, Any], order: int | Drop) -> None:
     assert order_by_winner(values) == order
+
+
+@pytest.mark.parametrize(
+    ("values", "margin"),
+    [
+        ({"margin": 1.5, "score_chosen": 9, "score_rejected": 2}, 1.5),
+        ({"margin": "0.25"}, 0.25),
+        ({"margin": None, "score_chosen": 9, "score_rejected": 2}, 7.0),
+        ({"score_chosen": 9, "score_rejected": 2, "rating_chosen": 4, "rating_rejected": 3}, 4.0),
+        ({"score_chosen": 9, "score_rejected": None}, None),
+        ({"margin": "much", "score_chosen": 9, "score_rejected": 2}, None),
+        ({"margin": float("nan")}, None),
+        ({}, None),
+    ],
+)
+def test_a_margin_is_the_column_or_the_mean_difference_of_scores(values, margin) -> None:
+    assert margin_of(values, score_columns(values)) == margin

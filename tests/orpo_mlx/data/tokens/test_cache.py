@@ -22,7 +22,8 @@ KEY = Key.of("d" * 64, {"max_seq_length": 8})
 def content(count: int = 3, first: int = 7) -> Cached:
     """A dataset of so many pairs, large enough to be kept."""
     made = [
-        TokenPair([first, i], [i], [2], f"a.jsonl:{i}", ("cut",) * (i % 2)) for i in range(count)
+        TokenPair([first, i], [i], [2], f"a.jsonl:{i}", ("cut",) * (i % 2), margin=i / 2 or None)
+        for i in range(count)
     ]
     account = Account(2000, count, {"empty prompt": 2000 - count}, {"cut": 1}, {"cut": ["a:1"]})
     return Cached(gather(made), account, "plain text", ["a note"])

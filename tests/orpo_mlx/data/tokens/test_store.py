@@ -13,7 +13,10 @@ from orpo_mlx.data.tokens.store import TokenPairs, TokenPairsBuilder, gather, pa
 from orpo_mlx.data.types import TokenPair
 
 ids = st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=5)
-pairs = st.builds(TokenPair, ids, ids, ids, st.text(max_size=3), st.tuples(st.sampled_from("ab")))
+pairs = st.builds(
+    TokenPair, ids, ids, ids, st.text(max_size=3), st.tuples(st.sampled_from("ab")),
+    margin=st.none() | st.floats(-9, 9),
+)  # fmt: skip
 
 
 @given(st.lists(pairs, max_size=6))
