@@ -43,6 +43,8 @@ class PreferencePair:
         source: where the row came from, "file.jsonl:7" (1-based line) or "file.json[6]".
         notes: what was unusual about the row, as counted in `Account.noted` once it is kept.
         tools: what the prompt offers as tools, for chat templates that show them.
+        label: of an answer by itself, which stands in `chosen`, whether it is a good one; then
+            `rejected` is empty.
     """
 
     prompt: Text
@@ -51,6 +53,12 @@ class PreferencePair:
     source: str = ""
     notes: tuple[str, ...] = ()
     tools: list[dict[str, Any]] | None = None
+    label: bool | None = None
+
+    @property
+    def answers(self) -> tuple[Text, ...]:
+        """Both sides, or the one that is labelled."""
+        return (self.chosen, self.rejected) if self.label is None else (self.chosen,)
 
 
 @dataclass(frozen=True)
@@ -63,6 +71,8 @@ class TokenPair:
         source, notes: as in `PreferencePair`.
         reference: nats, summed over each response, of the model that the objective compares with;
             None where it compares with none.
+        label: as in `PreferencePair`. Where KTO's KL is wanted, `rejected` holds an answer to
+            another prompt.
     """
 
     prompt: list[int]
@@ -71,6 +81,7 @@ class TokenPair:
     source: str = ""
     notes: tuple[str, ...] = ()
     reference: tuple[float, float] | None = None
+    label: bool | None = None
 
     @property
     def longest(self) -> int:

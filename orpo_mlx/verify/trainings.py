@@ -92,6 +92,8 @@ def _short_run(
 def _write_pairs(path: Path, pairs: Sequence[TokenPair]) -> None:
     rows = [
         {"prompt_ids": pair.prompt, "chosen_ids": pair.chosen, "rejected_ids": pair.rejected}
+        if pair.label is None
+        else {"prompt_ids": pair.prompt, "completion_ids": pair.chosen, "label": pair.label}
         for pair in pairs
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

@@ -20,6 +20,7 @@ class TokenPairs(Sequence[TokenPair]):
     Attributes:
         ids: [I] int32, for each pair prompt, chosen and rejected one after the other.
         starts: [N, 4] where the three begin and the last ends.
+        labels: of labelled answers; None for each pair.
     """
 
     def __init__(
@@ -28,9 +29,10 @@ class TokenPairs(Sequence[TokenPair]):
         starts: np.ndarray,
         sources: Sequence[str],
         notes: Sequence[tuple[str, ...]],
+        labels: Sequence[bool | None],
     ) -> None:
         self.ids, self.starts = ids, starts
-        self.sources, self.notes = sources, notes
+        self.sources, self.notes, self.labels = sources, notes, labels
 
     @property
     def lengths(self) -> np.ndarray:
@@ -54,6 +56,7 @@ class TokenPairs(Sequence[TokenPair]):
             self.ids[rejected:end].tolist(),
             self.sources[index],
             self.notes[index],
+            label=self.labels[index],
         )
 
     def __eq__(self, other: object) -> bool:
@@ -71,6 +74,7 @@ class TokenPairs(Sequence[TokenPair]):
             self.starts[np.array(chosen, np.int64)],
             [self.sources[i] for i in chosen],
             [self.notes[i] for i in chosen],
+            [self.labels[i] for i in chosen],
         )
 
 
@@ -82,6 +86,7 @@ class TokenPairsBuilder:
         self._ends = array("q", [0])
         self._sources: list[str] = []
         self._notes: list[tuple[str, ...]] = []
+        self._labels: list[bool | None] = []
         self._known: dict[tuple[str, ...], tuple[str, ...]] = {}
 
     def add(self, pair: TokenPair) -> None:
@@ -91,6 +96,7 @@ class TokenPairsBuilder:
             self._ends.append(len(self._ids))
         self._sources.append(pair.source)
         self._notes.append(self._known.setdefault(pair.notes, pair.notes))
+        self._labels.append(pair.label)
 
     def __len__(self) -> int:
         return len(self._sources)
@@ -104,6 +110,7 @@ class TokenPairsBuilder:
             starts if starts is not None else np.zeros((0, 4), np.int64),
             self._sources,
             self._notes,
+            self._labels,
         )
 
 
@@ -127,3 +134,8 @@ def pair_lengths(pairs: Sequence[TokenPair]) -> np.ndarray:
     if isinstance(pairs, TokenPairs):
         return pairs.lengths
     return np.array([[len(p.prompt), len(p.chosen), len(p.rejected)] for p in pairs]).reshape(-1, 3)
+
+
+def pair_labels(pairs: Sequence[TokenPair]) -> Sequence[bool | None]:
+    """Return the label of each row, None for a pair."""
+    return pairs.labels if isinstance(pairs, TokenPairs) else [pair.label for pair in pairs]
