@@ -489,10 +489,15 @@ def token_percentiles(pairs: Sequence[TokenPair]) -> dict[str, int]:
 
 
 def decode_pair(pair: TokenPair, tokenizer: Tokenizer) -> dict[str, str]:
-    """Return prompt, chosen and rejected as text decoded from the ids, and the source."""
-    return {
-        "source": pair.source,
-        "prompt": str(tokenizer.decode(pair.prompt)),
-        "chosen": str(tokenizer.decode(pair.chosen)),
-        "rejected": str(tokenizer.decode(pair.rejected)),
-    }
+    """Return prompt, chosen and rejected as text decoded from the ids, and the source.
+
+    An answer with a label is called by it.
+    """
+    texts = {name: str(tokenizer.decode(ids)) for name, ids in _named(pair).items()}
+    return {"source": pair.source, **texts}
+
+
+def _named(pair: TokenPair) -> dict[str, list[int]]:
+    if pair.label is None:
+        return {"prompt": pair.prompt, "chosen": pair.chosen, "rejected": pair.rejected}
+    return {"prompt": pair.prompt, "good" if pair.label else "bad": pair.chosen}
