@@ -153,7 +153,7 @@ def prepare_data(
         train, valid = split.hold_out(train, config.valid_fraction, config.seed, tokenizer, notes)
     train, valid = (unpaired.rows_for(pairs, config) for pairs in (train, valid))
     if config.objective == "kto":
-        unpaired.require_both_labels(train, str(config.data))
+        unpaired.require_both_labels(train, config)
         weights = config.desirable_weight, config.undesirable_weight
         notes += filter(None, [unpaired.weights_note(*unpaired.count_labels(train), weights)])
     if len(train) < config.micro_batch_size:

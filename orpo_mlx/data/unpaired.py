@@ -6,6 +6,7 @@ step, so what a reference says of them is found once; whole steps are shuffled, 
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Collection, Sequence
 from dataclasses import replace
@@ -16,6 +17,7 @@ from orpo_mlx.config import TrainConfig
 from orpo_mlx.data.tokens.store import TokenPairs, gather, pair_labels, select
 from orpo_mlx.data.types import TokenPair
 from orpo_mlx.errors import DataError
+from orpo_mlx.text.formatting import counted
 
 MOST_GOOD = 4 / 3
 """Good answers should weigh 1 to so many times what the bad ones do; KTO, section 4.2."""
@@ -25,7 +27,7 @@ def rows_for(pairs: Sequence[TokenPair], config: TrainConfig) -> Sequence[TokenP
     """Return the rows that an objective learns from: pairs as they are, or KTO's.
 
     Raises:
-        DataError: as `require_kind`; or all rows have one prompt, and a KL is wanted.
+        DataError: as `require_kind`.
     """
     require_kind({label is not None for label in pair_labels(pairs)}, config)
     if config.objective != "kto" or not pairs:
@@ -70,19 +72,26 @@ def require_kind(are_labelled: Collection[bool], config: TrainConfig) -> None:
         )
 
 
-def require_both_labels(rows: Sequence[TokenPair], data: str) -> None:
-    """Refuse rows of KTO that have one label only.
+def require_both_labels(rows: Sequence[TokenPair], config: TrainConfig) -> None:
+    """Refuse rows that KTO cannot be trained on: of one label only, or of one prompt.
 
     Raises:
         DataError: saying how many there are.
     """
     good, bad = count_labels(rows)
     if good and bad:
-        return
+        first = rows[0].prompt if config.kto_loss == "kto" else None
+        if any(row.prompt != first for row in rows):
+            return
+        raise DataError(
+            f"{config.data}: {len(rows):,} answers for training, all to one prompt; kto estimates "
+            "its KL from answers to other prompts.",
+            "Add answers to other prompts, or take --kto-loss apo_zero_unpaired.",
+        )
     found, other = ("good", "bad") if good else ("bad", "good")
     raise DataError(
-        f"{data}: all {good or bad:,} answers for training are labelled as {found}; --objective "
-        "kto needs good and bad ones.",
+        f"{config.data}: {counted(good or bad, 'answer')} for training, labelled as {found} one "
+        "and all; --objective kto needs good and bad ones.",
         f"Add answers that are {other}"
         + ("; good ones alone are for --objective sft, which takes pairs." if good else "."),
     )
@@ -171,15 +180,13 @@ def with_other_answers(rows: Sequence[TokenPair], size: int, longest: int) -> To
     """Give each row, as its rejected side, the answer of the row before it in its step.
 
     The first of a step gets that of the last. It must be an answer to another prompt: rows with the
-    same one are passed over, and where a step has no other, it is one of an earlier step.
+    same one are passed over, and where a step has no other, it is one of an earlier step; where
+    there is none at all, its own.
 
     Args:
         rows: labelled answers, in their order.
         size: rows of a step; the last step may be shorter.
         longest: tokens of prompt plus answer; the other answer is cut on the right.
-
-    Raises:
-        DataError: all rows have one prompt.
 
     Source:
         KTO, section 4.1; TRL pairs them the same way.
@@ -197,10 +204,5 @@ def _other(prompts: Sequence[list[int]], place: int, size: int) -> int:
     count = min(size, len(prompts) - start)
     within = (start + (place - start - back) % count for back in range(1, count))
     elsewhere = ((start - back) % len(prompts) for back in range(1, len(prompts)))
-    for other in (*within, *elsewhere):
-        if prompts[other] != prompts[place]:
-            return other
-    raise DataError(
-        "all rows have the same prompt; kto estimates its KL from answers to other prompts.",
-        "Add rows with other prompts, or take --kto-loss apo_zero_unpaired.",
-    )
+    others = itertools.chain(within, elsewhere)
+    return next((other for other in others if prompts[other] != prompts[place]), place)

@@ -92,7 +92,19 @@ def _lengths_of(
     if table is None:
         table = _tokenize(config, found, name, files, rules)
         notes += _save(entry, table)
+    if config.objective == "kto" and config.kto_loss == "kto" and name == "data":
+        notes.append(_kl_note(table))
     return (Lengths(*row) for row in table.tolist())
+
+
+def _kl_note(table: np.ndarray) -> str:
+    """Say what KTO's KL costs, from the tokens [N, 3] of prompts and of both answers."""
+    more = table[:, 2].sum() / table[:, :2].sum()
+    return (
+        f"kto computes an answer to another prompt beside each row, for its KL: {more:.0%} more "
+        "tokens; a step of several micro-batches is also scored once before its gradient "
+        "(--kto-loss apo_zero_unpaired needs neither)"
+    )
 
 
 def _tokenize(

@@ -6,10 +6,14 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 import pytest
+from mlx.utils import tree_flatten
 
-from orpo_mlx.cli.commands.train import main
+from orpo_mlx.cli.commands.train import main, parse_train
 from orpo_mlx.runs.directory import RunDirectory
 from orpo_mlx.runs.events import EvalCompleted, StepCompleted, read_events
+from orpo_mlx.training.optimizer import build_optimizer
+from orpo_mlx.training.prepare import objective, prepare, step_batches
+from orpo_mlx.training.step import TrainStep
 
 CASE = Path(__file__).parents[1] / "data" / "llama"
 EXPECTED = json.loads((CASE / "methods_expected.json").read_text())
@@ -74,11 +78,11 @@ def adapter_of(tmp_path):
 
 
 @pytest.fixture
-def train(tmp_path, monkeypatch, adapter_of):
-    """Return `train(method, *words) -> RunDirectory`: the case's run with options of its own."""
+def command_of(tmp_path, monkeypatch, adapter_of):
+    """Return `command_of(method, *words)`: the command of the case's run, with options."""
     monkeypatch.setenv("ORPO_MLX_HOME", str(tmp_path / "home"))
 
-    def run(method, *words):
+    def command(method, *words):
         command = [
             "--objective", "kto", "--model", CASE / "model",
             "--data", write_rows(tmp_path / "train.jsonl", "train"),
@@ -90,10 +94,9 @@ def train(tmp_path, monkeypatch, adapter_of):
             "--eval-every", "0", "--max-seq-length", "128", "--sample-prompts", "0",
             "--no-evaluate", "--quiet", *OPTIONS[method].split(), *words,
         ]  # fmt: skip
-        assert main([str(word) for word in command]) == 0
-        return RunDirectory(tmp_path / "run")
+        return [str(word) for word in command]
 
-    return run
+    return command
 
 
 def events_of(run, kind):
@@ -114,9 +117,10 @@ def assert_equal(ours, theirs):
     "method",
     [name if name in USUAL else pytest.param(name, marks=pytest.mark.slow) for name in OPTIONS],
 )
-def test_thirty_steps_and_both_evaluations_equal_trl(train, method):
+def test_thirty_steps_and_both_evaluations_equal_trl(command_of, tmp_path, method):
     expected = EXPECTED["methods"][method]
-    run = train(method)
+    assert main(command_of(method)) == 0
+    run = RunDirectory(tmp_path / "run")
     steps = events_of(run, StepCompleted)
     assert [event.step for event in steps] == list(range(1, 31))
     for ours, theirs in zip(steps, expected["train"]["steps"], strict=True):
@@ -129,3 +133,18 @@ def test_thirty_steps_and_both_evaluations_equal_trl(train, method):
     wanted = arrays_of(method, "final30")
     apart = [(np.array(trained[name]) - array).ravel() for name, array in wanted.items()]
     assert np.sqrt(np.mean(np.concatenate(apart) ** 2)) < 2e-5
+
+
+@pytest.mark.parametrize("rows", [4, 2, 1])
+def test_the_first_gradient_equals_trl_however_the_step_is_divided(command_of, rows):
+    words = ("--micro-batch-size", str(rows), "--grad-accumulation-steps", str(4 // rows))
+    config = parse_train(command_of("kto_open", *words)).config
+    prepared = prepare(config)
+    step = TrainStep(
+        prepared.model, build_optimizer(config), objective(config), prepared.scoring, compiled=False
+    )
+    batches = step_batches(prepared, 1)
+    assert len(batches) == 4 // rows
+    found = dict(tree_flatten(step.gradient(batches, mx.random.key(0))))
+    for name, wanted in arrays_of("kto_open", "grad").items():
+        np.testing.assert_allclose(np.array(found[name]), wanted, rtol=0, atol=2e-6)
