@@ -267,6 +267,7 @@ TESTED_ELSEWHERE = {
     "grad_checkpoint_every", "trunk_cache", "trunk_cache_size", "trunk_cache_dir",
     "keep_best", "early_stop", "evaluate", "drift_every", "stop_drift",
     "objective", "dpo_loss", "beta", "gamma", "label_smoothing", "ipo_length", "reference",
+    "kto_loss", "desirable_weight", "undesirable_weight", "unpair",
 }  # fmt: skip
 TIMES = {
     "time", "monotonic", "seconds", "step_seconds", "pairs_per_second", "tokens_per_second",
