@@ -1,4 +1,4 @@
-"""What the curves of a run say, as rules from the papers of ORPO and DPO; pure.
+"""What the curves of a run say, as rules from the papers of ORPO, DPO and KTO; pure.
 
 A rule compares the beginning of a run with its newest stretch, each the mean of a tenth of the
 points (5 at least), so that one odd step says nothing.
@@ -23,6 +23,8 @@ FLAT = 0.05
 NEAR_CERTAIN = math.log(0.9)
 FAR_BELOW = 2.0
 LOW_LAMBDA = 0.15
+FAR_KL = 10.0
+"""Nats per answer."""
 FAR_FROM_BASE = 0.5
 """Nats per token on what the base itself would say."""
 
@@ -107,9 +109,24 @@ def _moving_away(state: RunState) -> Note | None:
             "chosen falls while the margin grows: common without an NLL term",
             f"The reward margin went from {margin[0]:.2f} to {margin[1]:.2f}: rejected fell faster "
             "than chosen, and nothing in this loss holds chosen up. Fewer steps, a larger beta "
-            "(dpo), or --nll-weight above 0 keep the preferred answers likely.",
+            "(dpo, kto), or --nll-weight above 0 (not kto) keep the preferred answers likely.",
         )
     return None
+
+
+def _leaving(state: RunState) -> Note | None:
+    """Look at KTO's KL: how much likelier answers became, whatever they answer."""
+    kl = _ends(state.steps.column("kl")) if "kl" in state.steps else None
+    if kl is None or kl[1] < kl[0] + FAR_KL:
+        return None
+    return Note(
+        "kl-climbing",
+        f"KTO's KL climbs to {kl[1]:.0f}: answers gain whatever is asked",
+        f"The KL is the mean log-ratio of answers to other prompts, and went from {kl[0]:.1f} to "
+        f"{kl[1]:.1f} nats an answer. Good answers are measured from it, so they gain less and "
+        "less, and the policy leaves its reference. A larger beta or a lower learning rate hold "
+        "it.",
+    )
 
 
 def _validation_rising(state: RunState) -> Note | None:
@@ -196,6 +213,7 @@ _RULES: tuple[Callable[[RunState], Note | None], ...] = (
     _amplified,
     _rejected_flat,
     _moving_away,
+    _leaving,
     _drifting,
     _accuracy_at_start,
 )

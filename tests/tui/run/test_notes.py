@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from orpo_mlx.runs.events import DriftMeasured
+from orpo_mlx.runs.events import DriftMeasured, StepCompleted
 from tui.run.notes import reading_notes
 
 
@@ -68,6 +68,13 @@ def test_the_factor_of_amplified_gradients_is_one_over_one_minus_p(make_state):
     # exp(-0.05) = 0.9512: 1 / (1 - 0.9512) is 20.5.
     notes = reading_notes(curve(make_state, (-0.05, -0.05), (-1.0, -1.0)))
     assert "21 times" in notes[0].line
+
+
+@pytest.mark.parametrize(("last", "expected"), [(14.0, ["kl-climbing"]), (8.0, [])])
+def test_a_climbing_kl_of_kto_is_a_note(make_state, last, expected):
+    kls = [1.0] * 10 + [last] * 10
+    steps = [StepCompleted({"loss": 0.5, "kl": kl}, i) for i, kl in enumerate(kls, start=1)]
+    assert ids(make_state(*steps)) == expected
 
 
 @pytest.mark.parametrize(("kl", "expected"), [(0.6, ["drifting"]), (0.4, [])])
