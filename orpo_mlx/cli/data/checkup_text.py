@@ -105,9 +105,9 @@ def pair_lines(pair: dict[str, Any], width: int = 100) -> Iterator[Line]:
 
 def part_names(pair: dict[str, Any]) -> dict[str, str]:
     """Return what the texts of a pair are called; a labelled answer stands in "chosen"."""
-    if pair["label"] is None:
+    if (label := pair.get("label")) is None:
         return {part: part for part in PARTS}
-    return {"prompt": "prompt", "chosen": "good" if pair["label"] else "bad"}
+    return {"prompt": "prompt", "chosen": "good" if label else "bad"}
 
 
 def _shortened(text: str) -> str:

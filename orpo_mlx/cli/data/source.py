@@ -121,12 +121,6 @@ def read_pairs(given: dict[str, Any], choice: LayoutChoice) -> SourcePairs:
     pairs, keys, layouts = [], [], []
     for rows in members:
         each, layout = laid_out(rows, choice)
-        if layout.is_labelled:
-            raise DataError(
-                f"{given['source']}: found answers with a label each, no pairs.",
-                "Train on them as they are, --objective kto; or make pairs of prompts that have "
-                "good and bad answers with `orpo-mlx data pairs`.",
-            )
         layouts.append(layout)
         found = to_pairs(each, layout, account)
         pairs += found

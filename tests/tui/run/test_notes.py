@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from orpo_mlx.runs.events import DriftMeasured, StepCompleted
 from tui.run.notes import reading_notes
+from tui.run.state import RunState
 
 
 def curve(make_state, chosen, rejected, steps=100, **config):
@@ -74,7 +77,11 @@ def test_the_factor_of_amplified_gradients_is_one_over_one_minus_p(make_state):
 def test_a_climbing_kl_of_kto_is_a_note(make_state, last, expected):
     kls = [1.0] * 10 + [last] * 10
     steps = [StepCompleted({"loss": 0.5, "kl": kl}, i) for i, kl in enumerate(kls, start=1)]
-    assert ids(make_state(*steps)) == expected
+    (started, *_), state = make_state.records(), RunState()
+    state.apply(started._replace(event=replace(started.event, metrics=["loss", "kl"])))
+    for record in make_state.records(*steps)[1:]:
+        state.apply(record)
+    assert ids(state) == expected
 
 
 @pytest.mark.parametrize(("kl", "expected"), [(0.6, ["drifting"]), (0.4, [])])
