@@ -158,7 +158,7 @@ class RichReport:
         for line in plain_lines(event, width=self._width):
             if line.startswith("  prompt"):
                 style = "dim"
-            elif line.startswith(("  chosen", "  rejected")):
+            elif line.startswith(("  chosen", "  rejected", "  good ", "  bad ")):
                 style = "bold"
             elif not line.startswith("           |"):  # continued lines keep their style
                 style = ""

@@ -159,11 +159,15 @@ def demo_layer(layers: list[Layer]) -> Layer:
         "data": str(demo.train_path()),
         "valid_data": str(demo.valid_path()),
     }
-    # The demo's validation pairs say nothing about other data.
-    if any("data" in layer.values for layer in layers):
-        del values["valid_data"]
-    if any(layer.values.get("objective", "orpo") != "orpo" for layer in layers):
+    said = {name: value for layer in reversed(layers) for name, value in layer.values.items()}
+    if said.get("objective", "orpo") != "orpo":
         del values["lam"]  # which no other has
+    if said.get("objective") == "kto" and not said.get("unpair"):
+        values["data"] = str(demo.labelled_train_path())
+        values["valid_data"] = str(demo.labelled_valid_path())
+    # The demo's validation pairs say nothing about other data.
+    if "data" in said:
+        del values["valid_data"]
     return Layer(values, dict.fromkeys(values, "--demo"))
 
 

@@ -21,6 +21,7 @@ OWN_SETTINGS = {
     "cpo": ("beta", "nll_reduction", "nll_weight", "nll_scope"),
     "simpo": ("beta", "gamma", "nll_reduction", "nll_weight", "nll_scope"),
     "reward": ("use_margin", "center"),
+    "kto": ("kto_loss", "beta", "desirable_weight", "undesirable_weight", "reference", "unpair"),
 }  # fmt: skip
 """Settings of what is minimised that an objective has; those of others do nothing there."""
 
@@ -37,9 +38,9 @@ class ObjectiveSettings(SettingsGroup):
 
     objective: str = setting(
         "orpo",
-        "What is trained on: orpo, sft (the chosen side alone), dpo, cpo, simpo, or reward (a "
-        "model that rates answers).",
-        speed="dpo scores all pairs once more, before the first step",
+        "What is trained on: orpo, sft (the chosen side alone), dpo, cpo or simpo; kto for answers "
+        "that carry a label each; reward for a model that rates answers.",
+        speed="dpo and kto score all rows once more, before the first step",
         quality="decides what is learned from a pair",
         known=tuple(OWN_SETTINGS),
     )
@@ -88,7 +89,7 @@ class ObjectiveSettings(SettingsGroup):
     )
     beta: float | None = setting(
         None,
-        "How strongly log-probs make rewards (dpo, cpo, simpo); with ipo it sets the margin, "
+        "How strongly log-probs make rewards (dpo, cpo, simpo, kto); with ipo it sets the margin, "
         "1 / (2 beta). Not set: 0.1, and 2 for simpo.",
         quality="higher holds the model closer to its reference",
         usual="0.01 to 0.5; 2 to 10 for simpo",
@@ -117,8 +118,8 @@ class ObjectiveSettings(SettingsGroup):
     )
     reference: Literal["base", "start"] = setting(
         "base",
-        "What dpo compares with: the model with the adapter off, or the adapter of --init-adapter "
-        "as it was at the start.",
+        "What dpo and kto compare with: the model with the adapter off, or the adapter of "
+        "--init-adapter as it was at the start.",
         quality="'start' measures from what an earlier run has learned",
     )
     use_margin: bool = setting(
@@ -133,4 +134,29 @@ class ObjectiveSettings(SettingsGroup):
         quality="above 0 rewards of different prompts can be compared",
         usual="0, or 0.01",
         ge=0,
+    )
+    kto_loss: Literal["kto", "apo_zero_unpaired"] = setting(
+        "kto",
+        "Form of KTO: kto (the paper's, measured from a KL), or apo_zero_unpaired (measured from "
+        "the reference itself).",
+        memory="apo_zero_unpaired needs less: no answers to other prompts",
+        speed="apo_zero_unpaired is faster, for the same reason",
+        usual="kto",
+    )
+    desirable_weight: float = setting(
+        1.0,
+        "Weight of kto's answers that are labelled as good.",
+        quality="weight times number of the good should be 1 to 4/3 of that of the bad",
+        ge=0,
+    )
+    undesirable_weight: float = setting(
+        1.0,
+        "Weight of kto's answers that are labelled as bad.",
+        quality="above desirable_weight where bad answers are rare",
+        ge=0,
+    )
+    unpair: bool = setting(
+        False,
+        "Take each pair as two answers, a good and a bad one (kto).",
+        quality="pairs say more as pairs: dpo or orpo",
     )

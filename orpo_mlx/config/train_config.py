@@ -165,8 +165,22 @@ def _of_objective(config: TrainConfig) -> Iterator[str]:
         yield f"--label-smoothing: not with --dpo-loss {config.dpo_loss}; take sigmoid or robust"
     if config.ipo_length != "averaged" and config.dpo_loss != "ipo":
         yield f"--ipo-length: needs --dpo-loss ipo, found {config.dpo_loss}"
+    if config.objective == "kto":
+        yield from _against_kto(config)
     if config.reference == "start" and config.init_adapter is None:
         yield "--reference start: needs --init-adapter, else the start is the base"
+
+
+def _against_kto(config: TrainConfig) -> Iterator[str]:
+    rows = config.micro_batch_size * config.grad_accumulation_steps
+    if config.kto_loss == "kto" and rows < 2:
+        yield (
+            "--micro-batch-size 1 with --grad-accumulation-steps 1: kto estimates its KL from the "
+            "other answers of a step; needs 2 or more in one of both, or --kto-loss "
+            "apo_zero_unpaired"
+        )
+    if config.desirable_weight == config.undesirable_weight == 0:
+        yield "--desirable-weight 0 with --undesirable-weight 0: nothing would be trained"
 
 
 def _against_trunk_cache(config: TrainConfig) -> Iterator[str]:

@@ -229,7 +229,7 @@ def _convert(row: Row, layout: Layout) -> Fate:
 def content_key(pair: Pair) -> bytes:
     """Return a digest that equal pairs share, wherever they come from."""
     tools = getattr(pair, "tools", None)
-    content = repr((pair.prompt, pair.chosen, pair.rejected, tools))
+    content = repr((pair.prompt, pair.chosen, pair.rejected, tools, pair.label))
     return hashlib.blake2b(content.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
@@ -317,7 +317,7 @@ def _unknown_id(pair: TokenPair, vocab_size: int | None) -> DataError | None:
     # An id past the embedding is not an error on a GPU: it reads whatever lies there.
     if vocab_size is None:
         return None
-    largest = max(max(pair.prompt), max(pair.chosen), max(pair.rejected))
+    largest = max(map(max, filter(None, (pair.prompt, pair.chosen, pair.rejected))))
     if largest < vocab_size:
         return None
     return DataError(

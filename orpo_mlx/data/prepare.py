@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from orpo_mlx.config import TrainConfig
-from orpo_mlx.data import pipeline, split
+from orpo_mlx.data import pipeline, split, unpaired
 from orpo_mlx.data.sources.rows import Row
 from orpo_mlx.data.sources.source import (
     Source,
@@ -95,7 +95,8 @@ def find_training_data(
     for name in found.named:
         if not cache.holds_data(data_key(found, name, config)):
             found.rows[name] = read_source(found, name, config)
-            pipeline.with_layouts(found.rows[name], rules)
+            parts = pipeline.with_layouts(found.rows[name], rules)
+            unpaired.require_kind({layout.is_labelled for _, layout in parts}, config)
     return found
 
 
@@ -150,8 +151,13 @@ def prepare_data(
         notes += [*held_out.notes, *notes_on_valid(found.hashes, held_out.account)]
     elif config.valid_fraction > 0:
         train, valid = split.hold_out(train, config.valid_fraction, config.seed, tokenizer, notes)
+    train, valid = (unpaired.rows_for(pairs, config) for pairs in (train, valid))
+    if config.objective == "kto":
+        unpaired.require_both_labels(train, config)
+        weights = config.desirable_weight, config.undesirable_weight
+        notes += filter(None, [unpaired.weights_note(*unpaired.count_labels(train), weights)])
     if len(train) < config.micro_batch_size:
-        held = len(whole.pairs) - len(train)
+        held = len(valid)
         smallest = config.micro_batch_size
         raise pipeline.too_few(str(config.data), len(train), held, smallest, whole.account)
     return PreparedData(

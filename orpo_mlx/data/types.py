@@ -44,6 +44,8 @@ class PreferencePair:
         notes: what was unusual about the row, as counted in `Account.noted` once it is kept.
         tools: what the prompt offers as tools, for chat templates that show them.
         margin: by how much chosen is better, as the row says; None if it does not.
+        label: of an answer by itself, which stands in `chosen`, whether it is a good one; then
+            `rejected` is empty.
     """
 
     prompt: Text
@@ -53,6 +55,12 @@ class PreferencePair:
     notes: tuple[str, ...] = ()
     tools: list[dict[str, Any]] | None = None
     margin: float | None = None
+    label: bool | None = None
+
+    @property
+    def answers(self) -> tuple[Text, ...]:
+        """Both sides, or the one that is labelled."""
+        return (self.chosen, self.rejected) if self.label is None else (self.chosen,)
 
 
 @dataclass(frozen=True)
@@ -65,6 +73,8 @@ class TokenPair:
         source, notes, margin: as in `PreferencePair`.
         reference: what the objective compares both sides with: nats, summed over each response, of
             another model; the margin and 0 for rewards; None where it compares with nothing.
+        label: as in `PreferencePair`. Where KTO's KL is wanted, `rejected` holds an answer to
+            another prompt.
     """
 
     prompt: list[int]
@@ -74,6 +84,7 @@ class TokenPair:
     notes: tuple[str, ...] = ()
     reference: tuple[float, float] | None = None
     margin: float | None = None
+    label: bool | None = None
 
     @property
     def longest(self) -> int:

@@ -1,8 +1,9 @@
 """Pairs as this project writes them: one JSON object a line, valid input for a training.
 
 A line has prompt, chosen and rejected (text, or messages), or prompt_ids, chosen_ids and
-rejected_ids; tools where the prompt offers some; margin where the row says by how much chosen is
-better; and `provenance`, which training does not read.
+rejected_ids; an answer with a label has prompt, completion and label; tools where the prompt offers
+some; margin where the row says by how much chosen is better; and `provenance`, which training does
+not read.
 """
 
 from __future__ import annotations
@@ -25,9 +26,11 @@ def normal_row(pair: Pair, provenance: dict[str, Any] | None = None) -> dict[str
         provenance: what made it, besides the row it came from.
     """
     ids = "_ids" if isinstance(pair, TokenPair) else ""
-    row: dict[str, Any] = {
-        f"{name}{ids}": getattr(pair, name) for name in ("prompt", "chosen", "rejected")
-    }
+    row: dict[str, Any] = {f"prompt{ids}": pair.prompt}
+    if pair.label is None:
+        row |= {f"chosen{ids}": pair.chosen, f"rejected{ids}": pair.rejected}
+    else:
+        row |= {f"completion{ids}": pair.chosen, "label": pair.label}
     if not isinstance(pair, TokenPair) and pair.tools:
         row["tools"] = pair.tools
     if pair.margin is not None:

@@ -10,7 +10,10 @@ without a model. Nothing here imports MLX.
 import json
 from pathlib import Path
 
-__all__ = ["SETTINGS", "model_path", "sample_prompts", "train_path", "valid_path"]
+__all__ = [
+    "SETTINGS", "labelled_train_path", "labelled_valid_path", "model_path", "sample_prompts",
+    "train_path", "valid_path",
+]  # fmt: skip
 
 _FOLDER = Path(__file__).parent
 
@@ -45,6 +48,16 @@ def train_path() -> Path:
 def valid_path() -> Path:
     """The 40 held-out pairs, in the same form, about other facts."""
     return _FOLDER / "valid.jsonl"
+
+
+def labelled_train_path() -> Path:
+    """One answer to each training prompt with its label, by turns good and bad."""
+    return _FOLDER / "labelled_train.jsonl"
+
+
+def labelled_valid_path() -> Path:
+    """The same of the held-out prompts."""
+    return _FOLDER / "labelled_valid.jsonl"
 
 
 def sample_prompts(count: int = 3) -> list[list[dict[str, str]]]:

@@ -104,6 +104,12 @@ class _TrainedSubject(Subject):
 
 def too_few(trained: Trained) -> str:
     """Return why the held-out pairs allow no verdict, "" if they do."""
+    if trained.config.objective == "kto":
+        data = "" if trained.config.unpair else " --data PAIRS"
+        return (
+            "whether it helped is told from pairs, and these are answers with a label each: "
+            f"orpo-mlx evaluate {trained.run.argument}{data}"
+        )
     count = len(trained.data.valid)
     if count >= FEWEST:
         return ""

@@ -76,8 +76,18 @@ def find_own(config: TrainConfig, on_progress: OnProgress | None = None) -> Foun
     source = find_data(str(config.data), choice, "valid", None, on_progress)
     found = FoundData(TrainingSources(source), {"data": source.content_hash()}, {})
     found.rows["data"] = read_source(found, "data", config)
-    with_layouts(found.rows["data"], rules_of(config))
+    parts = with_layouts(found.rows["data"], rules_of(config))
+    _require_pairs(any(layout.is_labelled for _, layout in parts), config)
     return found
+
+
+def _require_pairs(is_labelled: bool, config: TrainConfig) -> None:
+    if is_labelled:
+        raise DataError(
+            f"{config.data}: found answers with a label each; whether a run has helped is told "
+            "from pairs of a better and a worse answer.",
+            "Give pairs the model has not seen: --data FILE.",
+        )
 
 
 def find_of_run(
@@ -94,6 +104,7 @@ def find_of_run(
     Raises:
         DataError: they are gone, or have changed: then nobody knows what was held out.
     """
+    _require_pairs(config.objective == "kto" and not config.unpair, config)
     content = manifest.get("content", {})
     found = find_training_data(config, content.get("data_revision"), on_progress)
     for name, digest in found.hashes.items():
@@ -125,6 +136,7 @@ def tokenize_held_out(
     """
     if not is_of_run:
         config = config.model_copy(update={"valid_fraction": 0.0, "micro_batch_size": 1})
+    config = config_of_pairs(config)
     name = "valid_data" if is_of_run and "valid_data" in found.named else "data"
     data = prepare_data(
         config, found, tokenizer, folder.path, folder.vocab_size, folder.name, on_progress
@@ -136,6 +148,13 @@ def tokenize_held_out(
     notes = notes_of_run(found.hashes) if is_of_run else list(data.notes)
     groups = grouped(pairs, tokenizer)
     return HeldOut(pairs, groups, gaps, is_of_run, len(pairs), account, notes)
+
+
+def config_of_pairs(config: TrainConfig) -> TrainConfig:
+    """Return settings that read the pairs of a run, which KTO takes apart."""
+    if config.objective != "kto":
+        return config
+    return config.model_copy(update={"objective": "dpo", "unpair": False})
 
 
 def grouped(pairs: Sequence[TokenPair], tokenizer: Any) -> np.ndarray:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from orpo_mlx.evaluation.held_out import config_of_pairs
 from orpo_mlx.evaluation.interval import DRAWS, LEVEL, Resampling
 from orpo_mlx.evaluation.score_table import (
     LIKE,
@@ -76,6 +77,7 @@ def judge_subject(
         NotFiniteError: a score is no number.
     """
     config, pairs = subject.asked.config, subject.held.pairs
+    config = config_of_pairs(config)  # KTO's rewards are DPO's
     scoring, goal = subject.scoring, build_objective(config.objective, config.model_dump())
     parts = valid_parts(config, scoring, pairs)
     batches = [scoring.lay_out(pairs, part) for part in parts]

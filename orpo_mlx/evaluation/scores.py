@@ -11,7 +11,7 @@ import numpy as np
 from orpo_mlx.data.types import TokenPair
 from orpo_mlx.errors import NotFiniteError
 from orpo_mlx.evaluation.score_table import ScoreTable
-from orpo_mlx.objectives.base import Objective, PairScores, StepTotals
+from orpo_mlx.objectives.base import Objective, PairScores, ReferenceScores, StepTotals
 from orpo_mlx.objectives.orpo import odds_ratio_loss
 from orpo_mlx.scoring.base import MicroBatch, Scoring, iter_scores
 
@@ -82,7 +82,8 @@ def _rewards(objective: Objective, scores: PairScores, reference: PairScores) ->
     """Return the rewards of a single pair: its share of a step that has no other."""
     counts = (scores.nll_tokens, scores.chosen_count)
     totals = StepTotals(mx.array(1.0), *(count.sum().astype(mx.float32) for count in counts))
-    _, metrics = objective(scores, reference if objective.needs_reference else None, totals)
+    known = ReferenceScores(reference.chosen_sum, reference.rejected_sum)
+    _, metrics = objective(scores, known if objective.needs_reference else None, totals)
     values: list[float] = metrics.tolist()  # type: ignore[assignment]
     named = dict(zip(objective.metrics, values, strict=True))
     return {name: named[name] for name in reward_names(objective)}

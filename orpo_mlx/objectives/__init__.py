@@ -14,6 +14,7 @@ from orpo_mlx.errors import ConfigError
 from orpo_mlx.objectives.base import Objective
 from orpo_mlx.objectives.cpo import Cpo, Simpo
 from orpo_mlx.objectives.dpo import Dpo
+from orpo_mlx.objectives.kto import Kto
 from orpo_mlx.objectives.orpo import Orpo
 from orpo_mlx.objectives.reward import Reward
 from orpo_mlx.objectives.sft import Sft
@@ -25,6 +26,7 @@ OBJECTIVES: dict[str, Callable[..., Objective]] = {
     Cpo.name: Cpo,
     Simpo.name: Simpo,
     Reward.name: Reward,
+    Kto.name: Kto,
 }
 """A dataclass for each name; its fields are filled with the settings of their names."""
 

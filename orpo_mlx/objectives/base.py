@@ -6,7 +6,7 @@ whole step, whatever its division, because each is divided by the step's totals 
 
 from __future__ import annotations
 
-from typing import ClassVar, NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import mlx.core as mx
 
@@ -39,6 +39,20 @@ class PairScores(NamedTuple):
         return self.rejected_sum / mx.maximum(self.rejected_count, 1)
 
 
+class ReferenceScores(NamedTuple):
+    """What is known of the pairs of a micro-batch beforehand; all [B].
+
+    Labelled answers are pairs, too: the answer is the chosen side, and on the rejected side is the
+    answer to another prompt, from which KTO's KL is estimated.
+    """
+
+    chosen_sum: mx.array
+    """Log-probs of the reference, nats, summed over the tokens of the response."""
+    rejected_sum: mx.array
+    is_desirable: mx.array | None = None
+    """Labels of labelled answers."""
+
+
 class StepTotals(NamedTuple):
     """Sizes of the whole optimizer step (or evaluation) a micro-batch belongs to."""
 
@@ -46,6 +60,10 @@ class StepTotals(NamedTuple):
     nll_tokens: mx.array
     response_tokens: mx.array
     """Of the chosen responses alone."""
+    desirable: mx.array | None = None
+    """How many of the pairs are answers that are labelled as good."""
+    kl: mx.array | None = None
+    """Nats; what a `KlObjective` has found in all micro-batches, where there are several."""
 
 
 class Objective(Protocol):
@@ -69,7 +87,7 @@ class Objective(Protocol):
         ...
 
     def __call__(
-        self, scores: PairScores, reference: PairScores | None, totals: StepTotals
+        self, scores: PairScores, reference: ReferenceScores | None, totals: StepTotals
     ) -> tuple[mx.array, mx.array]:
         """Return a micro-batch's share of the step's loss, and of its metrics.
 
@@ -79,6 +97,26 @@ class Objective(Protocol):
             totals: pairs and tokens of the whole step.
 
         Returns:
-            (share of the loss, shares of `metrics` in their order), float32.
+            (share of the loss, shares of `metrics` in their order), float32. A metric of which the
+            step has nothing to measure is NaN; the loss never is.
         """
+        ...
+
+
+@runtime_checkable
+class KlObjective(Protocol):
+    """An objective whose loss of a pair depends on a mean over the whole step.
+
+    It has no gradient, so it is found before the gradient of the first micro-batch is.
+    """
+
+    @property
+    def needs_kl(self) -> bool:
+        """Whether `StepTotals.kl` is looked at."""
+        ...
+
+    def kl_share(
+        self, scores: PairScores, reference: ReferenceScores, totals: StepTotals
+    ) -> mx.array:
+        """Return a micro-batch's share of the step's KL, nats."""
         ...

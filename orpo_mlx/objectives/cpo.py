@@ -9,7 +9,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from orpo_mlx.objectives import rewards
-from orpo_mlx.objectives.base import PairScores, StepTotals
+from orpo_mlx.objectives.base import PairScores, ReferenceScores, StepTotals
 from orpo_mlx.objectives.nll import Reduction
 
 
@@ -40,7 +40,7 @@ class Cpo:
         return rewards.METRICS
 
     def __call__(
-        self, scores: PairScores, reference: PairScores | None, totals: StepTotals
+        self, scores: PairScores, reference: ReferenceScores | None, totals: StepTotals
     ) -> tuple[mx.array, mx.array]:
         """Return a micro-batch's share of the step's loss, and of its metrics."""
         chosen, rejected = scores.chosen_sum, scores.rejected_sum
@@ -79,7 +79,7 @@ class Simpo:
         return rewards.METRICS
 
     def __call__(
-        self, scores: PairScores, reference: PairScores | None, totals: StepTotals
+        self, scores: PairScores, reference: ReferenceScores | None, totals: StepTotals
     ) -> tuple[mx.array, mx.array]:
         """Return a micro-batch's share of the step's loss, and of its metrics."""
         chosen, rejected = scores.chosen_logps, scores.rejected_logps

@@ -9,7 +9,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from orpo_mlx.objectives import rewards
-from orpo_mlx.objectives.base import PairScores, StepTotals
+from orpo_mlx.objectives.base import PairScores, ReferenceScores, StepTotals
 from orpo_mlx.objectives.nll import Reduction
 
 DpoLoss = Literal["sigmoid", "ipo", "hinge", "robust", "apo_zero", "apo_down"]
@@ -134,7 +134,7 @@ class Dpo:
         return rewards.METRICS
 
     def __call__(
-        self, scores: PairScores, reference: PairScores | None, totals: StepTotals
+        self, scores: PairScores, reference: ReferenceScores | None, totals: StepTotals
     ) -> tuple[mx.array, mx.array]:
         """Return a micro-batch's share of the step's loss, and of its metrics.
 

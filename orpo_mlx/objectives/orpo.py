@@ -14,7 +14,7 @@ from typing import ClassVar, Literal, NamedTuple
 import mlx.core as mx
 import mlx.nn as nn
 
-from orpo_mlx.objectives.base import PairScores, StepTotals
+from orpo_mlx.objectives.base import PairScores, ReferenceScores, StepTotals
 from orpo_mlx.objectives.nll import PARTS, Reduction, nll_parts, nll_share
 from orpo_mlx.objectives.numerics import log_odds, masked_sum
 
@@ -122,7 +122,7 @@ class Orpo:
         return (*self.measured, *(PARTS if self.nll_scope == "full" else ()))
 
     def __call__(
-        self, scores: PairScores, reference: PairScores | None, totals: StepTotals
+        self, scores: PairScores, reference: ReferenceScores | None, totals: StepTotals
     ) -> tuple[mx.array, mx.array]:
         """Return a micro-batch's share of the step's loss, and of its metrics."""
         is_real = scores.nll_tokens > 0

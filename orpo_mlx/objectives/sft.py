@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 import mlx.core as mx
 
-from orpo_mlx.objectives.base import PairScores, StepTotals
+from orpo_mlx.objectives.base import PairScores, ReferenceScores, StepTotals
 from orpo_mlx.objectives.nll import PARTS, Reduction, nll_parts, nll_share
 from orpo_mlx.objectives.numerics import masked_sum
 
@@ -38,7 +38,7 @@ class Sft:
         return (*self.measured, *(PARTS if self.nll_scope == "full" else ()))
 
     def __call__(
-        self, scores: PairScores, reference: PairScores | None, totals: StepTotals
+        self, scores: PairScores, reference: ReferenceScores | None, totals: StepTotals
     ) -> tuple[mx.array, mx.array]:
         """Return a micro-batch's share of the step's loss, and of its metrics."""
         loss = nll_share(scores, totals, self.nll_reduction)

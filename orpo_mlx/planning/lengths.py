@@ -15,6 +15,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +25,9 @@ from orpo_mlx.data import pipeline
 from orpo_mlx.data.batching.shape import Lengths
 from orpo_mlx.data.prepare import FoundData, data_key, hash_sources, read_source
 from orpo_mlx.data.tokens import cache
+from orpo_mlx.data.tokens.store import pair_lengths
 from orpo_mlx.data.tokens.template_check import read_template
+from orpo_mlx.data.unpaired import rows_for, step_rows
 from orpo_mlx.planning.plan import LONGEST
 from orpo_mlx.storage.atomic import replace_file
 from orpo_mlx.storage.cache import cache_folder, forget_old
@@ -89,7 +92,19 @@ def _lengths_of(
     if table is None:
         table = _tokenize(config, found, name, files, rules)
         notes += _save(entry, table)
+    if config.objective == "kto" and config.kto_loss == "kto" and name == "data":
+        notes.append(_kl_note(table))
     return (Lengths(*row) for row in table.tolist())
+
+
+def _kl_note(table: np.ndarray) -> str:
+    """Say what KTO's KL costs, from the tokens [N, 3] of prompts and of both answers."""
+    more = table[:, 2].sum() / table[:, :2].sum()
+    return (
+        f"kto computes an answer to another prompt beside each row, for its KL: {more:.0%} more "
+        "tokens; a step of several micro-batches is also scored once before its gradient "
+        "(--kto-loss apo_zero_unpaired needs neither)"
+    )
 
 
 def _tokenize(
@@ -99,7 +114,8 @@ def _tokenize(
     from orpo_mlx.models import load
 
     encoder = pipeline.encoder_for(config, load.load_tokenizer(files, config.chat_template))
-    return pipeline.prepare_members(read_source(found, name, config), encoder, rules).pairs.lengths
+    pairs = pipeline.prepare_members(read_source(found, name, config), encoder, rules).pairs
+    return pair_lengths(rows_for(pairs, config))
 
 
 def _key(config: TrainConfig, data: str, rules: pipeline.Rules, files: Path) -> str:
@@ -110,12 +126,21 @@ def _key(config: TrainConfig, data: str, rules: pipeline.Rules, files: Path) -> 
             asdict(rules),
             config.thinking,
             config.escape_special,
+            _rows_key(config),
             cache.tokenizer_hash(files),
             template and read_template(template),
             cache.code_hash(),
             _code_hash(),
         ]
     )
+
+
+def _rows_key(config: TrainConfig) -> list[Any]:
+    """Return what else decides which answers belong to one row."""
+    if config.objective != "kto":
+        return []
+    names = ("objective", "kto_loss", "unpair", "order", "seed", "max_seq_length")
+    return [step_rows(config), *(getattr(config, name) for name in names)]
 
 
 @functools.cache

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from orpo_mlx.data.layouts import labelled
 from orpo_mlx.data.layouts.columns import list_columns
 from orpo_mlx.data.layouts.context import tools_of, with_context
 from orpo_mlx.data.layouts.convert import ALPACA_COLUMNS, PROMPT_COLUMNS
@@ -31,7 +32,7 @@ Kind = Literal["answers", "prompts", "ratings", "candidates"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 TALK_COLUMNS = ("messages", "conversations")
-ANSWER_COLUMNS = ("completion", "response", "answer", "output", "chosen")
+ANSWER_COLUMNS = (*labelled.ANSWER_COLUMNS, "chosen")
 LIST_COLUMNS = ("responses", "completions", "candidates", "generations", "answers")
 SCORE_COLUMNS = ("scores", "ratings", "score", "rating", "overall_score")
 RANK_COLUMNS = ("ranks", "ranking", "rank")

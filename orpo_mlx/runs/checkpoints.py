@@ -41,7 +41,7 @@ class Progress:
     pairs: int = 0
     tokens: int = 0
     seconds: float = 0.0
-    unreported: list[list[float]] = field(default_factory=list)
+    unreported: list[list[float | None]] = field(default_factory=list)
     best_value: float | None = None
     best_step: int | None = None
     evals_since_best: int = 0

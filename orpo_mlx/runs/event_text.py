@@ -167,7 +167,8 @@ def _reasons(verb: str, counts: dict[str, int]) -> list[str]:
 def _pair_lines(pair: dict[str, Any], width: int) -> list[str]:
     lines = []
     for name, max_lines, keep_end in (
-        ("prompt", 5, True), ("chosen", 5, False), ("rejected", 5, False),
+        ("prompt", 5, True), ("chosen", 5, False), ("rejected", 5, False), ("good", 5, False),
+        ("bad", 5, False),
     ):  # fmt: skip
         if name in pair:
             lines += excerpt(name, str(pair[name]), width, max_lines, keep_end)

@@ -89,7 +89,8 @@ class DataPrepared:
     layout: str
     token_percentiles: dict[str, int]
     first_pair: dict[str, Any]
-    """The first training pair decoded: prompt, chosen, rejected; only the last two are scored."""
+    """The first training pair decoded: prompt, chosen, rejected; only the last two are scored. Of
+    answers with a label: prompt, and good or bad."""
 
 
 SIMULATION = "simulation"

@@ -131,6 +131,11 @@ _ORPO = (
         "reward_margin", "Reward margin", "+.4f", "higher", what="chosen minus rejected reward",
         short="margin", full="margin of the rewards",
     ),
+    Metric(
+        # max(0, mean log-ratio of answers to other prompts), nats per answer. TRL: `kl`.
+        "kl", "KL", what="what KTO measures from: other answers, above 0",
+        label="KL of KTO", short="KL", full="KL that KTO measures from, nats per answer",
+    ),
 )  # fmt: skip
 
 TOGETHER = ("chosen_logps", "rejected_logps")

@@ -40,7 +40,8 @@ def _is_text(value: Any) -> bool:
 
 def _is_rows(value: Any) -> bool:
     return isinstance(value, list) and all(
-        isinstance(row, list) and all(map(is_number, row)) for row in value
+        isinstance(row, list) and all(item is None or is_number(item) for item in row)
+        for row in value
     )
 
 
@@ -61,7 +62,7 @@ _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "dict[str, str]": (_is_map_of(_is_text), "an object of texts"),
     "dict[str, Any]": (lambda value: isinstance(value, dict), "an object"),
     "float | None": (lambda value: value is None or is_number(value), "a number or null"),
-    "list[list[float]]": (_is_rows, "rows of numbers"),
+    "list[list[float | None]]": (_is_rows, "rows of numbers"),
     "FailureKind": (_is_text, "text"),
     "Status": (_is_text, "text"),
 }

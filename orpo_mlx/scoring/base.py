@@ -26,7 +26,7 @@ from orpo_mlx.data.batching.shape import BatchShape, Lengths
 from orpo_mlx.data.types import Batch, TokenPair
 from orpo_mlx.models.modes import evaluating
 from orpo_mlx.models.patches import stored_below
-from orpo_mlx.objectives.base import PairScores
+from orpo_mlx.objectives.base import PairScores, ReferenceScores
 from orpo_mlx.objectives.numerics import masked_sum
 from orpo_mlx.scoring.head import REWARD, read_out
 from orpo_mlx.scoring.logprobs import token_logps
@@ -46,7 +46,7 @@ class MicroBatch(NamedTuple):
         places: for each array of inputs, where its states stand; see `Scoring.places`. Empty
             without a cut.
         reference: [2, B] what chosen and rejected are compared with (`TokenPair.reference`), for
-            the arrays' pairs; None where the pairs have none.
+            the arrays' pairs; with labels [3, B]. None where the pairs have none.
         is_placed: whether the arrays are MLX's; until then another thread may make them.
     """
 
@@ -226,7 +226,8 @@ class Scoring:
         flat = np.concatenate([array.ravel() for array in arrays])
         for pair, own in zip(pairs, numbered, strict=True):
             # The prompt's last token begins both answers, the chosen one first.
-            flat[np.flatnonzero(flat == own.prompt[-1])[1:]] += len(pair.chosen)
+            if pair.rejected:
+                flat[np.flatnonzero(flat == own.prompt[-1])[1:]] += len(pair.chosen)
         ends = np.cumsum([array.size for array in arrays])[:-1]
         parts = np.split(flat - 1, ends)
         return [part.reshape(array.shape) for part, array in zip(parts, arrays, strict=True)]
@@ -250,24 +251,23 @@ class Scoring:
 
 
 def _reference_array(pairs: Sequence[TokenPair], rows: int) -> np.ndarray | None:
-    """Return [2, rows] of the pairs' reference, 0 for rows that stand for no pair."""
-    sums = [pair.reference for pair in pairs if pair.reference is not None]
+    """Return [2, rows] of the pairs' reference, 0 for rows that stand for no pair; labels below."""
+    sums = [
+        pair.reference if pair.label is None else (*pair.reference, pair.label)
+        for pair in pairs
+        if pair.reference is not None
+    ]
     if len(sums) < len(pairs):
         return None
     return np.pad(np.array(sums, np.float32).T, ((0, 0), (0, rows - len(sums))))
 
 
-def reference_scores(scores: PairScores, sums: Any) -> PairScores | None:
-    """Return the reference's scores of the same pairs.
-
-    Args:
-        scores: of the policy; token counts are the same.
-        sums: `MicroBatch.reference`.
-    """
+def reference_scores(sums: Any) -> ReferenceScores | None:
+    """Return what `MicroBatch.reference` holds by name."""
     if sums is None:
         return None
     sums = mx.array(sums)
-    return scores._replace(chosen_sum=sums[0], rejected_sum=sums[1])
+    return ReferenceScores(sums[0], sums[1], sums[2] > 0 if len(sums) > 2 else None)
 
 
 def input_tokens(pair: TokenPair) -> int:
@@ -280,10 +280,12 @@ def _numbered(pair: TokenPair, start: int) -> TokenPair:
     which is predicted and never an input, has none."""
     chosen = start + len(pair.prompt)
     rejected = chosen + len(pair.chosen)
+    end = rejected + len(pair.rejected)
     return TokenPair(
         list(range(start, chosen)),
         [*range(chosen, rejected - 1), 0],
-        [*range(rejected, rejected + len(pair.rejected) - 1), 0],
+        # A labelled answer has no other side.
+        [*range(rejected, end - 1), 0] if pair.rejected else [],
     )
 
 

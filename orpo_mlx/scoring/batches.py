@@ -18,6 +18,7 @@ from orpo_mlx.data.batching.order import (
     steps_per_epoch,
 )
 from orpo_mlx.data.types import TokenPair
+from orpo_mlx.data.unpaired import step_rows
 from orpo_mlx.objectives.reward import Reward
 from orpo_mlx.scoring.base import Scoring
 from orpo_mlx.scoring.head import REWARD
@@ -52,6 +53,7 @@ def step_parts(
         config.order,
         config.micro_batch_size,
         config.grad_accumulation_steps,
+        step_rows(config) if config.objective == "kto" else 1,
     )
     return _regroup(config, scoring, pairs, plan[index])
 
@@ -64,9 +66,10 @@ def _epoch_plan(
     order: Literal["shuffled", "file"],
     micro_batch_size: int,
     grad_accumulation_steps: int,
+    block: int,
 ) -> list[Step]:
     """Plan an epoch once, not once per step: at 60,000 pairs it takes longer than a small step."""
-    positions = epoch_order(n, seed, epoch, order)
+    positions = epoch_order(n, seed, epoch, order, block)
     return plan_epoch(positions, micro_batch_size, grad_accumulation_steps)
 
 

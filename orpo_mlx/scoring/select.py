@@ -79,7 +79,9 @@ def compile_problem(model: Any, scoring: Scoring, pairs: Sequence[TokenPair]) ->
 
 
 def _shortened(pair: TokenPair) -> TokenPair:
-    return TokenPair(pair.prompt[-_PROMPT:], pair.chosen[:_RESPONSE], pair.rejected[:_RESPONSE])
+    # A labelled answer has no other side; any tokens will do.
+    other = pair.rejected or pair.prompt
+    return TokenPair(pair.prompt[-_PROMPT:], pair.chosen[:_RESPONSE], other[:_RESPONSE])
 
 
 def _problem(

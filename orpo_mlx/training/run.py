@@ -101,13 +101,13 @@ class TrainingRun:
         progress.pairs += pairs
         progress.tokens += tokens
         progress.seconds += seconds
-        progress.unreported.append(result.metrics.tolist())
+        progress.unreported.append([float(v) if math.isfinite(v) else None for v in result.metrics])
         self.timed.append((pairs, tokens, seconds))
 
     def report_step(self, rate: float, grad_norm: float) -> None:
         """Emit the means over the steps since the last report."""
         progress = self.progress
-        means = np.mean(progress.unreported, axis=0)
+        means = _means(progress.unreported)
         self.look_at_process()
         pairs, tokens, seconds = (sum(column) for column in zip(*self.timed, strict=True))
         self.emit(
@@ -133,9 +133,13 @@ class TrainingRun:
         progress.unreported.clear()
         self.timed.clear()
 
-    def _named(self, measured: np.ndarray) -> dict[str, float]:
-        """Return metrics, in the order of the objective's, by their names."""
-        return dict(zip(self.step.objective.metrics, map(float, measured), strict=True))
+    def _named(self, measured: Sequence[float] | np.ndarray) -> dict[str, float]:
+        """Return metrics, in the order of the objective's, by their names.
+
+        NaN is what there was nothing of to measure; the loss is always there.
+        """
+        both = zip(self.step.objective.metrics, map(float, measured), strict=True)
+        return {name: value for name, value in both if name == "loss" or not math.isnan(value)}
 
     def look_at_process(self) -> int:
         """Return the most memory the process was seen to hold so far, in bytes."""
@@ -191,8 +195,9 @@ class TrainingRun:
         )  # fmt: skip
         values = self._named(measured)
         _require_finite(values, progress.step, self.anew_command)
-        score = -values[best] if metric(best).better == "lower" else values[best]
-        is_best = progress.best_value is None or score > progress.best_value
+        value = values.get(best, math.nan)  # answers with one label alone have no margin
+        score = -value if metric(best).better == "lower" else value
+        is_best = score > (-math.inf if progress.best_value is None else progress.best_value)
         if is_best:
             progress.best_value, progress.best_step = score, progress.step
         progress.evals_since_best = 0 if is_best else progress.evals_since_best + 1
@@ -321,6 +326,13 @@ class TrainingRun:
             base_model=prepared.folder.name,
             base_fingerprint=prepared.loaded.fingerprint,
         )
+
+
+def _means(steps: Sequence[Sequence[float | None]]) -> list[float]:
+    """Return the mean of each metric over the steps that have it, NaN if none has."""
+    columns = zip(*steps, strict=True)
+    found = [[value for value in column if value is not None] for column in columns]
+    return [float(np.mean(values)) if values else math.nan for values in found]
 
 
 def _require_finite(values: Mapping[Any, float], step: int, anew: str) -> None:

@@ -18,7 +18,13 @@ from mlx.utils import tree_map
 from orpo_mlx.adapters.dropout import set_dropout_key
 from orpo_mlx.config import TrainConfig
 from orpo_mlx.models.recompute import Parameters
-from orpo_mlx.objectives.base import Objective, StepTotals
+from orpo_mlx.objectives.base import (
+    KlObjective,
+    Objective,
+    PairScores,
+    ReferenceScores,
+    StepTotals,
+)
 from orpo_mlx.scoring.base import (
     Feed,
     MicroBatch,
@@ -78,10 +84,12 @@ class TrainStep:
         self._max_norm = max_grad_norm or float("inf")
         optimizer.init(model.trainable_parameters())
         gradient, update = mx.value_and_grad(self._share_of_loss), self._update
+        share_of_kl = self._share_of_kl
         if compiled:
-            gradient = mx.compile(gradient)
+            gradient, share_of_kl = mx.compile(gradient), mx.compile(share_of_kl)
             update = mx.compile(update, inputs=[optimizer.state], outputs=[optimizer.state])
         self._gradient: Callable[..., Any] = gradient
+        self._kl_part: Callable[..., mx.array] = share_of_kl
         self._apply: Callable[..., Any] = update
 
     def __call__(
@@ -111,9 +119,10 @@ class TrainStep:
         self, params: Parameters, batches: Sequence[MicroBatch], key: mx.array
     ) -> tuple[Parameters, mx.array]:
         self.model.train()
-        totals = step_totals(batches)
+        keys = mx.random.split(key, len(batches))
+        totals = self._totals(params, batches, keys)
         grads, metrics = {}, mx.zeros(len(self.objective.metrics))
-        for batch, micro_key in zip(batches, mx.random.split(key, len(batches)), strict=True):
+        for batch, micro_key in zip(batches, keys, strict=True):
             arrays = self._arrays(batch)
             self.shapes.add(tuple(array.shape for array in arrays))
             with self.scoring.way.patched(self.model):
@@ -125,6 +134,23 @@ class TrainStep:
         set_dropout_key(self.model, None)
         return grads, metrics
 
+    def _totals(
+        self, params: Parameters, batches: Sequence[MicroBatch], keys: mx.array
+    ) -> StepTotals:
+        """Return what is known of the whole step; of one micro-batch its own gradient finds the KL.
+
+        With the key of its gradient a micro-batch has the same dropout both times.
+        """
+        totals, goal = step_totals(batches), self.objective
+        if not isinstance(goal, KlObjective) or not goal.needs_kl or len(batches) == 1:
+            return totals
+        kl = mx.zeros(())
+        for batch, key in zip(batches, keys, strict=True):
+            with self.scoring.way.patched(self.model):
+                kl = kl + self._kl_part(params, *self._arrays(batch), *totals, key)
+            mx.async_eval(kl)
+        return totals._replace(kl=kl)
+
     def _arrays(self, batch: MicroBatch) -> Sequence[mx.array]:
         """Return what a batch is computed with, the reference last where there is one."""
         if not self.objective.needs_reference:
@@ -132,13 +158,23 @@ class TrainStep:
         return (*self.feed(batch), mx.array(batch.reference))
 
     def _share_of_loss(self, params: Parameters, *arrays: mx.array) -> tuple[mx.array, mx.array]:
-        *rest, pairs, nll_tokens, response_tokens, key = arrays
-        totals = StepTotals(pairs, nll_tokens, response_tokens)
+        return self.objective(*self._scored(params, *arrays))
+
+    def _share_of_kl(self, params: Parameters, *arrays: mx.array) -> mx.array:
+        goal: Any = self.objective
+        return mx.stop_gradient(goal.kl_share(*self._scored(params, *arrays)))
+
+    def _scored(
+        self, params: Parameters, *arrays: mx.array
+    ) -> tuple[PairScores, ReferenceScores | None, StepTotals]:
+        """Return what an objective is called with."""
+        size = len(StepTotals._fields) + 1
+        (*totals, key), rest = arrays[-size:], list(arrays[:-size])
         self.model.update(params)
         set_dropout_key(self.model, key)
         sums = rest.pop() if self.objective.needs_reference else None
         scores = self.scoring.score(self.model, tuple(rest))
-        return self.objective(scores, reference_scores(scores, sums), totals)
+        return scores, reference_scores(sums), StepTotals(*totals)
 
     def _update(
         self, params: Parameters, grads: Parameters, rate: mx.array
@@ -156,8 +192,12 @@ def wants_compile(config: TrainConfig, scoring: Scoring) -> bool:
 
 
 def step_totals(batches: Sequence[MicroBatch]) -> StepTotals:
-    """Count the pairs and tokens of all micro-batches of a step."""
-    counts = [(batch.pairs, batch.nll_tokens, batch.response_tokens) for batch in batches]
+    """Count the pairs, tokens and good answers of all micro-batches of a step."""
+    counts = [
+        (batch.pairs, batch.nll_tokens, batch.response_tokens,
+         sum(pair.label is True for pair in batch.members))
+        for batch in batches
+    ]  # fmt: skip
     return StepTotals(*(mx.array(sum(column), mx.float32) for column in zip(*counts, strict=True)))
 
 
@@ -183,12 +223,18 @@ def evaluate(
         float64 in the order of the objective's `metrics`: NLL over all their tokens, the rest over
         all their pairs, so that the numbers do not depend on the batch size.
     """
-    totals = step_totals(batches)
-    metrics = np.zeros(len(objective.metrics))
+    totals, scored = step_totals(batches), []
     for batch, scores in iter_scores(model, batches, scoring, feed):
-        reference = reference_scores(scores, batch.reference)
-        _, part = objective(scores, reference if objective.needs_reference else None, totals)
-        metrics += np.array(part, dtype=np.float64)
+        mx.eval(scores)
+        known = reference_scores(batch.reference) if objective.needs_reference else None
+        scored.append((scores, known))
         if between is not None:
             between()
+    if isinstance(objective, KlObjective) and objective.needs_kl:
+        both = ((scores, known) for scores, known in scored if known is not None)
+        shares = [objective.kl_share(*each, totals) for each in both]
+        totals = totals._replace(kl=mx.stack(shares).sum())
+    metrics = np.zeros(len(objective.metrics))
+    for scores, known in scored:
+        metrics += np.array(objective(scores, known, totals)[1], dtype=np.float64)
     return metrics

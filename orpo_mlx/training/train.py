@@ -182,7 +182,9 @@ def _require_finite(
     run: TrainingRun, step: int, result: StepResult, batches: Sequence[MicroBatch]
 ) -> None:
     """End the run at the first NaN or infinity; no number computed after it means anything."""
-    if all(map(math.isfinite, [*result.metrics, result.grad_norm])):
+    # NaN beside a loss that is one number: a step without an answer of one label.
+    decisive = (result.metrics[0], result.grad_norm)
+    if all(map(math.isfinite, decisive)) and not any(map(math.isinf, result.metrics)):
         return
     pairs = run.prepared.data.train
     rows = [pairs[i].source for batch in batches for i in batch.indices]

@@ -20,7 +20,7 @@ from orpo_mlx.data.types import TokenPair
 from orpo_mlx.errors import describe
 from orpo_mlx.models.patches import run_body, run_head
 from orpo_mlx.models.recompute import recomputing
-from orpo_mlx.objectives.base import PairScores, StepTotals
+from orpo_mlx.objectives.base import PairScores, ReferenceScores, StepTotals
 from orpo_mlx.scoring.activation_cache import (
     ActivationCache,
     DiskStore,
@@ -186,16 +186,18 @@ def _losses_over_the_range(config: TrainConfig) -> tuple[list[float], list[float
     if config.objective == "orpo":
         config = config.model_copy(update={"lam": 1.0})
     logps = (-np.geomspace(1e-4, 100, 13)).astype(np.float32).tolist()
-    found, wanted, totals = [], [], StepTotals(*[mx.array(1.0)] * 3)
+    found, wanted, totals = [], [], StepTotals(*[mx.array(1.0)] * 4)
     for chosen, rejected in itertools.product(logps, logps):
         # No NLL, and one token a response.
         column = np.array([[chosen], [rejected], [0.0], [1.0], [1.0], [1.0]])
         of_chosen, of_rejected, none, one = (mx.array(part, mx.float32) for part in column[:4])
         scores = PairScores(of_chosen, one, of_rejected, one, none, one)
-        compared_with = scores._replace(chosen_sum=-one, rejected_sum=-one)
+        # By turns good and bad, for KTO.
+        is_good = len(found) % 2 == 0
+        compared_with = ReferenceScores(-one, -one, mx.array([is_good]))
         loss: Any = objective(config)(scores, compared_with, totals)[0].item()
         found.append(loss)
-        wanted.append(reference_loss(column, np.full((2, 1), -1.0), config))
+        wanted.append(reference_loss(column, np.full((2, 1), -1.0), config, np.array([is_good])))
     return found, wanted
 
 

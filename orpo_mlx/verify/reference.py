@@ -57,11 +57,12 @@ def compute_reference(
         chosen, rejected = (_row_logps(*each) for each in zip(logits, rows, strict=True))
         first = len(pair.prompt) - 1
         counted = chosen if config.nll_scope == "full" else chosen[first:]
-        means = chosen[first:].mean(), rejected[first:].mean()
+        means = chosen[first:].mean(), rejected[first:].mean() if pair.rejected else 0.0
         columns.append((*means, -counted.sum(), len(counted), *tokens))
     scores = np.array(columns).T
     compared_with = np.array([pair.reference or (0.0, 0.0) for pair in pairs], np.float64).T
-    return Reference(scores, reference_loss(scores, compared_with, config))
+    labels = np.array([bool(pair.label) for pair in pairs])
+    return Reference(scores, reference_loss(scores, compared_with, config, labels))
 
 
 def _row_logps(logits: mx.array, row: list[int]) -> np.ndarray:
@@ -81,14 +82,22 @@ def _rewards(model: Any, inputs: mx.array, last: Sequence[int]) -> list[float]:
     return [float(row[place] @ head) for row, place in zip(hidden, last, strict=True)]
 
 
-def reference_loss(scores: np.ndarray, compared_with: np.ndarray, config: TrainConfig) -> float:
+def reference_loss(
+    scores: np.ndarray,
+    compared_with: np.ndarray,
+    config: TrainConfig,
+    labels: np.ndarray | None = None,
+) -> float:
     """Return the loss of all pairs, in float64.
 
     Args:
         scores: [6, B] as in `Reference`.
         compared_with: [2, B] what the objective compares with: summed log-probs, or margins and 0.
         config: the objective's settings.
+        labels: [B] which answers are good; of KTO alone.
     """
+    if config.objective == "kto":
+        return float(_kto(scores[:2] * scores[4:6] - compared_with, labels, config).mean())
     nll_sums, tokens = scores[2:4]
     by_token = config.nll_reduction == "token"
     nll = nll_sums.sum() / tokens.sum() if by_token else (nll_sums / tokens).mean()
@@ -140,6 +149,15 @@ def _dpo(ratios: np.ndarray, tokens: np.ndarray, config: TrainConfig) -> np.ndar
             return _sigmoid(-up) + _sigmoid(down)
         case "apo_down":
             return _sigmoid(up) + _sigmoid(-z)
+
+
+def _kto(ratios: np.ndarray, labels: Any, config: TrainConfig) -> np.ndarray:
+    """Return KTO's terms [B] from log-ratios [2, B] of the answers and of those for its KL."""
+    beta = config.beta or 0.1
+    kl = max(0.0, ratios[1].mean()) if config.kto_loss == "kto" else 0.0
+    good = config.desirable_weight * (1 - _sigmoid(beta * (ratios[0] - kl)))
+    bad = config.undesirable_weight * (1 - _sigmoid(beta * (kl - ratios[0])))
+    return np.where(labels, good, bad)
 
 
 def _softplus(x: np.ndarray) -> np.ndarray:

@@ -124,7 +124,12 @@ def _check_rows(pairs: Sequence[TokenPair], tokenizer: Any) -> Iterator[Check]:
 
 def _without_end(pairs: Sequence[TokenPair], tokenizer: Any) -> int:
     stops = {int(token) for token in tokenizer.eos_token_ids}
-    sides = [side for pair in pairs for side in (pair.chosen, pair.rejected)]
+    # What a labelled answer has beside it may be cut, or nothing.
+    sides = [
+        side
+        for pair in pairs
+        for side in ((pair.chosen, pair.rejected) if pair.label is None else (pair.chosen,))
+    ]
     return sum(not side or side[-1] not in stops for side in sides)
 
 

@@ -90,12 +90,16 @@ def _short_run(
 
 
 def _write_pairs(path: Path, pairs: Sequence[TokenPair]) -> None:
-    rows = [
-        {"prompt_ids": pair.prompt, "chosen_ids": pair.chosen, "rejected_ids": pair.rejected}
-        | ({} if pair.margin is None else {"margin": pair.margin})
-        for pair in pairs
-    ]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    lines = [json.dumps(_as_row(pair)) + "\n" for pair in pairs]
+    path.write_text("".join(lines), encoding="utf-8")
+
+
+def _as_row(pair: TokenPair) -> dict[str, Any]:
+    if pair.label is not None:
+        return {"prompt_ids": pair.prompt, "completion_ids": pair.chosen, "label": pair.label}
+    margin = {} if pair.margin is None else {"margin": pair.margin}
+    sides = {"chosen_ids": pair.chosen, "rejected_ids": pair.rejected}
+    return {"prompt_ids": pair.prompt, **sides, **margin}
 
 
 def _read_adapter(folder: Path) -> bytes:

@@ -5,7 +5,7 @@
 The text comes from `corpus.py`, the tokenizer is a byte-level BPE trained on it, the model is a
 Llama of 0.6 million parameters, pre-trained on it in float32 and then quantized to 4 bits.
 Nothing is downloaded. Written are `DIR/model` in mlx-lm's format, `DIR/train.jsonl` and
-`DIR/valid.jsonl`.
+`DIR/valid.jsonl`, and `DIR/labelled_train.jsonl` and `DIR/labelled_valid.jsonl` for KTO.
 
 The files in `orpo_mlx/demo` come from seed 0 and 1400 steps. Measured then, on one CPU core with
 OpenBLAS in place of the BLAS that comes with mlx: 7.8 minutes, 67,200 documents, final loss 0.39
@@ -218,12 +218,25 @@ def make_model(folder: Path, seed: int, steps: int) -> float:
 
 
 def write_pairs(folder: Path, seed: int) -> None:
-    """Write train.jsonl and valid.jsonl."""
+    """Write train.jsonl and valid.jsonl, and one labelled answer of each pair beside them."""
     for name, rows in zip(("train.jsonl", "valid.jsonl"), make_pairs(seed), strict=True):
         (folder / name).write_text(_json_lines(rows), encoding="utf-8")
+        (folder / f"labelled_{name}").write_text(_json_lines(labelled(rows)), encoding="utf-8")
 
 
-def _json_lines(rows: list[Row]) -> str:
+def labelled(rows: list[Row]) -> list[dict[str, Any]]:
+    """Return one answer of each pair with its label, good and bad by turns."""
+    return [
+        {
+            "prompt": row["prompt"],
+            "completion": row["rejected" if number % 2 else "chosen"],
+            "label": number % 2 == 0,
+        }
+        for number, row in enumerate(rows)
+    ]
+
+
+def _json_lines(rows: list[Any]) -> str:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -46,13 +46,13 @@ class Draft:
     Attributes:
         own: settings the user chose, as typed: texts, or values of their own type.
         preset: a key of `PRESETS`, whose values lie under the user's.
-        counted: (words of the check that counted, training pairs it found); they hold for what
-            that check looked at.
+        counted: (words of the check that counted, training pairs it found, whether they are answers
+            with a label each); they hold for what that check looked at.
     """
 
     own: Mapping[str, Any] = field(default_factory=dict)
     preset: str = "balanced"
-    counted: tuple[tuple[str, ...], int] = ((), 0)
+    counted: tuple[tuple[str, ...], int, bool] = ((), 0, False)
 
     @property
     def values(self) -> dict[str, Any]:
@@ -132,15 +132,29 @@ class Draft:
         changes |= {"map": None} if "map" in SETTINGS else {}
         return self.with_values(changes)
 
-    def with_pairs(self, pairs: int) -> Draft:
-        """Return the draft, knowing how many pairs its data leave to train on."""
-        return replace(self, counted=(tuple(self.check_words()), pairs))
+    def with_pairs(self, pairs: int, is_labelled: bool = False) -> Draft:
+        """Return the draft, knowing what its data leave to train on; the objective is one for that.
+
+        Args:
+            pairs: for training.
+            is_labelled: whether they are answers with a label each.
+        """
+        changed = replace(self, counted=(tuple(self.check_words()), pairs, is_labelled))
+        is_kto = self.get("objective") == "kto"
+        if is_labelled == is_kto or (is_kto and value_text(self.get("unpair")) == "true"):
+            return changed
+        return changed.with_value("objective", "kto" if is_labelled else None)
 
     @property
     def pairs(self) -> int:
         """Training pairs there are, 0 while the data were not looked at as they are planned now."""
-        words, pairs = self.counted
+        words, pairs, _ = self.counted
         return pairs if words == tuple(self.check_words()) else 0
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether the data are known to be answers with a label each."""
+        return bool(self.pairs) and self.counted[2]
 
     def with_preset(self, preset: str) -> Draft:
         """Return the draft with another preset; what the user chose stays."""
@@ -154,13 +168,27 @@ class Draft:
             config = TrainConfig(**self.values)
         except ValidationError as error:
             return [_problem(found) for found in error.errors()]
-        found = [*conflicts(config, set(self.values)), *self._too_few(config.micro_batch_size)]
+        found = [
+            *conflicts(config, set(self.values)),
+            *self._too_few(config.micro_batch_size),
+            *self._unserved(config),
+        ]
         return [Problem(named_settings(sentence), sentence) for sentence in found]
 
     def _too_few(self, smallest: int) -> list[str]:
         if not 0 < self.pairs < smallest:
             return []
         return [f"--micro-batch-size {smallest} is more than the {self.pairs:,} training pairs"]
+
+    def _unserved(self, config: TrainConfig) -> Iterator[str]:
+        """Yield why the data cannot serve the objective."""
+        if self.is_labelled and config.objective != "kto":
+            yield (
+                f"--objective {config.objective}: needs pairs, and the data are answers with a "
+                "label each; kto learns from them"
+            )
+        elif config.objective == "kto" and self.pairs and not (self.is_labelled or config.unpair):
+            yield "--objective kto: needs answers with a label each, or pairs with --unpair"
 
     def missing(self) -> str:
         """Return what still has to be chosen, in a sentence, "" if nothing has."""

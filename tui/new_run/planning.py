@@ -37,9 +37,10 @@ class Planning(Container):
 
     @dataclass
     class Counted(Message):
-        """The check of the data found so many training pairs."""
+        """The check of the data found so many training pairs, or answers with a label each."""
 
         pairs: int
+        is_labelled: bool = False
 
     def __init__(self, charset: CharsetName, runs_dir: Path | None) -> None:
         super().__init__(id="planning")
@@ -177,9 +178,11 @@ class Planning(Container):
 
     @on(DataStep.Answered)
     def _data_checked(self) -> None:
-        split = (self.data.answer or {}).get("split") or {}
-        if (pairs := split.get("train", 0)) != self.draft.pairs:
-            self.post_message(self.Counted(pairs))
+        answer = self.data.answer or {}
+        pairs = (answer.get("split") or {}).get("train", 0)
+        is_labelled = bool(answer.get("labels"))
+        if (pairs, is_labelled) != (self.draft.pairs, self.draft.is_labelled):
+            self.post_message(self.Counted(pairs, is_labelled))
         self._ask()
 
     @on(FitCard.Answered)

@@ -174,7 +174,10 @@ class NewRunScreen(AppScreen):
 
     @on(Planning.Counted)
     def _count_pairs(self, message: Planning.Counted) -> None:
-        self.change(self.draft.with_pairs(message.pairs))
+        before = self.draft.get("objective")
+        self.change(self.draft.with_pairs(message.pairs, message.is_labelled))
+        if (objective := self.draft.get("objective")) != before:
+            self.notify(f"For these data the objective is {objective} now.")
 
     def _tell_taken(self, settings: Mapping[str, str]) -> None:
         if settings:

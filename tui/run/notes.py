@@ -1,4 +1,4 @@
-"""What the curves of a run say, as rules from the papers of ORPO and DPO; pure.
+"""What the curves of a run say, as rules from the papers of ORPO, DPO and KTO; pure.
 
 A rule compares the beginning of a run with its newest stretch, each the mean of a tenth of the
 points (5 at least), so that one odd step says nothing.
@@ -25,6 +25,8 @@ FAR_BELOW = 2.0
 LOW_LAMBDA = 0.15
 SHIFTED = 1.0
 """Of a reward; less is no drift of their mean."""
+FAR_KL = 10.0
+"""Nats per answer."""
 FAR_FROM_BASE = 0.5
 """Nats per token on what the base itself would say."""
 
@@ -109,7 +111,7 @@ def _moving_away(state: RunState) -> Note | None:
             "chosen falls while the margin grows: common without an NLL term",
             f"The reward margin went from {margin[0]:.2f} to {margin[1]:.2f}: rejected fell faster "
             "than chosen, and nothing in this loss holds chosen up. Fewer steps, a larger beta "
-            "(dpo), or --nll-weight above 0 keep the preferred answers likely.",
+            "(dpo, kto), or --nll-weight above 0 (not kto) keep the preferred answers likely.",
         )
     return None
 
@@ -133,6 +135,21 @@ def _uncentred(state: RunState) -> Note | None:
         "Only the difference of two rewards is trained, so their mean is free to go anywhere. "
         "Rewards of one prompt can still be compared; where those of different prompts are to be, "
         "train with --center 0.01.",
+    )
+
+
+def _leaving(state: RunState) -> Note | None:
+    """Look at KTO's KL: how much likelier answers became, whatever they answer."""
+    kl = _ends(state.steps.column("kl")) if "kl" in state.steps else None
+    if kl is None or kl[1] < kl[0] + FAR_KL:
+        return None
+    return Note(
+        "kl-climbing",
+        f"KTO's KL climbs to {kl[1]:.0f}: answers gain whatever is asked",
+        f"The KL is the mean log-ratio of answers to other prompts, and went from {kl[0]:.1f} to "
+        f"{kl[1]:.1f} nats an answer. Good answers are measured from it, so they gain less and "
+        "less, and the policy leaves its reference. A larger beta or a lower learning rate hold "
+        "it.",
     )
 
 
@@ -221,6 +238,7 @@ _RULES: tuple[Callable[[RunState], Note | None], ...] = (
     _rejected_flat,
     _moving_away,
     _uncentred,
+    _leaving,
     _drifting,
     _accuracy_at_start,
 )

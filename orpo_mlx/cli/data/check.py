@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,8 @@ from orpo_mlx.data.prepare import notes_on_valid
 from orpo_mlx.data.sources.source import describe_choice, find_sources, read_members
 from orpo_mlx.data.tokens.template_check import template_notes
 from orpo_mlx.data.types import TokenPair
-from orpo_mlx.errors import ConfigError
+from orpo_mlx.data.unpaired import require_kind
+from orpo_mlx.errors import ConfigError, DataError
 from orpo_mlx.text.formatting import counted
 
 EXIT_CODES = {"good": 0, "warnings": 0, "unusable": 2}
@@ -198,9 +199,22 @@ def check(command: CheckCommand) -> Checkup:
         named = {"data": sources.data, "valid_data": sources.valid}
         hashes = {name: source.content_hash() for name, source in named.items()}
         checkup.add(on_plan(note) for note in notes_on_valid(hashes, checkup.valid))
+    checkup.add(_on_objective(config, checkup))
     if command.score and checkup.sample:
         checkup.add([_score(config, checkup.sample, line)])
     return checkup
+
+
+def _on_objective(config: TrainConfig, checkup: Checkup) -> Iterator[Finding]:
+    """Say which objective the rows are for, if it is not the one of the settings."""
+    try:
+        require_kind({layout.is_labelled for layout in checkup.layouts}, config)
+    except DataError as error:
+        if checkup.labels:
+            text = "rows are answers with a label each, not pairs: --objective kto learns from them"
+            yield Finding("info", "labelled", text)
+        else:
+            yield Finding("error", "not-labelled", error.message, error.what_to_do)
 
 
 def _score(config: TrainConfig, pairs: list[TokenPair], line: ProgressLine) -> Finding:

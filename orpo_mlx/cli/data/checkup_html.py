@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from orpo_mlx.cli.data.checkup_text import part_names
 from orpo_mlx.errors import ConfigError, DataError, reason_of
 from orpo_mlx.storage.atomic import write_atomically
 from orpo_mlx.text.formatting import counted, visible
@@ -194,21 +195,22 @@ def _pairs(pairs: list[dict[str, Any]]) -> str:
 
 def _pair(pair: dict[str, Any]) -> str:
     dropped = f" (dropped: {_safe(pair['dropped'])})" if pair["dropped"] else ""
-    body = "".join(_text_parts(pair) if pair["tokens"] is None else _token_parts(pair["tokens"]))
+    body = "".join(_text_parts(pair) if pair["tokens"] is None else _token_parts(pair))
     return f"<section><h3>{_safe(pair['where'])}{dropped}</h3>{body}</section>"
 
 
 def _text_parts(pair: dict[str, Any]) -> Iterator[str]:
-    for part in ("prompt", "chosen", "rejected"):
-        yield f"<h4>{part}</h4><pre>{_safe(pair[part])}</pre>"
+    for part, name in part_names(pair).items():
+        yield f"<h4>{name}</h4><pre>{_safe(pair[part])}</pre>"
 
 
-def _token_parts(tokens: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
-    for part, found in tokens.items():
+def _token_parts(pair: dict[str, Any]) -> Iterator[str]:
+    for part, name in part_names(pair).items():
+        found = pair["tokens"][part]
         kind = "masked" if part == "prompt" else "learned"
         spans = "".join(_token(token) for token in found)
         note = "not learned" if part == "prompt" else "learned"
-        head = f"<h4>{_safe(part)}: {len(found):,} tokens, {note}</h4>"
+        head = f"<h4>{_safe(name)}: {len(found):,} tokens, {note}</h4>"
         yield f'{head}<pre class="{kind}">{spans}</pre>'
 
 

@@ -89,17 +89,25 @@ def _reason_line(verb: str, reason: str, found: dict[str, Any]) -> Line:
 def pair_lines(pair: dict[str, Any], width: int = 100) -> Iterator[Line]:
     """Yield a pair: the prompt, which is not learned, and both answers, which are."""
     yield [("pair     ", "bold"), (visible(pair["where"]), "")]
+    names = part_names(pair)
     if pair["tokens"] is None:
-        for part in PARTS:
-            yield from _wrapped(part, [(visible(_shortened(pair[part])), "")], width)
+        for part, name in names.items():
+            yield from _wrapped(name, [(visible(_shortened(pair[part])), "")], width)
         return
     tokens = pair["tokens"]
     yield from _token_lines("prompt", tokens["prompt"], PROMPT_TOKENS, "dim", width)
     count = counted(len(tokens["prompt"]), "token")
     yield [(f"{'':{_INDENT}}{count}, not learned; answers begin at {BOUNDARY}", "dim")]
-    for part in PARTS[1:]:
-        yield from _token_lines(part, tokens[part], ANSWER_TOKENS, "bold", width)
+    for part, name in list(names.items())[1:]:
+        yield from _token_lines(name, tokens[part], ANSWER_TOKENS, "bold", width)
         yield [(f"{'':{_INDENT}}{counted(len(tokens[part]), 'token')}, learned", "dim")]
+
+
+def part_names(pair: dict[str, Any]) -> dict[str, str]:
+    """Return what the texts of a pair are called; a labelled answer stands in "chosen"."""
+    if (label := pair.get("label")) is None:
+        return {part: part for part in PARTS}
+    return {"prompt": "prompt", "chosen": "good" if label else "bad"}
 
 
 def _shortened(text: str) -> str:
@@ -177,7 +185,7 @@ def _length_lines(content: dict[str, Any]) -> Iterator[Line]:
         numbers = "".join(f"{found[name]:>8,}" for name in names) + f"{found['mean']:>8,.0f}"
         yield [(f"{part:<9}", ""), (numbers, "")]
     yield []
-    for row in _histograms({part: lengths[part] for part in PARTS}):
+    for row in _histograms({part: lengths[part] for part in PARTS if part in lengths}):
         yield [(row, "")]
     if content["limits"]:
         yield []

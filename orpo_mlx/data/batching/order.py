@@ -21,7 +21,7 @@ Step = list[Part]
 
 
 def epoch_order(
-    n: int, seed: int, epoch: int, order: Literal["shuffled", "file"] = "shuffled"
+    n: int, seed: int, epoch: int, order: Literal["shuffled", "file"] = "shuffled", block: int = 1
 ) -> list[int]:
     """Return the positions 0..n-1 in the order of one epoch, each exactly once.
 
@@ -30,10 +30,13 @@ def epoch_order(
         seed: of the run.
         epoch: 0-based; each epoch has its own order.
         order: "shuffled", or "file" for the positions as they are.
+        block: neighbours that stay together; those that are left over come last.
     """
     if order == "file":
         return list(range(n))
-    return np.random.Generator(np.random.PCG64([seed, epoch])).permutation(n).tolist()
+    drawn = np.random.Generator(np.random.PCG64([seed, epoch])).permutation(n // block)
+    whole = (drawn[:, None] * block + np.arange(block)).ravel().tolist()
+    return [*whole, *range(len(whole), n)]
 
 
 def plan_epoch(

@@ -164,7 +164,7 @@ def _lay_group(pairs: Sequence[TokenPair], row: _Row, slots: Sequence[tuple[int,
     for the slots."""
     prompts = [row.add(p.prompt[:-1], p.prompt[1:], 0, False) for p in pairs]
     answers = [
-        row.add([*p.prompt[-1:], *response[:-1]], response, len(p.prompt) - 1, True)
+        row.add([*p.prompt[-1:], *response][: len(response)], response, len(p.prompt) - 1, True)
         for side in ("chosen", "rejected")
         for p in pairs
         for response in [getattr(p, side)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from array import array
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +24,7 @@ from orpo_mlx.data.checkup.rules import (
     on_account,
     on_drops,
     on_errors,
+    on_labels,
     on_leaks,
     on_lengths,
     on_likeness,
@@ -74,6 +76,7 @@ class Checkup:
         split: pairs for training and validation; None without a tokenizer.
         valid: account of the validation file, if there is one.
         sample: kept pairs to score.
+        labels: how many answers that are kept are labelled as good and as bad; None of pairs.
     """
 
     layouts: list[Layout]
@@ -87,6 +90,7 @@ class Checkup:
     valid: Account | None = None
     sample: list[TokenPair] = field(default_factory=list)
     writer: TokenWriter | None = None
+    labels: tuple[int, int] | None = None
 
     @property
     def verdict(self) -> Verdict:
@@ -105,6 +109,7 @@ class Checkup:
                 "name": "; ".join(dict.fromkeys(layout.name for layout in self.layouts)),
                 "columns": {a: b for a, b in self.layouts[0].mapping.items() if a != b},
             },
+            "labels": dict(zip(("good", "bad"), self.labels, strict=True)) if self.labels else None,
             "read": account.read,
             "kept": account.kept,
             "dropped": _reasons(account.dropped, account),
@@ -134,6 +139,7 @@ class Checkup:
             "rejected": example.rejected,
             "raw": as_json(example.raw),
             "dropped": example.reason,
+            "label": example.label,
             "tokens": None,
         }
         if example.tokens is not None and self.writer is not None:
@@ -141,6 +147,7 @@ class Checkup:
             shown["tokens"] = {
                 part: [token._asdict() for token in write(ids)]
                 for part, ids in example.tokens.items()
+                if example.label is None or part != "rejected"
             }
         return shown
 
@@ -209,6 +216,7 @@ class _Doctor:
         self.kept_prompts = TokenPairsBuilder()
         self.leaks, self.near_leaks = Tally(), Tally()
         self.sample = Reservoir(plan.sample, SAMPLE_SEED)
+        self.labels = Counter[bool]()
 
     def see(self, fate: Fate) -> None:
         take_account(fate, self.account)
@@ -241,9 +249,13 @@ class _Doctor:
             self.near_tally.add(source)
             marks.append("near-duplicates")
         self.prompts.add(plain_prompt_key(fate))
+        label = fate.pair.label if fate.pair else None
+        if label is not None:
+            self.labels[label] += 1
         if fate.tokens is not None:
             self.kept_prompts.add(_prompt_only(fate.tokens))
-            self.sample.take(fate.tokens)
+            if label is None:
+                self.sample.take(fate.tokens)
         return marks
 
     def see_valid(self, fate: Fate) -> None:
@@ -275,6 +287,7 @@ class _Doctor:
             valid=valid,
             sample=self.sample.kept,
             writer=TokenWriter(self.encoder) if self.encoder else None,
+            labels=(self.labels[True], self.labels[False]) if self.labels else None,
         )
 
     def _split(self, valid: Account | None) -> dict[str, int] | None:
@@ -303,7 +316,10 @@ class _Doctor:
         yield from on_notes(self.account, self.layouts)
         yield from self.unused.findings()
         yield from self.seen.findings(self.account.kept)
-        yield from on_lengths(self.lengths.bias(), len(self.lengths))
+        if self.labels:
+            yield from on_labels(self.labels[True], self.labels[False])
+        else:
+            yield from on_lengths(self.lengths.bias(), len(self.lengths))
         yield from on_likeness(self.near_tally, self.account.kept)
         yield from on_leaks(self.leaks, self.near_leaks)
         for note in (*self.plan.notes, *self.split_notes):

@@ -52,7 +52,7 @@ class Seen:
 
     def _take_tokens(self, pair: TokenPair, encoder: Encoder) -> list[str]:
         marks = []
-        answers = (pair.chosen, pair.rejected)
+        answers = (pair.chosen, pair.rejected) if pair.label is None else (pair.chosen,)
         if any(not encoder.stop_ids.isdisjoint(ids[:-1]) for ids in answers):
             marks.append("end-inside")
         if any(ids[-1] not in encoder.stop_ids for ids in answers):
@@ -61,6 +61,8 @@ class Seen:
         if bos is not None and list(pair.prompt[:2]) == [bos, bos]:
             marks.append("bos-doubled")
         self._ends[pair.chosen[-1]] = self._ends.get(pair.chosen[-1], 0) + 1
+        if pair.label is not None:
+            return marks
         opening = common_start(pair.chosen, pair.rejected)
         self._openings.append(opening)
         self._shares.append(opening / min(len(pair.chosen), len(pair.rejected)))
@@ -74,7 +76,7 @@ class Seen:
             tally = self._tallies[code]
             if tally.count:
                 yield Finding("warning", code, text, what_to_do, tally.count, tally.rows)
-        if self._encoder is not None and self._openings:
+        if self._encoder is not None and self._ends:
             yield from self._on_ends(self._encoder)
             yield from self._on_openings(kept)
 

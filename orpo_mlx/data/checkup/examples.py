@@ -78,6 +78,7 @@ class Example:
         raw: the row as it was read.
         tokens: ids by part, None for a row that is not trained on.
         reason: why it is dropped, "" if it is not.
+        label: of an answer by itself, which is `chosen`; None for a pair.
     """
 
     where: str
@@ -87,6 +88,7 @@ class Example:
     raw: dict[str, Any]
     tokens: dict[str, array] | None
     reason: str = ""
+    label: bool | None = None
 
 
 class Examples:
@@ -123,8 +125,9 @@ def _example(fate: Fate) -> Example:
         parts = ("prompt", "chosen", "rejected")
         tokens = {name: array("q", getattr(fate.tokens, name)) for name in parts}
     return Example(
-        fate.row.source, **texts, raw=fate.row.values, tokens=tokens, reason=fate.dropped
-    )
+        fate.row.source, **texts, raw=fate.row.values, tokens=tokens, reason=fate.dropped,
+        label=None if fate.pair is None else fate.pair.label,
+    )  # fmt: skip
 
 
 def readable(text: Any) -> str:

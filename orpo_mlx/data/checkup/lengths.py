@@ -48,10 +48,12 @@ class LengthTable:
         """Return percentiles, mean and histogram of each part; None without pairs.
 
         A percentile is a length that occurs: the shortest that at least so many do not exceed.
+        Labelled answers have no rejected side.
         """
         if not len(self):
             return None
-        return {part: _summary(self.column(part)) for part in PARTS}
+        columns = {part: self.column(part) for part in PARTS}
+        return {part: _summary(column) for part, column in columns.items() if column.any()}
 
     def under_limits(self, limits: Iterable[int]) -> list[dict[str, int]]:
         """Return, for each longest prompt + response, how many pairs would be cut or dropped."""

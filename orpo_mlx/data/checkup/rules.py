@@ -14,6 +14,7 @@ from orpo_mlx.data.layouts.detect import PROMPT_DIFFERS, Layout
 from orpo_mlx.data.pipeline import DUPLICATE, WRONG_VALUES, Rules, nothing_left, too_few
 from orpo_mlx.data.tokens import tokenize
 from orpo_mlx.data.types import THOUGHT_KEYS, Account
+from orpo_mlx.data.unpaired import weights_note
 from orpo_mlx.text.formatting import counted
 
 MANY_DROPPED = 0.2
@@ -23,6 +24,8 @@ TELLING = 0.65
 """Accuracy of a rule of length alone from which it is worth a warning."""
 FEW_TO_LEARN = 200
 FEW = 20
+LOPSIDED = 4
+"""So many times more of one label than of the other is worth a warning."""
 """Pairs under which shares say little."""
 
 
@@ -197,6 +200,18 @@ _NOTES: dict[str, tuple[Level, str, str]] = {
         "",
     ),
 }
+
+
+def on_labels(good: int, bad: int) -> Iterator[Finding]:
+    """Yield what the numbers of good and bad answers mean for a training with KTO."""
+    text = f"{counted(good, 'answer')} labelled as good, {bad:,} as bad"
+    if not (good and bad):
+        yield Finding("error", "one-label", text, "KTO needs both: add answers of the other label.")
+    elif note := weights_note(good, bad):
+        level = "warning" if max(good, bad) >= LOPSIDED * min(good, bad) else "info"
+        yield Finding(level, "labels", text, f"{note}.")
+    else:
+        yield Finding("info", "labels", text)
 
 
 def on_lengths(bias: LengthBias | None, pairs: int) -> Iterator[Finding]:

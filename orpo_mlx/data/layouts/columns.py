@@ -26,6 +26,9 @@ FIELDS = (
     "prompt_ids",
     "chosen_ids",
     "rejected_ids",
+    "completion",
+    "completion_ids",
+    "label",
 )
 """What a column can be mapped to."""
 

@@ -23,16 +23,37 @@ def conversation_pair(
     prompt = chosen[:-1]
     if prompt != rejected[:-1]:
         return Drop("prompts differ")
-    if not prompt or not prompt[-1]["content"].strip():
-        return Drop("empty prompt")
-    if prompt[-1]["role"] == "assistant":
-        return Drop("prompt ends with an assistant turn")
+    if dropped := _not_asked(prompt):
+        return dropped
     reason = unusable(_said(chosen), _said(rejected))
     if reason and (reason.reason != IDENTICAL or _details(chosen) == _details(rejected)):
         return reason
     tools, notes = tools_of(row), (*notes, *context_notes(row, prompt))
     prompt = with_context(row, prompt)
     return PreferencePair(prompt, chosen[-1:], rejected[-1:], row.source, notes, tools)
+
+
+def labelled_conversation(row: Row, talk: list[Message], label: bool) -> PreferencePair | Drop:
+    """Split a conversation before its last turn, which is the labelled answer."""
+    if not talk or talk[-1]["role"] != "assistant":
+        return Drop("last turn not assistant")
+    prompt = talk[:-1]
+    if dropped := _not_asked(prompt):
+        return dropped
+    if not _said(talk).strip():
+        return Drop("empty answer")
+    tools, notes = tools_of(row), context_notes(row, prompt)
+    prompt = with_context(row, prompt)
+    return PreferencePair(prompt, talk[-1:], [], row.source, notes, tools, label)
+
+
+def _not_asked(prompt: list[Message]) -> Drop | None:
+    """Return the reason to drop a prompt that nothing would answer."""
+    if not prompt or not prompt[-1]["content"].strip():
+        return Drop("empty prompt")
+    if prompt[-1]["role"] == "assistant":
+        return Drop("prompt ends with an assistant turn")
+    return None
 
 
 def _said(side: list[Message]) -> str:

@@ -274,14 +274,19 @@ def token_pair(row: Row) -> Pair | Drop:
     fields = ("prompt_ids", "chosen_ids", "rejected_ids")
     if dropped := missing(row, *fields):
         return dropped
-    prompt, chosen, rejected = (_token_ids(row, name) for name in fields)
+    prompt, chosen, rejected = (token_ids(row, name) for name in fields)
     for name, ids in (("prompt", prompt), ("chosen", chosen), ("rejected", rejected)):
         if not ids:
             return Drop(f"empty {name}")
     return TokenPair(prompt, chosen, rejected, row.source)
 
 
-def _token_ids(row: Row, name: str) -> list[int]:
+def token_ids(row: Row, name: str) -> list[int]:
+    """Return a column's token ids.
+
+    Raises:
+        DataError: it is something else.
+    """
     value = parsed(row.values[name])
     if not isinstance(value, list):
         raise wrong_type(row, name, value, "a list of token ids")

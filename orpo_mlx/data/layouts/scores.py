@@ -17,10 +17,16 @@ INVERTED = "chosen scored below rejected"
 NO_NUMBER = "score is not a number"
 MARGIN = "margin"
 SCORE_WORDS = ("score", "rating", "reward")
-VERDICT_COLUMNS = ("label", "labels", "kto_tag", "liked", "desirable", "thumbs_up")
+VERDICT_COLUMNS = ("label", "labels", "kto_tag", "liked", "desirable", "thumbs_up", "thumbs")
 """Columns that call one answer good or bad."""
-_GOOD = {"true", "yes", "good", "desirable", "chosen", "positive", "like", "liked", "preferred"}
-_BAD = {"false", "no", "bad", "undesirable", "rejected", "negative", "dislike", "disliked"}
+_GOOD = {
+    "true", "yes", "good", "desirable", "chosen", "positive", "like", "liked", "preferred", "up",
+    "thumbs up", "thumbs_up", "\N{THUMBS UP SIGN}",
+}  # fmt: skip
+_BAD = {
+    "false", "no", "bad", "undesirable", "rejected", "negative", "dislike", "disliked", "down",
+    "thumbs down", "thumbs_down", "\N{THUMBS DOWN SIGN}",
+}  # fmt: skip
 
 
 def score_columns(columns: Collection[str]) -> list[tuple[str, str]]:

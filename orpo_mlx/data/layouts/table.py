@@ -38,7 +38,17 @@ from orpo_mlx.data.layouts.convert import (
     worse_answer_pair,
 )
 from orpo_mlx.data.layouts.fields import first_column, parsed
-from orpo_mlx.data.layouts.scores import MARGIN, score_columns
+from orpo_mlx.data.layouts.labelled import (
+    ANSWER_COLUMNS,
+    has_labelled_chat,
+    has_labelled_text,
+    is_labelled_chat,
+    is_labelled_text,
+    labelled_chat,
+    labelled_text,
+    labelled_tokens,
+)
+from orpo_mlx.data.layouts.scores import MARGIN, VERDICT_COLUMNS, score_columns
 from orpo_mlx.data.layouts.turns import TRANSCRIPT_TURN, is_messages, is_talk
 from orpo_mlx.data.sources.source import Row
 from orpo_mlx.data.types import Drop, Pair
@@ -78,7 +88,12 @@ class Layout:
     @property
     def is_tokenized(self) -> bool:
         """Whether the rows are token ids already."""
-        return self.to_pair is token_pair
+        return self.to_pair in (token_pair, labelled_tokens)
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether a row is one answer with a label, not a pair."""
+        return self.to_pair in (labelled_text, labelled_chat, labelled_tokens)
 
     def unused(self, columns: Collection[str]) -> list[str]:
         """Return the columns of a row that nothing is made of."""
@@ -98,7 +113,7 @@ class Layout:
     @property
     def needs_template(self) -> bool:
         """Whether the rows become chat messages, which a chat template must render."""
-        return self.to_pair not in (text_pair, token_pair)
+        return self.to_pair not in (text_pair, labelled_text) and not self.is_tokenized
 
 
 def _is_text(sample: dict[str, Any]) -> bool:
@@ -197,6 +212,12 @@ def _is_transcript(columns: set[str], sample: dict[str, Any]) -> bool:
 
 _ANSWERS = (tuple(a for a, _ in RESPONSES), tuple(b for _, b in RESPONSES))
 _WINNERS = (*WINNERS, "winner_model_b", "winner_tie")
+_LABELLED_TOKENS = {"prompt_ids", "completion_ids"}
+
+
+def _has_labelled_tokens(columns: set[str]) -> bool:
+    return columns >= _LABELLED_TOKENS and not columns.isdisjoint(VERDICT_COLUMNS)
+
 
 LAYOUTS = (
     Layout(
@@ -306,5 +327,30 @@ LAYOUTS = (
         lambda columns, _: _has_arena_talks(columns),
         arena_talk_pair,
         uses=("conversation_a", "conversation_b", *_WINNERS),
+    ),
+    Layout(
+        "labelled tokens (prompt_ids, completion_ids, label)",
+        "prompt_ids + completion_ids + label",
+        _has_labelled_tokens,
+        lambda columns, _: _has_labelled_tokens(columns),
+        labelled_tokens,
+        uses=("prompt_ids", "completion_ids", VERDICT_COLUMNS),
+    ),
+    Layout(
+        "labelled text (prompt, completion, label as text; no chat template)",
+        "prompt + completion + label as text",
+        has_labelled_text,
+        is_labelled_text,
+        labelled_text,
+        uses=("prompt", ANSWER_COLUMNS, VERDICT_COLUMNS),
+    ),
+    Layout(
+        "labelled chat (messages, or a question and its answer, and a label)",
+        "messages, or prompt or question + completion or answer, + label or liked",
+        has_labelled_chat,
+        is_labelled_chat,
+        labelled_chat,
+        has_one_prompt=True,
+        uses=(TALK_COLUMNS, *PROMPT_COLUMNS, ANSWER_COLUMNS, VERDICT_COLUMNS),
     ),
 )

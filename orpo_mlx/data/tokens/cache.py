@@ -149,7 +149,7 @@ def _write(path: Path, key: Key, content: Cached) -> None:
     header = {
         "data": key.data, "rest": key.rest, "code": code_hash(), "pairs": len(pairs),
         "ids": len(pairs.ids), "sources": list(pairs.sources), "notes": list(pairs.notes),
-        "margins": list(pairs.margins),
+        "margins": list(pairs.margins), "labels": list(pairs.labels),
         "account": asdict(content.account), "layout": content.layout, "said": content.notes,
     }  # fmt: skip
     text = json.dumps(header).encode("utf-8")
@@ -194,5 +194,6 @@ def _read(path: Path, key: Key) -> Cached:
     starts = whole[at:middle].view(np.int64).reshape(-1, 4)
     ids = whole[middle : middle + 4 * header["ids"]].view(np.int32)
     notes = [tuple(note) for note in header["notes"]]
-    pairs = TokenPairs(ids, starts, header["sources"], notes, header["margins"])
+    margins, labels = header["margins"], header["labels"]
+    pairs = TokenPairs(ids, starts, header["sources"], notes, margins, labels)
     return Cached(pairs, Account(**header["account"]), header["layout"], header["said"])

@@ -21,6 +21,7 @@ class TokenPairs(Sequence[TokenPair]):
         ids: [I] int32, for each pair prompt, chosen and rejected one after the other.
         starts: [N, 4] where the three begin and the last ends.
         margins: of each pair, None where its row has none.
+        labels: of labelled answers; None for each pair.
     """
 
     def __init__(
@@ -30,9 +31,11 @@ class TokenPairs(Sequence[TokenPair]):
         sources: Sequence[str],
         notes: Sequence[tuple[str, ...]],
         margins: Sequence[float | None],
+        labels: Sequence[bool | None],
     ) -> None:
         self.ids, self.starts = ids, starts
-        self.sources, self.notes, self.margins = sources, notes, margins
+        self.sources, self.notes = sources, notes
+        self.margins, self.labels = margins, labels
 
     @property
     def lengths(self) -> np.ndarray:
@@ -57,6 +60,7 @@ class TokenPairs(Sequence[TokenPair]):
             self.sources[index],
             self.notes[index],
             margin=self.margins[index],
+            label=self.labels[index],
         )
 
     def __eq__(self, other: object) -> bool:
@@ -75,6 +79,7 @@ class TokenPairs(Sequence[TokenPair]):
             [self.sources[i] for i in chosen],
             [self.notes[i] for i in chosen],
             [self.margins[i] for i in chosen],
+            [self.labels[i] for i in chosen],
         )
 
 
@@ -87,6 +92,7 @@ class TokenPairsBuilder:
         self._sources: list[str] = []
         self._notes: list[tuple[str, ...]] = []
         self._margins: list[float | None] = []
+        self._labels: list[bool | None] = []
         self._known: dict[tuple[str, ...], tuple[str, ...]] = {}
 
     def add(self, pair: TokenPair) -> None:
@@ -97,6 +103,7 @@ class TokenPairsBuilder:
         self._sources.append(pair.source)
         self._notes.append(self._known.setdefault(pair.notes, pair.notes))
         self._margins.append(pair.margin)
+        self._labels.append(pair.label)
 
     def __len__(self) -> int:
         return len(self._sources)
@@ -111,6 +118,7 @@ class TokenPairsBuilder:
             self._sources,
             self._notes,
             self._margins,
+            self._labels,
         )
 
 
@@ -134,3 +142,8 @@ def pair_lengths(pairs: Sequence[TokenPair]) -> np.ndarray:
     if isinstance(pairs, TokenPairs):
         return pairs.lengths
     return np.array([[len(p.prompt), len(p.chosen), len(p.rejected)] for p in pairs]).reshape(-1, 3)
+
+
+def pair_labels(pairs: Sequence[TokenPair]) -> Sequence[bool | None]:
+    """Return the label of each row, None for a pair."""
+    return pairs.labels if isinstance(pairs, TokenPairs) else [pair.label for pair in pairs]

@@ -115,7 +115,7 @@ class Rendered:
 
     Attributes:
         prompt: all up to where the answers begin.
-        wholes: the prompt with the chosen and with the rejected answer.
+        wholes: the prompt with each of the answers.
         notes: what was unusual so far, the pair's own notes aside.
     """
 
@@ -160,7 +160,8 @@ def finish_pair(rendered: Rendered | TokenPair | Drop, encoder: Encoder) -> Toke
 def _unusable(tokens: TokenPair, encoder: Encoder) -> Drop | None:
     if not tokens.prompt:
         return Drop("empty prompt")
-    for name, ids in (("chosen", tokens.chosen), ("rejected", tokens.rejected)):
+    sides = {"chosen": tokens.chosen, "rejected": tokens.rejected}
+    for name, ids in sides.items() if tokens.label is None else (("answer", tokens.chosen),):
         if all(token in encoder.stop_ids for token in ids):
             return Drop(f"empty {name}")
     return Drop("identical tokens") if tokens.chosen == tokens.rejected else None
@@ -168,7 +169,7 @@ def _unusable(tokens: TokenPair, encoder: Encoder) -> Drop | None:
 
 def _render_text(pair: PreferencePair, encoder: Encoder) -> Rendered:
     """Plain text: the response follows the prompt directly."""
-    texts = [str(text) for text in (pair.prompt, pair.chosen, pair.rejected)]
+    texts = [str(text) for text in (pair.prompt, *pair.answers)]
     prompt, *sides = (encoder.shield(text) for text in texts)
     return Rendered(pair, prompt, [prompt + side for side in sides], _control_note(texts, encoder))
 
@@ -181,7 +182,7 @@ def _render_chat(pair: PreferencePair, encoder: Encoder) -> Rendered | Drop:
     thinks = _thinks(pair, encoder)
     render = functools.partial(encoder.render, thinks=thinks, tools=pair.tools)
     rendered = render(prompt, True)
-    sides = [_shielded(side, encoder) for side in (pair.chosen, pair.rejected)]
+    sides = [_shielded(side, encoder) for side in pair.answers]
     if opening := _opening(rendered):
         prompt, *sides = (_with_opening(turns, opening) for turns in (prompt, *sides))
         rendered = render(prompt, True)
@@ -330,7 +331,10 @@ def _join(rendered: Rendered, encoder: Encoder) -> TokenPair:
     repairs = (BOUNDARY_REPAIRED,) if repaired else ()
     ends = (END_APPENDED,) if appended and not isinstance(pair.prompt, str) else ()
     notes = (*pair.notes, *repairs, *rendered.notes, *ends)
-    return TokenPair(prompt_ids, responses[0], responses[1], pair.source, notes, margin=pair.margin)
+    rejected = responses[1] if pair.label is None else []
+    return TokenPair(
+        prompt_ids, responses[0], rejected, pair.source, notes, margin=pair.margin, label=pair.label
+    )
 
 
 # Too long -----------------------------------------------------------------------------------------
@@ -487,10 +491,15 @@ def token_percentiles(pairs: Sequence[TokenPair]) -> dict[str, int]:
 
 
 def decode_pair(pair: TokenPair, tokenizer: Tokenizer) -> dict[str, str]:
-    """Return prompt, chosen and rejected as text decoded from the ids, and the source."""
-    return {
-        "source": pair.source,
-        "prompt": str(tokenizer.decode(pair.prompt)),
-        "chosen": str(tokenizer.decode(pair.chosen)),
-        "rejected": str(tokenizer.decode(pair.rejected)),
-    }
+    """Return prompt, chosen and rejected as text decoded from the ids, and the source.
+
+    An answer with a label is called by it.
+    """
+    texts = {name: str(tokenizer.decode(ids)) for name, ids in _named(pair).items()}
+    return {"source": pair.source, **texts}
+
+
+def _named(pair: TokenPair) -> dict[str, list[int]]:
+    if pair.label is None:
+        return {"prompt": pair.prompt, "chosen": pair.chosen, "rejected": pair.rejected}
+    return {"prompt": pair.prompt, "good" if pair.label else "bad": pair.chosen}

@@ -87,8 +87,8 @@ def objective_with(name: str) -> list[str]:
 @pytest.mark.parametrize("value", [True, False])
 def test_every_switch_can_be_turned_both_ways(name: str, value: bool) -> None:
     flag = SETTINGS[name].flag if value else SETTINGS[name].flag.replace("--", "--no-", 1)
-    others = ["--eval-every", "9", "--alpha", "16", *objective_with(name)]
-    command = parse_train([*NEEDED, flag, *others])
+    own = objective_with(name) if value else []
+    command = parse_train([*NEEDED, flag, "--eval-every", "9", "--alpha", "16", *own])
     assert getattr(command.config, name) is value
 
 

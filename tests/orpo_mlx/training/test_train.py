@@ -268,6 +268,7 @@ TESTED_ELSEWHERE = {
     "keep_best", "early_stop", "evaluate", "drift_every", "stop_drift",
     "objective", "dpo_loss", "beta", "gamma", "label_smoothing", "ipo_length", "reference",
     "use_margin", "center",
+    "kto_loss", "desirable_weight", "undesirable_weight", "unpair",
 }  # fmt: skip
 TIMES = {
     "time", "monotonic", "seconds", "step_seconds", "pairs_per_second", "tokens_per_second",

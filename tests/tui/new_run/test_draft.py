@@ -187,3 +187,24 @@ def test_settings_of_other_objectives_are_idle_and_those_of_a_preset_fall_away()
     assert "lam" not in wrong.idle
     assert [problem.names for problem in wrong.problems()] == [("lam", "objective")]
     assert {"beta", "dpo_loss", "gamma", "reference"} <= Draft().idle
+
+
+def test_the_objective_is_one_that_the_data_can_serve(planned):
+    labelled = planned.with_pairs(200, is_labelled=True)
+    assert labelled.get("objective") == "kto"
+    assert labelled.problems() == []
+    # The user's own choice is not overruled, but named as what cannot be.
+    (problem,) = labelled.with_value("objective", "dpo").problems()
+    assert problem.names == ("objective",)
+    assert "kto learns from them" in problem.text
+    other = labelled.with_value("data", "org/others")
+    assert other.get("objective") == "kto"
+    assert other.with_pairs(200).get("objective") == "orpo"
+    pairs = planned.with_pairs(200).with_value("objective", "kto")
+    (problem,) = pairs.problems()
+    assert problem.names == ("objective", "unpair")
+    taken_apart = pairs.with_value("unpair", "true")
+    assert taken_apart.problems() == []
+    assert taken_apart.with_pairs(100).get("objective") == "kto"
+    # dpo stays what it is: pairs serve it.
+    assert planned.with_value("objective", "dpo").with_pairs(9).get("objective") == "dpo"

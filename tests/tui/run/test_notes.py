@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -73,6 +73,17 @@ def test_the_factor_of_amplified_gradients_is_one_over_one_minus_p(make_state):
     assert "21 times" in notes[0].line
 
 
+@pytest.mark.parametrize(("last", "expected"), [(14.0, ["kl-climbing"]), (8.0, [])])
+def test_a_climbing_kl_of_kto_is_a_note(make_state, last, expected):
+    kls = [1.0] * 10 + [last] * 10
+    steps = [StepCompleted({"loss": 0.5, "kl": kl}, i) for i, kl in enumerate(kls, start=1)]
+    (started, *_), state = make_state.records(), RunState()
+    state.apply(started._replace(event=replace(started.event, metrics=["loss", "kl"])))
+    for record in make_state.records(*steps)[1:]:
+        state.apply(record)
+    assert ids(state) == expected
+
+
 @pytest.mark.parametrize(("kl", "expected"), [(0.6, ["drifting"]), (0.4, [])])
 def test_much_drift_is_a_note(make_state, kl, expected):
     drift = DriftMeasured(2, kl, 0.1, 1.0, prompts=12, seconds=1.0)
@@ -105,6 +116,6 @@ def test_a_mean_reward_that_moves_further_than_the_sides_part(
     ]  # fmt: skip
     first, *others = make_state.records(*rows)
     measured = list(rows[0].metrics)
-    started = dataclasses.replace(first.event, objective="reward", metrics=measured)
+    started = replace(first.event, objective="reward", metrics=measured)
     state = RunState().apply_all([first._replace(event=started), *others])
     assert ids(state) == expected

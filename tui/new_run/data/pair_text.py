@@ -44,10 +44,17 @@ def pair_lines(
         lines.append((("bad", f"This row is dropped: {why}."),))
         if not any(pair[side] for side in SIDES):  # it became no pair at all
             return [*lines, *_raw(pair["raw"], width)]
-    for side in SIDES:
-        lines.append((("kind", side.upper()),))
+    for side, name in _sides(pair).items():
+        lines.append((("kind", name.upper()),))
         lines += [(("text", f"  {line}"),) for line in _wrapped(str(pair[side]), width - 2)]
     return lines
+
+
+def _sides(pair: Mapping[str, Any]) -> dict[str, str]:
+    """Return what the texts of a pair are called; a labelled answer stands in "chosen"."""
+    if (label := pair.get("label")) is None:
+        return {side: side for side in SIDES}
+    return {"prompt": "prompt", "chosen": "good" if label else "bad"}
 
 
 def _wrapped(text: str, width: int) -> Iterator[str]:
@@ -75,9 +82,10 @@ def _tokens(
         text = f"This row is dropped: {why}." if why else "Tokens are shown once a model is chosen."
         return [(("quiet", text),)]
     lines: list[TextLine] = []
-    for side in SIDES:
+    for side, name in _sides(pair).items():
         count = counted(len(tokens[side]), "token")
-        lines.append((("kind", f"{side.upper()}  {count}: {_role(side, nll_scope)}"),))
+        role = _role(side, nll_scope) if name == side else f"labelled as {name}"
+        lines.append((("kind", f"{name.upper()}  {count}: {role}"),))
         lines += token_lines(tokens[side], width, side != "prompt", charset)
     return lines
 

@@ -20,7 +20,7 @@ from orpo_mlx.runs.events import DataPrepared, NoteLogged, RunStarted, read_even
 
 CONTRACT = {
     "data", "model", "layout", "read", "kept", "dropped", "notes", "max_seq_length", "findings",
-    "lengths", "limits", "pairs", "split", "verdict",
+    "lengths", "limits", "pairs", "split", "verdict", "labels",
 }  # fmt: skip
 
 

@@ -23,7 +23,7 @@ def pairs_of(path: Path) -> list[Pair]:
 
 
 def content(pairs: list[Pair]) -> list[tuple[Any, ...]]:
-    return [(p.prompt, p.chosen, p.rejected, getattr(p, "tools", None)) for p in pairs]
+    return [(p.prompt, p.chosen, p.rejected, getattr(p, "tools", None), p.label) for p in pairs]
 
 
 @pytest.mark.parametrize(

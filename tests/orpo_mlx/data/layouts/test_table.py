@@ -94,6 +94,14 @@ KNOWN: dict[str, tuple[str, dict[str, int], list[dict[str, str]]]] = {
     "alpaca.jsonl": ("single-turn", {}, [user(f"Answer in a sentence.\n\n{QUESTION}")]),
 }
 OTHERS = {"plain_text.jsonl": "plain-text", "tokenized.jsonl": "tokenized"}
+LABELLED = {
+    "kto.jsonl": ("labelled-chat", {"label is neither good nor bad": 1}),
+    "kto_tag.jsonl": ("labelled-chat", {"last turn not assistant": 1}),
+    "thumbs.csv": ("labelled-chat", {"empty answer": 1}),
+    "labelled_text.jsonl": ("labelled-text", {}),
+    "labelled_tokens.jsonl": ("labelled-tokens", {}),
+}
+"""Answers with a label each: the first is good, the second is bad."""
 
 
 def convert(file: str, choice: LayoutChoice | None = None) -> tuple[list[Pair], Account, str]:
@@ -106,8 +114,8 @@ def convert(file: str, choice: LayoutChoice | None = None) -> tuple[list[Pair], 
 
 def test_every_layout_has_a_sample_and_every_sample_is_known() -> None:
     files = {path.name for path in SAMPLES.iterdir() if path.suffix != ".md"}
-    assert files == {*KNOWN, *OTHERS}
-    keys = {layout for layout, _, _ in KNOWN.values()} | set(OTHERS.values())
+    assert files == {*KNOWN, *OTHERS, *LABELLED}
+    keys = {layout for layout, *_ in (*KNOWN.values(), *LABELLED.values())} | set(OTHERS.values())
     assert keys == {layout.key for layout in LAYOUTS}
 
 
@@ -140,6 +148,34 @@ def test_plain_text_and_token_ids_stay_as_they_are() -> None:
         f"Question: {QUESTION}\nAnswer:", f" {GOOD}", f" {BAD}", "plain_text.jsonl:1"
     )
     assert ids == TokenPair([5, 6, 7], [8, 9, 2], [9, 10, 2], "tokenized.jsonl:1")
+
+
+@pytest.mark.parametrize("file", LABELLED)
+def test_labelled_answers_have_their_label_and_no_other_side(file: str) -> None:
+    rows, account, key = convert(file)
+    assert (key, account.dropped) == LABELLED[file]
+    assert [(row.label, not row.rejected) for row in rows] == [(True, True), (False, True)]
+    first, _ = rows
+    if key == "labelled-chat":
+        assert (first.prompt, first.chosen) == ([user(QUESTION)], [assistant(GOOD)])
+    elif key == "labelled-text":
+        assert (first.prompt, first.chosen) == (QUESTION, " Leave some room at the top.")
+    else:
+        assert first == TokenPair([5, 6], [7, 2], [], f"{file}:1", label=True)
+
+
+@pytest.mark.parametrize(
+    ("label", "wanted"),
+    [(True, True), ("false", False), (1, True), ("0", False), (-1, False), ("desirable", True),
+     ("undesirable", False), ("thumbs_up", True), ("\N{THUMBS DOWN SIGN}", False), (0.5, None),
+     (2, None), ("perhaps", None), ([1], None)],
+)  # fmt: skip
+def test_labels_are_read_in_the_ways_people_write_them(label: Any, wanted: bool | None) -> None:
+    row = Row({"prompt": "a", "completion": " b", "label": label}, "x:1")
+    account = Account()
+    found = to_pairs([row], detect_layout([row]), account)
+    assert [pair.label for pair in found] == ([] if wanted is None else [wanted])
+    assert sum(account.dropped.values()) == (wanted is None)
 
 
 def test_the_columns_of_merged_sources_may_be_null() -> None:
