@@ -8,7 +8,7 @@ from typing import ClassVar
 import mlx.core as mx
 import mlx.nn as nn
 
-from orpo_mlx.objectives.base import PairScores, StepTotals
+from orpo_mlx.objectives.base import PairScores, ReferenceScores, StepTotals
 from orpo_mlx.objectives.numerics import masked_sum
 
 METRICS = ("loss", "chosen_rewards", "rejected_rewards", "preference_accuracy", "reward_margin")
@@ -42,7 +42,7 @@ class Reward:
         return METRICS
 
     def __call__(
-        self, scores: PairScores, reference: PairScores | None, totals: StepTotals
+        self, scores: PairScores, reference: ReferenceScores | None, totals: StepTotals
     ) -> tuple[mx.array, mx.array]:
         """Return a micro-batch's share of the step's loss, and of its metrics.
 

@@ -44,7 +44,7 @@ def labelled_conversation(row: Row, talk: list[Message], label: bool) -> Prefere
         return Drop("empty answer")
     tools, notes = tools_of(row), context_notes(row, prompt)
     prompt = with_context(row, prompt)
-    return PreferencePair(prompt, talk[-1:], [], row.source, notes, tools, label)
+    return PreferencePair(prompt, talk[-1:], [], row.source, notes, tools, label=label)
 
 
 def _not_asked(prompt: list[Message]) -> Drop | None:
