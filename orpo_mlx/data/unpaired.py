@@ -19,6 +19,8 @@ from orpo_mlx.data.types import TokenPair
 from orpo_mlx.errors import DataError
 from orpo_mlx.text.formatting import counted
 
+SLACK = 1.1
+"""A weight for less than so much is not worth a word."""
 MOST_GOOD = 4 / 3
 """Good answers should weigh 1 to so many times what the bad ones do; KTO, section 4.2."""
 
@@ -114,7 +116,7 @@ def weights_note(good: int, bad: int, weights: tuple[float, float] = (1.0, 1.0))
         300 good and 100 bad answers: 300 / (4/3 * 100) = 2.25 for the bad ones.
     """
     of_good, of_bad = weights[0] * good, weights[1] * bad
-    if of_bad <= of_good <= MOST_GOOD * of_bad or not (of_good and of_bad):
+    if of_bad / SLACK <= of_good <= MOST_GOOD * of_bad * SLACK or not (of_good and of_bad):
         return ""
     few = "bad" if of_good > of_bad else "good"
     flag, value = "--desirable-weight", of_bad / good

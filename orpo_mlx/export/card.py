@@ -22,9 +22,9 @@ from orpo_mlx.text.formatting import format_count, visible
 from orpo_mlx.version import __version__
 
 _SHOWN = (
-    "objective", "lam", "dpo_loss", "beta", "gamma", "label_smoothing", "reference", "nll_weight",
-    "nll_scope", "preference", "use_margin", "center", "rank", "num_layers", "target_modules",
-    "learning_rate",
+    "objective", "lam", "dpo_loss", "beta", "gamma", "label_smoothing", "kto_loss",
+    "desirable_weight", "undesirable_weight", "unpair", "reference", "nll_weight", "nll_scope",
+    "preference", "use_margin", "center", "rank", "num_layers", "target_modules", "learning_rate",
     "schedule", "epochs", "steps", "micro_batch_size", "grad_accumulation_steps",
     "max_seq_length", "seed",
 )  # fmt: skip

@@ -6,6 +6,7 @@ An event names its metrics; a reader looks each up with `metric`. A new metric i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -52,11 +53,15 @@ class Metric:
             object.__setattr__(self, name, value)
 
     def text(self, value: float) -> str:
-        """Return a value as in a table."""
+        """Return a value as in a table; "-" for NaN, what was not measured."""
+        if math.isnan(value):
+            return "-"
         return format(value, self.format)
 
     def brief(self, value: float, digits: int = 2) -> str:
         """Return a value where there is little room."""
+        if math.isnan(value):
+            return "-"
         if self.is_share:
             return f"{value:.0%}"
         return f"{value:{'+' if self.format.startswith('+') else ''}.{digits}f}"

@@ -135,10 +135,17 @@ def test_thirty_steps_and_both_evaluations_equal_trl(command_of, tmp_path, metho
     assert np.sqrt(np.mean(np.concatenate(apart) ** 2)) < 2e-5
 
 
-@pytest.mark.parametrize("rows", [4, 2, 1])
-def test_the_first_gradient_equals_trl_however_the_step_is_divided(command_of, rows):
-    words = ("--micro-batch-size", str(rows), "--grad-accumulation-steps", str(4 // rows))
-    config = parse_train(command_of("kto_open", *words)).config
+@pytest.mark.parametrize(
+    ("method", "rows", "way"),
+    [("kto_open", 4, "packed"), ("kto_open", 2, "packed"), ("kto_open", 1, "plain"),
+     ("kto_weighted", 2, "fork"), ("apo_zero_unpaired", 4, "shared"),
+     ("apo_zero_unpaired", 2, "fork"), ("apo_zero_unpaired", 4, "plain")],
+)  # fmt: skip
+def test_the_first_gradient_equals_trl_however_a_step_is_divided_and_scored(
+    command_of, method, rows, way
+):
+    words = ("--micro-batch-size", rows, "--grad-accumulation-steps", 4 // rows, "--scoring", way)
+    config = parse_train(command_of(method, *words)).config
     prepared = prepare(config)
     step = TrainStep(
         prepared.model, build_optimizer(config), objective(config), prepared.scoring, compiled=False
@@ -146,5 +153,5 @@ def test_the_first_gradient_equals_trl_however_the_step_is_divided(command_of, r
     batches = step_batches(prepared, 1)
     assert len(batches) == 4 // rows
     found = dict(tree_flatten(step.gradient(batches, mx.random.key(0))))
-    for name, wanted in arrays_of("kto_open", "grad").items():
+    for name, wanted in arrays_of(method, "grad").items():
         np.testing.assert_allclose(np.array(found[name]), wanted, rtol=0, atol=2e-6)

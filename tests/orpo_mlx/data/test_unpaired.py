@@ -139,7 +139,8 @@ def test_one_label_or_one_prompt_is_refused():
 @pytest.mark.parametrize(
     ("good", "bad", "weights", "said"),
     [(300, 100, (1, 1), "--undesirable-weight 2.25"), (100, 300, (1, 1), "--desirable-weight 3 "),
-     (100, 100, (1, 1), ""), (133, 100, (1, 1), ""), (300, 100, (1, 2.25), ""),
+     (100, 100, (1, 1), ""), (140, 100, (1, 1), ""), (95, 100, (1, 1), ""),
+     (300, 100, (1, 2.25), ""),
      (100, 100, (2, 1), "--undesirable-weight 1.5 ")],
 )  # fmt: skip
 def test_weights_that_would_make_up_for_the_numbers(good, bad, weights, said):

@@ -61,6 +61,17 @@ def test_the_pairs_in_the_package_are_those_the_seed_makes():
     assert (len(train), len(valid)) == (200, 40)
 
 
+def test_the_labelled_answers_are_one_of_each_pair_by_turns_good_and_bad():
+    both = (demo.train_path(), demo.labelled_train_path())
+    for pairs, path in (both, (demo.valid_path(), demo.labelled_valid_path())):
+        found = rows(path)
+        assert found == make_demo.labelled(rows(pairs))
+        assert [row["label"] for row in found[:4]] == [True, False, True, False]
+        for row, pair in zip(found, rows(pairs), strict=True):
+            assert row["prompt"] == pair["prompt"]
+            assert row["completion"] == pair["chosen" if row["label"] else "rejected"]
+
+
 def test_another_seed_makes_other_pairs():
     assert corpus.make_pairs(seed=1)[0] != corpus.make_pairs(seed=0)[0]
 

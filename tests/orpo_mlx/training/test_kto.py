@@ -5,6 +5,8 @@ import json
 import numpy as np
 import pytest
 
+from orpo_mlx import demo
+from orpo_mlx.__main__ import main as program
 from orpo_mlx.cli.commands.train import main
 from orpo_mlx.config import build_config
 from orpo_mlx.runs.control import send_request
@@ -144,3 +146,23 @@ def test_what_kto_cannot_use_is_refused_and_nothing_is_written(
         assert said in answer
         assert "Traceback" not in answer
         assert not (tmp_path / "run").exists()
+
+
+def test_the_demo_learns_from_labels_and_is_judged_by_pairs(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("ORPO_MLX_HOME", str(tmp_path / "home"))
+    run = tmp_path / "run"
+    words = ["--demo", "--objective", "kto", "--run-dir", str(run), "--steps", "12", "--quiet"]
+    assert main([*words, "--sample-prompts", "0"]) == 0
+    before, after = events_of(run, EvalCompleted)
+    assert before.value("loss") == pytest.approx(0.5)
+    assert after.value("reward_margin") > 0.1
+    (said,) = [e.text for e in events_of(run, NoteLogged) if "it helped" in e.text]
+    assert said.endswith("--data PAIRS")
+    assert program(["evaluate", str(run)]) == 2
+    assert "answers with a label each" in capsys.readouterr().err
+    words = ["--data", str(demo.valid_path()), "--no-drift", "--json"]
+    assert program(["evaluate", str(run), *words]) == 0
+    content = json.loads(capsys.readouterr().out)
+    rewards = content["metrics"]["reward_margin"]
+    assert rewards["base"]["value"] == 0
+    assert rewards["adapter"]["value"] > 0.1

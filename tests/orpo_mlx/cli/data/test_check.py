@@ -369,3 +369,52 @@ def test_a_mixture_says_what_it_leaves_out(check: Check, pairs_file: Callable[..
     _, out, _ = check(f"{many}:2,{few}:1")
     assert "many.jsonl: 4 of its 10 rows are drawn" in " ".join(out.split())
     assert "few.jsonl: 2" not in out
+
+
+def labelled(good: int, bad: int) -> list[dict[str, Any]]:
+    return [
+        {"question": f"What is {i}?", "answer": f"A number, {i}.", "label": i < good}
+        for i in range(good + bad)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "code", "level", "said"),
+    [
+        (6, 6, "labels", "info", "6 answers labelled as good, 6 as bad"),
+        (9, 3, "labels", "info", "--undesirable-weight 2.25"),
+        (3, 12, "labels", "warning", "--desirable-weight 4 "),
+        (5, 0, "one-label", "error", "5 answers labelled as good, 0 as bad"),
+    ],
+)
+def test_labels_are_counted_and_one_alone_is_no_use(
+    good: int, bad: int, code: str, level: str, said: str, model_folder: Path,
+    pairs_file: Callable[..., Path], capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    data = str(pairs_file(labelled(good, bad)))
+    exit_code = program(["data", "check", data, "--model", str(model_folder), "--json"])
+    content = json.loads(capsys.readouterr().out)
+    assert exit_code == (2 if level == "error" else 0)
+    assert content["labels"] == {"good": good, "bad": bad}
+    (finding,) = [f for f in content["findings"] if f["code"] == code]
+    assert finding["level"] == level
+    assert said in finding["text"] + finding["what_to_do"]
+    assert content["pairs"][0]["label"] is True
+    assert set(content["pairs"][0]["tokens"]) == {"prompt", "chosen"}
+    # Nothing is compared, so no rule of length can be right.
+    assert "length-bias" not in {f["code"] for f in content["findings"]}
+    assert "--objective kto" in json.dumps(content["findings"])
+
+
+def test_a_labelled_answer_is_shown_by_its_label(
+    model_folder: Path, pairs_file: Callable[..., Path], tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    data, page = str(pairs_file(labelled(4, 4))), tmp_path / "page.html"
+    words = ["--model", str(model_folder), "--show", "8", "--report", str(page)]
+    assert program(["data", "check", data, *words]) == 0
+    shown = capsys.readouterr().out
+    assert "\ngood       ||A" in shown
+    assert "\nbad        ||A" in shown
+    assert "rejected" not in shown
+    assert "<h4>good: " in page.read_text()
