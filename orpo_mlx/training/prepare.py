@@ -332,8 +332,12 @@ def with_margins(config: TrainConfig, data: PreparedData) -> PreparedData:
     """
     parts = []
     for name, pairs in (("data", data.train), ("valid_data", data.valid)):
+        margins = np.zeros((len(pairs), 2), np.float32)
+        parts.append(ReferencedPairs(pairs, margins))
+        if not config.use_margin:
+            continue
         without = [pair.source for pair in pairs if pair.margin is None]
-        if without and config.use_margin:
+        if without:
             given = getattr(config, name) or config.data
             raise DataError(
                 f"--use-margin: {len(without)} of {counted(len(pairs), 'pair')} of {given} have no "
@@ -341,10 +345,7 @@ def with_margins(config: TrainConfig, data: PreparedData) -> PreparedData:
                 "score_chosen and score_rejected.",
                 "Add the column, name it with --map margin=COLUMN, or leave out --use-margin.",
             )
-        margins = np.zeros((len(pairs), 2), np.float32)
-        if config.use_margin:
-            margins[:, 0] = [pair.margin for pair in pairs]
-        parts.append(ReferencedPairs(pairs, margins))
+        margins[:, 0] = [pair.margin for pair in pairs]
     return replace(data, train=parts[0], valid=parts[1])
 
 

@@ -49,6 +49,12 @@ _COMBINED = (
         ChartLine("valid", "chosen_logps", "c", 0, is_eval=True),
         ChartLine("valid", "rejected_logps", "r", 1, is_eval=True),
     )),
+    ChartKind("rewards", "Rewards", "of chosen and rejected, mean over pairs", (
+        ChartLine("chosen", "chosen_rewards", "o", 0),
+        ChartLine("rejected", "rejected_rewards", "x", 1),
+        ChartLine("valid", "chosen_rewards", "c", 0, is_eval=True),
+        ChartLine("valid", "rejected_rewards", "r", 1, is_eval=True),
+    )),
     ChartKind("parts", "Loss parts", "NLL of chosen, and λ times the odds-ratio loss", (
         ChartLine("nll", "nll_loss", "o", 0),
         ChartLine("λ·OR", "odds_ratio_loss", "x", 1, times="lam"),

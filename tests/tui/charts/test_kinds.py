@@ -6,6 +6,7 @@ import pytest
 
 from orpo_mlx.objectives.dpo import Dpo
 from orpo_mlx.objectives.orpo import Orpo
+from orpo_mlx.objectives.reward import Reward
 from orpo_mlx.runs.events import DriftMeasured, Paused, Resumed
 from tui.charts.kinds import chart_kinds, chart_lines, chart_marks, chosen_charts
 
@@ -55,8 +56,13 @@ def test_the_charts_of_orpo_come_in_their_usual_order():
 
 def test_the_charts_of_an_objective_with_rewards():
     ids = [kind.id for kind in chart_kinds(Dpo().metrics)]
-    assert ids[:4] == ["loss", "logps", "accuracy", "reward_margin"]
+    assert ids[:5] == ["loss", "logps", "accuracy", "rewards", "reward_margin"]
     assert not {"log_odds", "parts", "margin"} & set(ids)
+
+
+def test_the_charts_of_a_reward_model():
+    ids = [kind.id for kind in chart_kinds(Reward().metrics)]
+    assert ids[:5] == ["loss", "accuracy", "rewards", "reward_margin", "drift"]
 
 
 def test_the_preference_term_is_lambda_times_the_odds_ratio_loss(make_state):

@@ -183,6 +183,10 @@ def test_settings_of_other_objectives_are_idle_and_those_of_a_preset_fall_away()
     assert dpo.problems() == []
     assert {"lam", "preference", "gamma"} <= dpo.idle
     assert not {"beta", "dpo_loss", "rank"} & dpo.idle
+    reward = dpo.with_value("objective", "reward")
+    assert {"lam", "beta", "nll_weight", "nll_scope", "reference"} <= reward.idle
+    assert not {"use_margin", "center"} & reward.idle
+    assert reward.problems() == []
     wrong = dpo.with_value("lam", "0.3")
     assert "lam" not in wrong.idle
     assert [problem.names for problem in wrong.problems()] == [("lam", "objective")]
