@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import gguf
@@ -11,7 +12,7 @@ from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
 from orpo_mlx.errors import ExportError
 from orpo_mlx.export.new_gguf import pieces
-from orpo_mlx.export.new_gguf.vocabulary import pre_tokenizer_name
+from orpo_mlx.export.new_gguf.vocabulary import add_vocabulary, pre_tokenizer_name
 
 # As the tokenizer.json files of these models have them.
 LLAMA_3 = (
@@ -143,3 +144,43 @@ def test_kinds_of_pieces():
     found = [pieces.kind(tokenizer, text) for text in PIECES]
     kinds = gguf.TokenType
     assert [found[0], *found[2:]] == [kinds.UNKNOWN, kinds.BYTE, *[kinds.NORMAL] * 6]
+
+
+# In the file
+
+
+class Speaker:
+    """A tokenizer that begins every text with BOS."""
+
+    bos_token_id = 1
+
+    def encode(self, text: str) -> list[int]:
+        return [1, *map(ord, text)]
+
+
+def test_bos_and_the_template_of_the_training_are_said_outright(tmp_path: Path):
+    """llama.cpp's own rule for BOS goes by the name of the cutting."""
+    tokenizer = of_pieces(PAIRS, PREPENDS, REPLACES)
+    (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer))
+    (tmp_path / "tokenizer_config.json").write_text(
+        json.dumps({"bos_token": "<s>", "chat_template": "another"})
+    )
+    writer = gguf.GGUFWriter(tmp_path / "out.gguf", "llama")
+    add_vocabulary(writer, tmp_path, Speaker(), len(PIECES) + 1, "{{ messages }}")
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    fields = gguf.GGUFReader(tmp_path / "out.gguf").fields
+    said = {name: field.contents() for name, field in fields.items()}
+    assert said["tokenizer.chat_template"] == "{{ messages }}"
+    assert said["tokenizer.ggml.add_bos_token"] is True
+    assert said["tokenizer.ggml.add_space_prefix"] is True
+    assert said["tokenizer.ggml.bos_token_id"] == 1
+    assert said["tokenizer.ggml.tokens"] == [*PIECES, "[PAD9]"]
+
+
+def test_more_tokens_than_rows_of_the_embedding_are_refused(tmp_path: Path):
+    (tmp_path / "tokenizer.json").write_text(json.dumps(of_pieces(PAIRS, REPLACES)))
+    writer = gguf.GGUFWriter(tmp_path / "out.gguf", "llama")
+    with pytest.raises(ExportError, match="has token 8, the model's embedding 5 rows"):
+        add_vocabulary(writer, tmp_path, Speaker(), 5, None)
