@@ -148,6 +148,7 @@ def test_what_kto_cannot_use_is_refused_and_nothing_is_written(
         assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_the_demo_learns_from_labels_and_is_judged_by_pairs(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("ORPO_MLX_HOME", str(tmp_path / "home"))
     run = tmp_path / "run"
