@@ -36,7 +36,7 @@ class Shared(Way):
             for pair in pairs
         ]
         prompts, _ = rectangle([pair.prompt[:-1] for pair in pairs], at_least=1)
-        inputs, _ = rectangle([[*last, *response][: len(response)] for last, response in answers])
+        inputs, _ = rectangle([[*last, *response[:-1]] for last, response in answers])
         scores = score_arrays(pairs, nll_scope, prompts.shape[1], inputs.shape[1])
         return [prompts, inputs, *scores]
 
