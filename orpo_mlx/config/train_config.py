@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import ValidationError, model_validator
 
 from orpo_mlx.config.adapter import AdapterSettings
 from orpo_mlx.config.data import DataSettings
 from orpo_mlx.config.declaration import Setting, described
 from orpo_mlx.config.evaluation import EvaluationSettings
 from orpo_mlx.config.model import ModelSettings
-from orpo_mlx.config.objective import OWN_SETTINGS, ObjectiveSettings, foreign_settings
+from orpo_mlx.config.objective import OWN_SETTINGS, RATES, ObjectiveSettings, foreign_settings
 from orpo_mlx.config.optimisation import CANNOT_KEEP, CANNOT_RECOMPUTE, OptimisationSettings
 from orpo_mlx.config.run import RunSettings
 from orpo_mlx.errors import ConfigError
@@ -39,6 +39,15 @@ class TrainConfig(
         pydantic.ValidationError: from the constructor; `load_config` and the command line turn it
             into a `ConfigError` that lists every problem.
     """
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rate_of_the_objective(cls, values: Any) -> Any:
+        """Take the learning rate that goes with the objective, if none is given."""
+        if isinstance(values, dict) and "learning_rate" not in values:
+            rate = RATES.get(str(values.get("objective", "orpo")))
+            return values if rate is None else {**values, "learning_rate": rate}
+        return values
 
 
 def iter_settings() -> Iterator[Setting]:

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from orpo_mlx import demo
 from orpo_mlx.config import TrainConfig, build_config
 from orpo_mlx.config.declaration import Setting
-from orpo_mlx.config.objective import foreign_settings
+from orpo_mlx.config.objective import RATES, foreign_settings
 from orpo_mlx.config.train_config import conflicts, iter_settings
 from orpo_mlx.storage.atomic import write_atomically
 from tui.new_run.presets import PRESETS
@@ -63,7 +63,10 @@ class Draft:
                 under = {name: value for name, value in under.items() if name not in pair}
         if self.is_demo_model and under.get("num_layers", -1) > 0:
             del under["num_layers"]  # presets for real models ask for more blocks than it has
-        foreign = foreign_settings(str(self.own.get("objective", "orpo")))
+        objective = str(self.own.get("objective", "orpo"))
+        foreign = foreign_settings(objective)
+        if objective != "orpo" and self.preset != "demo":
+            foreign = {*foreign, "learning_rate"}  # presets speak of ORPO's
         return {**{n: value for n, value in under.items() if n not in foreign}, **self.own}
 
     @property
@@ -73,7 +76,13 @@ class Draft:
 
     def get(self, name: str) -> Any:
         """Return a setting's present value: the user's, the preset's, or the default."""
-        return self.values.get(name, SETTINGS[name].default)
+        return self.values.get(name, self.default(name))
+
+    def default(self, name: str) -> Any:
+        """Return what counts where nothing is chosen; a learning rate goes with the objective."""
+        if name == "learning_rate":
+            return RATES.get(str(self.get("objective")), SETTINGS[name].default)
+        return SETTINGS[name].default
 
     @property
     def model(self) -> str:
@@ -212,7 +221,7 @@ class Draft:
             word
             for name, setting in SETTINGS.items()
             if name in self.values and name in wanted
-            for word in _option(setting, self.values[name])
+            for word in _option(setting, self.values[name], self.default(name))
         ]
 
     def command(self) -> str:
@@ -293,12 +302,12 @@ def _same(value: Any, other: Any) -> bool:
         return False
 
 
-def _option(setting: Setting, value: Any) -> list[str]:
+def _option(setting: Setting, value: Any, default: Any) -> list[str]:
     if setting.kind == "bool":
         on = value_text(value) == "true"
-        return [] if on == setting.default else [setting.flag if on else f"--no-{setting.flag[2:]}"]
+        return [] if on == default else [setting.flag if on else f"--no-{setting.flag[2:]}"]
     text = value_text(value)
-    if text == value_text(setting.default):
+    if text == value_text(default):
         return []
     if setting.kind == "str" and text.startswith("-"):
         return [f"{setting.flag}={text}"]  # it would be taken for an option

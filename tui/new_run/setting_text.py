@@ -38,7 +38,7 @@ def _facts(setting: Setting, draft: Draft) -> str:
     origin = "yours" if name in draft.own else "from the preset" if from_preset else "the default"
     unit = f" ({setting.unit})" if setting.unit else ""
     usual = f"Usual: {setting.usual}. " if setting.usual else ""
-    default = value_text(setting.default) or "not set"
+    default = value_text(draft.default(name)) or "not set"
     allowed = f"{setting.allowed[0].upper()}{setting.allowed[1:]}{unit}; "
     # The choices stand in the field itself.
     allowed = "" if setting.choices or setting.kind == "bool" else allowed

@@ -316,3 +316,15 @@ def test_a_share_of_the_blocks_needs_recomputing_switched_on() -> None:
         build_config({"grad_checkpoint_every": 2})
     both = build_config({"grad_checkpoint_every": 2, "grad_checkpoint": "on"})
     assert both.grad_checkpoint_every == 2
+
+
+def test_a_learning_rate_that_is_not_set_goes_with_the_objective(tmp_path: Path):
+    known = {"orpo": 5e-5, "sft": 1e-4, "dpo": 1e-5, "cpo": 1e-5, "simpo": 1e-5, "kto": 1e-5,
+             "reward": 1e-4}  # fmt: skip
+    assert {name: TrainConfig(objective=name).learning_rate for name in known} == known
+    assert TrainConfig().learning_rate == 5e-5
+    # A file names every setting, so that what was set stays what it is.
+    file = tmp_path / "run.toml"
+    file.write_text(write_settings(TrainConfig(objective="dpo", learning_rate=5e-5)))
+    assert load_config(file).learning_rate == 5e-5
+    assert build_config({"objective": "dpo", "learning_rate": "5e-5"}).learning_rate == 5e-5

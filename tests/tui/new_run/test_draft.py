@@ -212,3 +212,13 @@ def test_the_objective_is_one_that_the_data_can_serve(planned):
     assert taken_apart.with_pairs(100).get("objective") == "kto"
     # dpo stays what it is: pairs serve it.
     assert planned.with_value("objective", "dpo").with_pairs(9).get("objective") == "dpo"
+
+
+def test_the_learning_rate_goes_with_the_objective_in_field_and_command(planned):
+    dpo = planned.with_preset("quick").with_value("objective", "dpo")
+    assert dpo.get("learning_rate") == dpo.config().learning_rate == 1e-5
+    assert "--learning-rate" not in dpo.command()
+    orpos = dpo.with_value("learning_rate", "5e-5")
+    assert "--learning-rate 5e-5" in orpos.command()
+    assert parse_train(shlex.split(orpos.command())[2:]).config.learning_rate == 5e-5
+    assert planned.with_preset("quick").get("learning_rate") == 1e-4
