@@ -32,8 +32,8 @@ class OptimisationSettings(SettingsGroup):
     )
     learning_rate: float = setting(
         5e-5,
-        "Highest learning rate. Not set: 5e-5 for orpo, 1e-4 for sft and reward, 1e-5 for dpo, cpo, "
-        "simpo and kto.",
+        "Highest learning rate. Not set: 5e-5 for orpo, 1e-4 for sft and reward, 1e-5 for the "
+        "other objectives.",
         quality="higher learns faster until the loss turns unstable",
         usual="1e-5 to 2e-4 for adapters; the paper, without adapters, took 8e-6",
         gt=0,
