@@ -86,12 +86,16 @@ class System:
 
     def scope(self) -> str:
         """Return which tokens of the chosen side its NLL counts."""
+        if self.options.get("objective") == "dpo":
+            return "response"
         if self.peer:
             return "response" if self.peer == "mlx-lm-lora" else "full"
         return self.options.get("nll_scope", "response")
 
     def done(self, pairs: Sequence[TokenPair]) -> Shapes | None:
-        """Return what it computes for a step; none where its batches are not known."""
+        """Return what it computes for a step; none where that is not known, as of a peer's DPO."""
+        if self.peer and self.options.get("objective") == "dpo":
+            return None
         longest = max(pair.longest for pair in pairs)
         if not self.peer and self.options.get("scoring") != "plain":
             return packed(pairs, self.scope(), self.options.get("tokens_per_batch", 4096))
@@ -107,6 +111,7 @@ class System:
 FULL_NLL = {"nll_scope": "full", "schedule": "constant", "warmup": 0}
 """The objective of TRL."""
 
+DPO = {"objective": "dpo", "beta": 0.1}
 PLAIN = {"scoring": "plain", "batching": "fixed"}
 SYSTEMS = {
     system.name: system
@@ -119,11 +124,16 @@ SYSTEMS = {
         System("mlx-tune", "mlx-tune"),
         System("unsloth-zoo", "unsloth-zoo"),
         System("trl", "trl"),
+        System("orpo-mlx dpo", options=DPO | FULL_NLL | {"nll_scope": "response"}),
+        System("mlx-lm-lora dpo", "mlx-lm-lora", DPO),
+        System("trl dpo", "trl", DPO),
     )
 }
 
 
-DEFAULT_SYSTEMS = [name for name in SYSTEMS if name != "orpo-mlx plain full nll"]
+DEFAULT_SYSTEMS = [
+    name for name in SYSTEMS if name != "orpo-mlx plain full nll" and not name.endswith(" dpo")
+]
 
 
 @dataclass(frozen=True)
@@ -325,6 +335,9 @@ def report_case(
                 "peak_memory_bytes": float(np.median(memory)) if memory else None,
                 "peak_rss_bytes": float(np.median([run["peak_rss_bytes"] for run in runs])),
                 "losses": runs[0]["losses"],
+                "reference_cpu_seconds": float(
+                    np.median([run.get("reference_cpu_seconds", 0.0) for run in runs])
+                ),
                 "remark": runs[0].get("remark", ""),
                 "versions": runs[0]["versions"],
                 **work,

@@ -1,4 +1,5 @@
-"""Steps of mlx-lm-lora: its `train_orpo` with its own batches, rows in the order of the file."""
+"""Steps of mlx-lm-lora: its `train_orpo` or `train_dpo` with its own batches, rows in the order of
+the file. `options`: `objective`, "dpo" for the latter, and `beta`."""
 
 # pyright: reportMissingImports=false
 # What it imports stands in an environment of its own.
@@ -14,7 +15,7 @@ import mlx.optimizers as optimizers
 from meter import Meter, Task, read_task
 from mlx_lm.tuner.utils import linear_to_lora_layers
 from mlx_lm.utils import load
-from mlx_lm_lora.trainer import orpo_trainer
+from mlx_lm_lora.trainer import dpo_trainer, orpo_trainer
 
 
 class Listener:
@@ -37,23 +38,45 @@ def main() -> None:
     keys = {name for name, _ in model.layers[0].named_modules() if leaf(name) in task.targets}
     lora = {"rank": task.rank, "scale": task.scale, "dropout": 0.0, "keys": keys}
     linear_to_lora_layers(model, len(model.layers), lora)
-    orpo_trainer.iterate_orpo_batches = in_file_order(orpo_trainer.iterate_orpo_batches, task)
-    args = orpo_trainer.ORPOTrainingArgs(
-        batch_size=task.pairs_per_step,
-        iters=task.steps,
-        steps_per_report=1,
-        steps_per_save=task.steps + 1,
-        max_seq_length=task.longest,
-        adapter_file=str(Path(task.out) / "adapters.safetensors"),
-        beta=task.lam,
-    )
     optimizer = optimizers.AdamW(learning_rate=task.learning_rate)
     meter = Meter(task.unmeasured, mx.get_peak_memory, mx.reset_peak_memory)
+    train = train_dpo if task.options.get("objective") == "dpo" else train_orpo
+    train(task, model, optimizer, meter)
+    meter.report(["mlx-lm-lora", "mlx", "mlx-lm"])
+
+
+def train_orpo(task: Task, model: Any, optimizer: Any, meter: Meter) -> None:
+    """Train with its ORPO."""
+    orpo_trainer.iterate_orpo_batches = in_file_order(orpo_trainer.iterate_orpo_batches, task)
+    args = orpo_trainer.ORPOTrainingArgs(**settings(task), beta=task.lam)
     meter.start()
     orpo_trainer.train_orpo(
         model, optimizer, task.pairs, args=args, training_callback=Listener(meter)
     )
-    meter.report(["mlx-lm-lora", "mlx", "mlx-lm"])
+
+
+def train_dpo(task: Task, model: Any, optimizer: Any, meter: Meter) -> None:
+    """Train with its DPO, beside the second model that it compares with."""
+    dpo_trainer.iterate_dpo_batches = in_file_order(dpo_trainer.iterate_dpo_batches, task)
+    args = dpo_trainer.DPOTrainingArgs(**settings(task), beta=task.options["beta"])
+    reference: Any = load(task.model)[0]
+    reference.freeze()
+    meter.start()
+    dpo_trainer.train_dpo(
+        model, reference, optimizer, task.pairs, args=args, training_callback=Listener(meter)
+    )
+
+
+def settings(task: Task) -> dict[str, Any]:
+    """Return the settings that its trainers share."""
+    return {
+        "batch_size": task.pairs_per_step,
+        "iters": task.steps,
+        "steps_per_report": 1,
+        "steps_per_save": task.steps + 1,
+        "max_seq_length": task.longest,
+        "adapter_file": str(Path(task.out) / "adapters.safetensors"),
+    }
 
 
 def allow_other_devices() -> None:

@@ -1,6 +1,7 @@
-"""Steps of TRL's `ORPOTrainer` with PEFT on torch's CPU backend, rows in the order of the file.
+"""Steps of TRL's `ORPOTrainer` or `DPOTrainer` with PEFT on torch's CPU backend, in file order.
 
-`options`: `adapter`, a PEFT folder to begin with, and `learning_rate_schedule` of transformers.
+`options`: `objective`, "dpo" for the latter, and `beta`; `adapter`, a PEFT folder to begin with;
+`learning_rate_schedule` of transformers.
 """
 
 # pyright: reportMissingImports=false
@@ -14,6 +15,7 @@ from datasets import Dataset
 from meter import Meter, Task, read_task
 from peft import LoraConfig, PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+from trl import DPOConfig, DPOTrainer
 from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
 
@@ -29,6 +31,13 @@ class Listener(TrainerCallback):
         if logs and "loss" in logs:
             self.meter.step(float(logs["loss"]))
             self.metrics.append(logs)
+
+
+class DpoRows(DPOTrainer):
+    """Takes rows of token ids as they are, which its collator reads."""
+
+    def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
+        return dataset
 
 
 class Rows(ORPOTrainer):
@@ -61,9 +70,10 @@ def main() -> None:
             target_modules=task.targets,
             task_type="CAUSAL_LM",
         )
-    trainer = Rows(
+    is_dpo = task.options.get("objective") == "dpo"
+    trainer = (DpoRows if is_dpo else Rows)(
         model=model,
-        args=settings(task),
+        args=settings(task, is_dpo),
         processing_class=AutoTokenizer.from_pretrained(task.model),
         train_dataset=Dataset.from_list(task.pairs),
         peft_config=adapter,
@@ -75,9 +85,9 @@ def main() -> None:
     listener.meter.report(packages, metrics=listener.metrics)
 
 
-def settings(task: Task) -> ORPOConfig:
+def settings(task: Task, is_dpo: bool) -> ORPOConfig | DPOConfig:
     """Return its settings."""
-    return ORPOConfig(
+    return (DPOConfig if is_dpo else ORPOConfig)(
         output_dir=task.out,
         per_device_train_batch_size=task.pairs_per_step,
         max_steps=task.steps,
@@ -85,7 +95,7 @@ def settings(task: Task) -> ORPOConfig:
         save_strategy="no",
         report_to=[],
         learning_rate=task.learning_rate,
-        beta=task.lam,
+        beta=task.options["beta"] if is_dpo else task.lam,
         max_length=task.longest,
         train_sampling_strategy="sequential",
         use_cpu=True,
