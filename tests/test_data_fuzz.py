@@ -51,7 +51,7 @@ COLUMNS = [
 
 def sample_rows(rng: random.Random) -> list[dict[str, Any]]:
     """Rows of one of the known layouts, as they should be."""
-    path = rng.choice(sorted(path for path in LAYOUTS.iterdir() if path.suffix != ".md"))
+    path = rng.choice(sorted(LAYOUTS.glob("*.json*")))
     text = path.read_text(encoding="utf-8")
     rows = json.loads(text) if text.startswith("[") else [json.loads(x) for x in text.splitlines()]
     return rng.sample(rows, rng.randint(1, len(rows)))

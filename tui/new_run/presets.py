@@ -52,8 +52,8 @@ PRESETS: dict[str, Preset] = {
 }  # fmt: skip
 
 BASIC = (
-    "epochs", "learning_rate", "lam", "max_seq_length", "rank", "num_layers", "micro_batch_size",
-    "grad_checkpoint", "valid_fraction", "eval_every", "save_every", "seed",
+    "objective", "epochs", "learning_rate", "lam", "beta", "max_seq_length", "rank", "num_layers",
+    "micro_batch_size", "grad_checkpoint", "valid_fraction", "eval_every", "save_every", "seed",
 )  # fmt: skip
 """Settings most runs choose; the others stand behind Advanced."""
 

@@ -417,7 +417,7 @@ async def test_the_form_is_walked_by_up_and_down_and_a_list_opens_on_enter(open_
         preset = screen.query_one("#preset", Select)
         await wait_for(pilot, lambda: preset.has_focus)
         await pilot.press("down", "down")
-        assert (screen.planning.form.focused_name, preset.expanded) == ("learning_rate", False)
+        assert (screen.planning.form.focused_name, preset.expanded) == ("epochs", False)
         await pilot.press("up", "up")
         assert preset.has_focus
         await pilot.press("enter")
