@@ -98,9 +98,12 @@ def in_file_order(original: Callable[..., Iterator[Any]], task: Task) -> Callabl
     """
     steps = count()
 
-    def iterate(_: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
-        # What it asks for is the whole dataset; it gets the rows of one step.
-        return original([as_row(pair) for pair in task.rows(next(steps))], *args, **kwargs)
+    def iterate(*args: Any, **kwargs: Any) -> Iterator[Any]:
+        # What it asks for is the whole dataset, by place or by name; it gets the rows of one step.
+        rows = [as_row(pair) for pair in task.rows(next(steps))]
+        if "dataset" in kwargs:
+            return original(*args, **kwargs | {"dataset": rows})
+        return original(rows, *args[1:], **kwargs)
 
     return iterate
 
