@@ -9,6 +9,7 @@ from orpo_mlx import demo
 from orpo_mlx.__main__ import main as program
 from orpo_mlx.cli.commands.train import main
 from orpo_mlx.config import build_config
+from orpo_mlx.objectives.kto import Kto
 from orpo_mlx.runs.control import send_request
 from orpo_mlx.runs.directory import RunDirectory
 from orpo_mlx.runs.events import EvalCompleted, NoteLogged, StepCompleted, read_events
@@ -86,6 +87,27 @@ def test_a_step_is_the_same_however_it_is_divided(settings, tmp_path):
             assert ours.metrics == pytest.approx(whole.metrics, rel=1e-4, abs=1e-6)
     # There is a KL to agree on.
     assert max(event.value("kl") for event in found[4]) > 0.01
+
+
+def test_the_kl_and_the_gradient_of_a_micro_batch_have_the_same_dropout(settings, monkeypatch):
+    share, loss, seen = Kto.kl_share, Kto.__call__, {"kl": [], "gradient": []}
+
+    def kl_share(self, *given):
+        seen["kl"].append(share(self, *given))
+        return seen["kl"][-1]
+
+    def call(self, *given):
+        seen["gradient"].append(share(self, *given))
+        return loss(self, *given)
+
+    monkeypatch.setattr(Kto, "kl_share", kl_share)
+    monkeypatch.setattr(Kto, "__call__", call)
+    train(settings("run", rows_of(8), dropout=0.5, valid_fraction=0.0, steps=3, batching="fixed",
+                   micro_batch_size=2, grad_accumulation_steps=2, learning_rate=0.05))  # fmt: skip
+    kl, gradient = ([float(value) for value in values] for values in seen.values())
+    assert len(kl) == 6
+    assert kl == pytest.approx(gradient, abs=1e-5)
+    assert max(map(abs, kl)) > 0.01
 
 
 def test_without_a_label_in_a_step_its_means_are_absent_and_the_loss_is_there(settings, tmp_path):
