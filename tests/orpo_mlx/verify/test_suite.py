@@ -148,6 +148,25 @@ def test_it_passes_on_a_reward_model_with_margins(
     assert "an interrupted and resumed training gives the same bytes" in checks
 
 
+def test_it_passes_on_answers_with_labels(monkeypatch, model_folder, pairs_file, tmp_path, capsys):
+    monkeypatch.setattr(gradients, "can_compile", lambda: False)
+    for name in ("_check_savings", "_check_activation_cache"):
+        monkeypatch.setattr(gradients, name, lambda _: iter(()))
+    file = tmp_path / "kto.toml"
+    file.write_text('objective = "kto"\nundesirable_weight = 1.5\n')
+    words = [{"prompt": f"What is {i}?", "completion": f"It is {i}.", "label": i % 2 == 0}
+             for i in range(4)]  # fmt: skip
+    code, checks = results(
+        capsys, "--model", model_folder, "--data", pairs_file(words), "--config", file
+    )
+
+    assert (code, failed(checks)) == (0, [])
+    assert {"loss of all pairs", "micro-batches, two uneven parts (packed): gradient"} <= set(
+        checks
+    )
+    assert "an interrupted and resumed training gives the same bytes" in checks
+
+
 # What is broken on purpose must not pass
 
 
