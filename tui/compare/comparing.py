@@ -99,6 +99,11 @@ class ComparedRun:
         """Return where the curve's values are."""
         return self.state.evals if curve.is_eval else self.state.steps
 
+    @property
+    def objective(self) -> str:
+        """What it was trained on, "" before it has said so."""
+        return self.state.started.objective if self.state.started else ""
+
     def config(self) -> dict[str, Any]:
         """Return the settings it was started with."""
         return self.state.started.config if self.state.started else {}
@@ -123,9 +128,17 @@ def all_metrics(runs: Sequence[ComparedRun]) -> list[str]:
     return list(dict.fromkeys(name for run in runs for name in run.state.metrics))
 
 
+def are_of_one_objective(runs: Sequence[ComparedRun]) -> bool:
+    """Tell whether losses of these runs are of one kind; those of others say nothing together."""
+    return len({run.objective for run in runs} - {""}) < 2
+
+
 def default_curve(runs: Sequence[ComparedRun]) -> Curve:
-    """Return the validation loss, or the training loss where nothing was evaluated."""
-    return VALID_LOSS if any(len(run.state.evals) > 1 for run in runs) else _curve(metric("loss"))
+    """Return the validation loss, or the training loss where nothing was evaluated; of runs with
+    different objectives their accuracy."""
+    row = metric("loss" if are_of_one_objective(runs) else "preference_accuracy")
+    was_evaluated = any(len(run.state.evals) > 1 for run in runs)
+    return _valid_curve(row) if was_evaluated else _curve(row)
 
 
 # The table
@@ -155,7 +168,10 @@ def value_row(runs: Sequence[ComparedRun], curve: Curve, x_axis: XAxis, view: Vi
     """Return every run's value at the crosshair, or its newest one, as the chart says it."""
     lines = compared_lines(runs, curve, x_axis)
     values = [value_at(line, view, drawn_values(line, view)) for line in lines]
-    return CompareRow(curve.title.lower(), _texts(values), _best(values, curve))
+    may_rank = curve.column != "loss" or are_of_one_objective(runs)
+    return CompareRow(
+        curve.title.lower(), _texts(values), _best(values, curve) if may_rank else None
+    )
 
 
 def where_text(x_axis: XAxis, view: View) -> str:
@@ -186,13 +202,16 @@ def result_rows(runs: Sequence[ComparedRun]) -> list[CompareRow]:
     beside = shown(all_metrics(runs), ("loss", "log_odds_ratio", "preference_accuracy"))[1:]
     seconds = [state.elapsed_seconds for state in states]
     peaks = [state.steps.last("peak_memory_bytes") for state in states]
+    is_one = are_of_one_objective(runs)
+    objectives = [] if is_one else [CompareRow("objective", tuple(run.objective for run in runs))]
     return [
+        *objectives,
         CompareRow("status", tuple(run.status for run in runs)),
         CompareRow("steps", tuple(f"{s.step:,}/{s.total_steps:,}" for s in states)),
         CompareRow(
             "best validation",
             tuple(f"{e.value('loss'):.4f} @{e.step:,}" if e else "-" for e in best),
-            _best(losses, VALID_LOSS),
+            _best(losses, VALID_LOSS) if is_one else None,
         ),
         *([_beside_row(beside, best)] if beside else []),
         CompareRow("time", tuple(format_duration(s) if s else "-" for s in seconds)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -134,6 +135,23 @@ def test_curves_come_with_the_charted_ones_first_as_they_always_did():
 def test_the_training_loss_comes_first_where_nothing_was_evaluated(two_runs):
     assert default_curve(two_runs).id == "valid_loss"
     assert default_curve(two_runs[1:]).id == "loss"
+
+
+def test_losses_of_different_objectives_rank_nobody(make_state, make_eval):
+    runs = []
+    for letter, objective in zip("AB", ("orpo", "dpo"), strict=True):
+        state = make_state({"step": 1}, make_eval(1, loss=len(runs) + 1.0), make_eval(2, loss=3.0))
+        started = replace(state.started, objective=objective)
+        state.started = started
+        runs.append(ComparedRun(Path(objective), letter, state))
+    assert default_curve(runs).id == default_curve(runs[::-1]).id == "valid_accuracy"
+    assert default_curve(runs[:1]).id == "valid_loss"
+    first, *others = result_rows(runs)
+    assert (first.name, first.texts) == ("objective", ("orpo", "dpo"))
+    assert {row.name: row.best for row in others}["best validation"] is None
+    assert value_row(runs, CURVES["valid_loss"], "step", View(cursor=1.0)).best is None
+    same = [runs[0], replace(runs[0], letter="B", path=Path("b"))]
+    assert result_rows(same)[0].name == "status"
 
 
 def test_the_numbers_and_the_picture_can_be_kept(two_runs):
