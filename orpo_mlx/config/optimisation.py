@@ -36,7 +36,7 @@ class OptimisationSettings(SettingsGroup):
         "other objectives.",
         quality="higher learns faster until the loss turns unstable",
         usual="1e-5 to 2e-4 for adapters; the paper, without adapters, took 8e-6",
-        gt=0,
+        gt=1e-12,
         le=10,
     )
     schedule: Literal["cosine", "linear", "constant"] = setting(

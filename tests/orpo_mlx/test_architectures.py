@@ -15,6 +15,9 @@ from orpo_mlx.adapters.reward_head import attach_head
 from orpo_mlx.data.types import TokenPair
 from orpo_mlx.errors import ConfigError
 from orpo_mlx.models.recompute import recomputing
+from orpo_mlx.objectives.base import ReferenceScores
+from orpo_mlx.objectives.dpo import Dpo
+from orpo_mlx.objectives.kto import Kto
 from orpo_mlx.objectives.orpo import Orpo
 from orpo_mlx.objectives.reward import Reward
 from orpo_mlx.scoring import head
@@ -145,18 +148,32 @@ def make_model(name, quantized=False, target_modules=("all",), num_layers=-1):
     return model
 
 
-def loss_and_gradient(model, way, scope, cut=0, feed=own_arrays, **options):
-    """Return the loss and every adapter gradient of `PAIRS` as one micro-batch."""
+GOALS = {"dpo": Dpo(beta=0.1), "kto": Kto(beta=0.1, undesirable_weight=1.5)}
+
+
+def loss_and_gradient(model, way, scope, cut=0, feed=own_arrays, goal=None, **options):
+    """Return the loss and every adapter gradient of `PAIRS` as one micro-batch.
+
+    Args:
+        goal: of `GOALS`, which are measured from made-up log-probs; None: ORPO, or rewards.
+    """
     scoring = Scoring(WAYS[way], scope, cut=cut, **options)
     batch = scoring.build(PAIRS, range(len(PAIRS)))
     arrays = feed(batch)
-    totals = step_totals([batch])
+    totals, compared_with = step_totals([batch]), None
     params = model.trainable_parameters()
+    objective = Reward(center=0.1) if scope == head.REWARD else Orpo(lam=0.5, nll_scope=scope)
+    if goal is not None:
+        objective = GOALS[goal]
+        sums = -5.3 * np.array([[len(p.chosen), len(p.rejected)] for p in PAIRS], np.float32).T
+        order, labels = list(batch.indices), np.array([True, False, False, True])
+        is_desirable = mx.array(labels[order]) if goal == "kto" else None
+        compared_with = ReferenceScores(*mx.array(sums[:, order]), is_desirable)
+        totals = totals._replace(desirable=mx.array(2.0))
 
     def loss_of(params):
         model.update(params)
-        objective = Reward(center=0.1) if scope == head.REWARD else Orpo(lam=0.5, nll_scope=scope)
-        return objective(scoring.score(model, arrays), None, totals)[0]
+        return objective(scoring.score(model, arrays), compared_with, totals)[0]
 
     try:
         with scoring.way.patched(model):
@@ -217,6 +234,20 @@ def test_every_supported_way_gives_the_rewards_and_gradient_of_plain_rows(name):
     assert "score.weight" in plain[1]
     for way in SUPPORTED[name]:
         found = loss_and_gradient(model, way, head.REWARD)
+        assert largest_difference(found, plain) < TOLERANCE, (name, way)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bits", ["float32", "4-bit"])
+@pytest.mark.parametrize("goal", GOALS)
+@pytest.mark.parametrize("name", MODELS)
+def test_every_supported_way_gives_the_gradient_of_dpo_and_kto_of_plain_rows(name, goal, bits):
+    if bits == "4-bit" and name in NOT_IN_GROUPS_OF_32:
+        pytest.skip("no groups of 32")
+    model = make_model(name, quantized=bits == "4-bit")
+    plain = loss_and_gradient(model, "plain", "response", goal=goal)
+    for way in SUPPORTED[name]:
+        found = loss_and_gradient(model, way, "response", goal=goal)
         assert largest_difference(found, plain) < TOLERANCE, (name, way)
 
 

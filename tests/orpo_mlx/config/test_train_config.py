@@ -213,10 +213,11 @@ def test_effects_stand_in_the_help_in_one_order() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "limit"),
     [
-        ("learning_rate", "abc", "a number above 0"),
-        ("learning_rate", "-1", "a number above 0"),
-        ("learning_rate", "nan", "a number above 0"),
-        ("learning_rate", "0", "a number above 0"),
+        ("learning_rate", "abc", "a number above 1e-12"),
+        ("learning_rate", "-1", "a number above 1e-12"),
+        ("learning_rate", "nan", "a number above 1e-12"),
+        ("learning_rate", "0", "a number above 1e-12"),
+        ("learning_rate", "5e-053", "a number above 1e-12"),
         ("micro_batch_size", "0", "at least 1"),
         ("rank", "0", "at least 1"),
         ("rank", "1.5", "a whole number"),
