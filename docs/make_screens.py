@@ -146,6 +146,10 @@ class Stage:
             frames.append(self.picture())
             if step == 19:
                 self.take("live")
+        await self.until(lambda: self.app.screen.AREA == "result" and "interval" in self.text())
+        await self.wait(1.0)
+        self.take("result")
+        await self.press("escape")
         await self.until(lambda: self.app.screen.status == "completed")
         await self.wait(1.0)
         self.take("live-complete")
