@@ -118,7 +118,8 @@ def test_flags_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) -> N
 @pytest.mark.parametrize("number", ["-1", "-1e-5", "-.5", "-inf", "-2.5E+3"])
 def test_negative_numbers_are_values_not_options(number: str) -> None:
     message = refusal(*NEEDED, "--learning-rate", number).message
-    assert message == f"--learning-rate: found {number!r}, needs a number above 1e-12 and at most 10"
+    needs = "a number above 1e-12 and at most 10"
+    assert message == f"--learning-rate: found {number!r}, needs {needs}"
 
 
 # Mistakes
