@@ -39,6 +39,8 @@ def main() -> None:
     home = {"HOME": STAGE, "ORPO_MLX_HOME": STAGE / "home", "HF_HOME": STAGE / "cache"}
     env = {**os.environ, **{name: str(path) for name, path in home.items()}}
     env |= {"PYTHONPATH": str(STAGE / "app"), "HF_HUB_OFFLINE": "1", "TEXTUAL_ANIMATIONS": "none"}
+    # Commands that are on the PATH are shown by their names alone.
+    env["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
     command = [sys.executable, str(Path(__file__).resolve()), "--play"]
     try:
         subprocess.run(command, cwd=STAGE / "app", env=env, check=True)
@@ -132,6 +134,8 @@ class Stage:
         return re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.S)
 
     def take(self, name: str) -> None:
+        if str(ROOT) in self.text():
+            raise ValueError(f"{name}: it shows where the checkout lies, {ROOT}")
         (SCREENS / f"{name}.svg").write_text(self.picture(), encoding="utf-8")
         sys.stdout.write(f"{name}\n")
         sys.stdout.flush()
