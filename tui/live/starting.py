@@ -42,6 +42,7 @@ class StartingScreen(AppScreen):
         self.start = start
         self._live = live
         self.failed = False
+        self._has_run = False
 
     def compose_body(self) -> Iterable[Widget]:
         yield Static(self.start.command, id="command", markup=False)
@@ -55,15 +56,25 @@ class StartingScreen(AppScreen):
 
     @work(exclusive=True)
     async def _wait(self) -> None:
-        started = await self.start.wait()
-        if started:
-            self.app.switch_screen(self._live(self.start.run.path))
+        if await self.start.wait():
+            self._has_run = True
+            self._give_way()
             return
         self.failed = True
         self.query_one("#title").left = "orpo-mlx · Not started"  # type: ignore[attr-defined]
         self._show_log()
         self.start.has_been_seen()
         self.on_resize()
+
+    def on_screen_resume(self) -> None:
+        """Give way now, if a question lay over this screen when the run came."""
+        self._give_way()
+
+    def _give_way(self) -> None:
+        # Only the screen on top can be switched; a question there must not be taken away.
+        if self._has_run and self.is_active:
+            self._has_run = False
+            self.app.switch_screen(self._live(self.start.run.path))
 
     def _show_log(self) -> None:
         text = visible(self.start.read_log())

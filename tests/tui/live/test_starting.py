@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 
 import pytest
 
+from tui.live.screen import LiveScreen
 from tui.live.starting import StartingScreen
 from tui.parts.ask import AskScreen
 from tui.processes import launcher
@@ -92,3 +94,29 @@ async def test_one_of_another_window_is_shown_but_takes_no_request(
         await wait_for(pilot, lambda: not isinstance(pilot.app.screen, AskScreen))
         assert pilot.app.is_running
     assert begun.process.poll() is None
+
+
+async def test_a_question_over_it_stays_when_the_run_comes(
+    preparing, open_app, wait_for, make_run, monkeypatch
+):
+    begun, came = preparing(), asyncio.Event()
+
+    async def wait() -> bool:
+        await came.wait()
+        return True
+
+    monkeypatch.setattr(begun, "wait", wait)
+    async with open_app() as pilot:
+        pilot.app.starts[begun.run.path] = begun
+        pilot.app.open_run(begun.run.path)
+        await wait_for(pilot, lambda: isinstance(pilot.app.screen, StartingScreen))
+        starting = pilot.app.screen
+        await pilot.press("q")
+        await wait_for(pilot, lambda: isinstance(pilot.app.screen, AskScreen))
+        make_run(begun.run.id)
+        came.set()
+        await wait_for(pilot, lambda: starting._has_run)
+        assert isinstance(pilot.app.screen, AskScreen)
+        pilot.app.screen.dismiss("cancel")
+        await wait_for(pilot, lambda: isinstance(pilot.app.screen, LiveScreen))
+        assert pilot.app.screen.shown_run == begun.run.path
