@@ -119,4 +119,4 @@ async def test_a_question_over_it_stays_when_the_run_comes(
         assert isinstance(pilot.app.screen, AskScreen)
         pilot.app.screen.dismiss("cancel")
         await wait_for(pilot, lambda: isinstance(pilot.app.screen, LiveScreen))
-        assert pilot.app.screen.shown_run == begun.run.path
+        assert getattr(pilot.app.screen, "shown_run", None) == begun.run.path
