@@ -144,7 +144,7 @@ def test_the_app_offers_its_chart_and_shows_its_number(run):
     lines = {line.name: line.ys.tolist() for line in chart_lines(kinds["chosen_chance"], state)}
     assert lines == {"train": measured, "valid": valid}
     usual = chosen_charts("loss,log_odds,logps,accuracy", state.metrics)
-    assert [kind.id for kind in usual] == ["loss", "logps"]
+    assert [kind.id for kind in usual] == ["loss", "logps", "chosen_chance"]
     assert ("chosen chance", f"{measured[-1]:.3f}") in number_rows(state)
     assert f"chosen chance {measured[-1]:.3f}" in brief_text(state, 0)
     assert reading_notes(state) == []

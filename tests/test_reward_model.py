@@ -201,7 +201,10 @@ def test_who_writes_no_answers_is_neither_asked_nor_judged(run, tmp_path, capsys
         (["--use-margin"], "--use-margin: 200 of 200 pairs of"),
         (["--center", "-1"], "--center"),
         (["--beta", "0.2"], "--beta: does nothing with --objective reward"),
-        (["--stop-drift", "1"], "--stop-drift: not with --objective reward"),
+        (
+            ["--stop-drift", "1"],
+            "--stop-drift: does nothing with --objective reward; it is for",
+        ),
     ],
 )
 def test_settings_that_do_not_fit_are_refused_and_nothing_is_written(words, said, tmp_path, capsys):

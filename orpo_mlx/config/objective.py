@@ -25,6 +25,9 @@ OWN_SETTINGS = {
 }  # fmt: skip
 """Settings of what is minimised that an objective has; those of others do nothing there."""
 
+OF_ANSWERS = ("sample_every", "sample_prompts", "sample_tokens", "drift_every", "stop_drift")
+"""Settings that do nothing with a reward model, which writes none."""
+
 
 RATES = {
     "orpo": 5e-5, "sft": 1e-4, "dpo": 1e-5, "cpo": 1e-5, "simpo": 1e-5, "kto": 1e-5, "reward": 1e-4,
@@ -37,6 +40,8 @@ def foreign_settings(objective: str) -> set[str]:
     """Return the settings that only other objectives have; none of one that is not known."""
     own = OWN_SETTINGS.get(objective)
     every = {name for names in OWN_SETTINGS.values() for name in names}
+    if objective == "reward":
+        every.update(OF_ANSWERS)
     return set() if own is None else every.difference(own)
 
 

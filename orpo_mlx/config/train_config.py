@@ -16,7 +16,13 @@ from orpo_mlx.config.data import DataSettings
 from orpo_mlx.config.declaration import Setting, described
 from orpo_mlx.config.evaluation import EvaluationSettings
 from orpo_mlx.config.model import ModelSettings
-from orpo_mlx.config.objective import OWN_SETTINGS, RATES, ObjectiveSettings, foreign_settings
+from orpo_mlx.config.objective import (
+    OF_ANSWERS,
+    OWN_SETTINGS,
+    RATES,
+    ObjectiveSettings,
+    foreign_settings,
+)
 from orpo_mlx.config.optimisation import CANNOT_KEEP, CANNOT_RECOMPUTE, OptimisationSettings
 from orpo_mlx.config.run import RunSettings
 from orpo_mlx.errors import ConfigError
@@ -157,19 +163,20 @@ def conflicts(config: TrainConfig, given: set[str]) -> Iterator[str]:
 
 def _of_objective(config: TrainConfig) -> Iterator[str]:
     for name in sorted(foreign_settings(config.objective)):
-        if getattr(config, name) != TrainConfig.model_fields[name].default:
-            users = ", ".join(other for other, names in OWN_SETTINGS.items() if name in names)
-            flag = "--" + name.replace("_", "-")
-            yield f"{flag}: does nothing with --objective {config.objective}; it is for {users}"
+        value = getattr(config, name)
+        if value == TrainConfig.model_fields[name].default or (name in OF_ANSWERS and not value):
+            continue
+        users = ", ".join(other for other, names in OWN_SETTINGS.items() if name in names)
+        flag = "--" + name.replace("_", "-")
+        yield (
+            f"{flag}: does nothing with --objective {config.objective}; it is for "
+            f"{users or 'models that write answers'}"
+        )
     if config.objective == "orpo" and config.nll_weight == 0:
         if config.preference == "none":
             yield "--preference none with --nll-weight 0: nothing would be trained"
         elif config.lam == 0:
             yield "--lam 0 with --nll-weight 0: nothing would be trained"
-    for name in ("stop_drift", "drift_every"):
-        if config.objective == "reward" and getattr(config, name):
-            flag = "--" + name.replace("_", "-")
-            yield f"{flag}: not with --objective reward, which writes no answers that could drift"
     if config.label_smoothing and config.dpo_loss not in ("sigmoid", "robust"):
         yield f"--label-smoothing: not with --dpo-loss {config.dpo_loss}; take sigmoid or robust"
     if config.ipo_length != "averaged" and config.dpo_loss != "ipo":

@@ -16,7 +16,8 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from orpo_mlx.adapters.lora import adapter_switched_off
+from orpo_mlx.adapters.folder import load_into
+from orpo_mlx.adapters.lora import adapter_parameters, adapter_switched_off
 from orpo_mlx.config import TrainConfig
 from orpo_mlx.data.batching.order import draw_some
 from orpo_mlx.data.prepare import PreparedData
@@ -26,7 +27,14 @@ from orpo_mlx.evaluation.held_out import FEWEST, HeldOut, grouped, notes_of_run,
 from orpo_mlx.evaluation.judgement import as_json, judge_subject
 from orpo_mlx.evaluation.neutral_prompts import draw_prompts, shipped_prompts
 from orpo_mlx.evaluation.report.report import report_page
-from orpo_mlx.evaluation.subject import AdapterPlace, Asked, Subject, notes_on_groups
+from orpo_mlx.evaluation.subject import (
+    START,
+    AdapterPlace,
+    Asked,
+    Subject,
+    notes_on_groups,
+    start_of,
+)
 from orpo_mlx.generation.sampling import Sampling, stream_tokens
 from orpo_mlx.models.load import LoadedModel, ModelFolder
 from orpo_mlx.models.modes import evaluating
@@ -95,10 +103,18 @@ class _TrainedSubject(Subject):
 
     @contextmanager
     def wearing(self, side: str) -> Iterator[None]:
-        if side != "base":
-            yield
-            return
-        with adapter_switched_off(self.loaded.model):
+        model = self.loaded.model
+        if side == "base":
+            with adapter_switched_off(model):
+                yield
+        elif side == START and self.start is not None:
+            trained = list(adapter_parameters(model).items())
+            load_into(model, self.start.folder, self.loaded.fingerprint, self.folder.name)
+            try:
+                yield
+            finally:
+                model.load_weights(trained, strict=False)
+        else:
             yield
 
 
@@ -236,7 +252,7 @@ def _subject(trained: Trained, plan: EndPlan) -> Subject:
     asked = Asked(config, place, pairs=plan.pairs, seed=SEED)
     return _TrainedSubject(
         asked, trained.folder, trained.loaded, held, {"adapter": place}, trained.scoring,
-        tuple(notes),
+        tuple(notes), start_of(config),
     )  # fmt: skip
 
 

@@ -23,7 +23,7 @@ from orpo_mlx.evaluation.score_table import (
     of_like_length,
 )
 from orpo_mlx.evaluation.scores import require_finite, score_pairs
-from orpo_mlx.evaluation.subject import Subject
+from orpo_mlx.evaluation.subject import START, Subject
 from orpo_mlx.evaluation.verdict import AccuracyVerdict, judge, judge_rating, percent
 from orpo_mlx.objectives import build_objective
 from orpo_mlx.scoring.batches import valid_parts
@@ -83,22 +83,23 @@ def judge_subject(
     batches = [scoring.lay_out(pairs, part) for part in parts]
     # A reward model's base has no head that could rate anything.
     sides = [*([] if scoring.rates else ["base"]), *subject.sides]
+    asked = [*([START] if subject.start else []), *sides]
     tables: dict[str, ScoreTable] = {}
-    reference = None
-    for number, side in enumerate(sides):
+    for number, side in enumerate(asked):
 
         def tell(done: int, before: int = number * len(pairs)) -> None:
             if on_progress is not None:
-                on_progress(before + done, len(sides) * len(pairs), "scoring pairs", "rows")
+                on_progress(before + done, len(asked) * len(pairs), "scoring pairs", "rows")
 
+        reference = tables.get(asked[0])
         with subject.wearing(side):
-            table, scores = score_pairs(
+            tables[side] = score_pairs(
                 subject.loaded.model, batches, scoring, goal, reference, tell
             )
-            require_finite(table, pairs, side)
-            if while_worn is not None:
+            require_finite(tables[side], pairs, side)
+            if while_worn is not None and side != START:
                 while_worn(side)
-        tables[side], reference = table, reference or scores
+    tables.pop(START, None)
     before = "other" if "other" in tables else sides[0]
     verdict = _verdict(subject, tables[before], tables[sides[-1]]) if len(sides) > 1 else None
     return Judgement(subject, tables, before, sides[-1], verdict)

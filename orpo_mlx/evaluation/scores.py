@@ -25,9 +25,9 @@ def score_pairs(
     batches: Sequence[MicroBatch],
     scoring: Scoring,
     objective: Objective,
-    reference: Sequence[PairScores] | None = None,
+    reference: ScoreTable | None = None,
     between: Callable[[int], None] | None = None,
-) -> tuple[ScoreTable, list[PairScores]]:
+) -> ScoreTable:
     """Score pairs.
 
     Args:
@@ -35,18 +35,17 @@ def score_pairs(
         batches: laid out by `scoring`; together they hold each pair once.
         scoring: how pairs become log-probs, or rewards.
         objective: of the run; its metrics that are rewards are measured, too.
-        reference: what the base said of each batch, for rewards; None: this is the base.
+        reference: the same pairs under what rewards are measured from; None: this is it.
         between: called with the pairs done so far.
 
     Returns:
-        The table in the order of the pairs, and the scores of each batch.
+        The table in the order of the pairs.
     """
     count = sum(batch.pairs for batch in batches)
     columns = {name: np.zeros(count, np.float32) for name in _COLUMNS}
     rewards = {name: np.zeros(count, np.float32) for name in reward_names(objective)}
-    kept: list[PairScores] = []
     done = 0
-    for number, (batch, scores) in enumerate(iter_scores(model, batches, scoring)):
+    for batch, scores in iter_scores(model, batches, scoring):
         places = np.array(batch.indices)
         found = {**scores._asdict(), "log_odds_ratio": mx.zeros_like(scores.chosen_sum)}
         if not scoring.rates:
@@ -54,11 +53,12 @@ def score_pairs(
             found["log_odds_ratio"] = odds.log_odds_ratio
         for name, column in columns.items():
             column[places] = np.array(found[name].astype(mx.float32))
+        sums = (reference.chosen_sum, reference.rejected_sum) if reference else (
+            columns["chosen_sum"], columns["rejected_sum"])  # fmt: skip
         for i, place in enumerate(batch.indices if rewards else ()):
-            base = reference[number] if reference else scores
-            for name, value in _rewards(objective, _one(scores, i), _one(base, i)).items():
+            known = ReferenceScores(*(mx.array(column[place : place + 1]) for column in sums))
+            for name, value in _rewards(objective, _one(scores, i), known).items():
                 rewards[name][place] = value
-        kept.append(scores)
         done += batch.pairs
         if between is not None:
             between(done)
@@ -66,7 +66,7 @@ def score_pairs(
         columns["chosen_sum"], columns["rejected_sum"], columns["chosen_count"].astype(int),
         columns["rejected_count"].astype(int), columns["log_odds_ratio"], rewards,
         scoring.rates,
-    ), kept  # fmt: skip
+    )  # fmt: skip
 
 
 def reward_names(objective: Objective) -> list[str]:
@@ -78,11 +78,10 @@ def _one(scores: PairScores, index: int) -> PairScores:
     return PairScores(*(column[index : index + 1] for column in scores))
 
 
-def _rewards(objective: Objective, scores: PairScores, reference: PairScores) -> dict[str, float]:
+def _rewards(objective: Objective, scores: PairScores, known: ReferenceScores) -> dict[str, float]:
     """Return the rewards of a single pair: its share of a step that has no other."""
     counts = (scores.nll_tokens, scores.chosen_count)
     totals = StepTotals(mx.array(1.0), *(count.sum().astype(mx.float32) for count in counts))
-    known = ReferenceScores(reference.chosen_sum, reference.rejected_sum)
     _, metrics = objective(scores, known if objective.needs_reference else None, totals)
     values: list[float] = metrics.tolist()  # type: ignore[assignment]
     named = dict(zip(objective.metrics, values, strict=True))

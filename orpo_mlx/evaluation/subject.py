@@ -28,6 +28,7 @@ from orpo_mlx.models.load import (
     read_weights,
     resolve_model,
 )
+from orpo_mlx.objectives import build_objective
 from orpo_mlx.runs.checkpoints import find_newest
 from orpo_mlx.runs.directory import RunDirectory
 from orpo_mlx.scoring.base import Scoring
@@ -35,6 +36,9 @@ from orpo_mlx.scoring.head import REWARD
 from orpo_mlx.scoring.plain import Plain
 from orpo_mlx.scoring.select import WAYS
 from orpo_mlx.text.progress import OnProgress
+
+START = "start"
+"""The side that is only measured from: the adapter a run with `--reference start` began with."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,7 @@ class Subject:
         sides: adapters by side: "adapter", and "other" where two are compared.
         scoring: as the run's training scored, response tokens only; rewards of a reward model.
         notes: what the user should know.
+        start: the adapter that rewards are measured from; None: from the base.
     """
 
     asked: Asked
@@ -94,10 +99,11 @@ class Subject:
     sides: dict[str, AdapterPlace]
     scoring: Scoring
     notes: tuple[str, ...]
+    start: AdapterPlace | None = None
 
     @contextmanager
     def wearing(self, side: str) -> Iterator[None]:
-        """Be the adapted model inside; "base" is the model as it is.
+        """Be the adapted model inside; "base" is the model as it is, START what it began as.
 
         Raises:
             AdapterError: the adapter does not fit, or is of another base.
@@ -105,7 +111,9 @@ class Subject:
         if side == "base":
             yield
             return
-        with _worn(self.loaded, self.sides[side].folder, self.folder.name):
+        place = self.start if side == START else self.sides[side]
+        assert place is not None
+        with _worn(self.loaded, place.folder, self.folder.name):
             yield
 
 
@@ -164,7 +172,7 @@ def open_subject(
     Raises:
         OrpoError: naming what is wrong and what to do.
     """
-    config, own = asked.config, asked.adapter
+    config, own, start = asked.config, asked.adapter, start_of(asked.config)
     manifest = (own.manifest if own else None) or {}
     of_run = bool(own and own.run) and not asked.has_own_data
     name = own.name if own else ""
@@ -184,7 +192,7 @@ def open_subject(
     }
     scope = _scope(sides)
     loaded = load_model(folder, tokenizer, lazy=True)
-    for place in sides.values():
+    for place in (*sides.values(), *([start] if start else [])):
         with _worn(loaded, place.folder, folder.name):
             pass
     if reads_weights:
@@ -198,7 +206,28 @@ def open_subject(
         *_notes_on_seen(asked, found.hashes["data"], manifest),
     )
     way = WAYS.get(str(manifest.get("scoring")), Plain())
-    return Subject(asked, folder, loaded, held, sides, Scoring(way, scope), notes)
+    return Subject(asked, folder, loaded, held, sides, Scoring(way, scope), notes, start)
+
+
+def start_of(config: TrainConfig) -> AdapterPlace | None:
+    """Return the adapter that the rewards of a run are measured from, None where it is the base.
+
+    Raises:
+        ConfigError: it is no longer where the run found it.
+    """
+    if config.reference != START or config.init_adapter is None:
+        return None
+    if not build_objective(config.objective, config.model_dump()).needs_reference:
+        return None
+    folder = Path(config.init_adapter).expanduser()
+    if not folder.is_dir():
+        raise ConfigError(
+            f"--reference start: rewards are measured from the adapter the run began with, and "
+            f"there is no folder {folder} any more.",
+            "Put it back, or compare the adapters alone: orpo-mlx evaluate --model MODEL --adapter "
+            "FOLDER --data FILE.",
+        )
+    return AdapterPlace(START, folder)
 
 
 def _scope(sides: dict[str, AdapterPlace]) -> str:

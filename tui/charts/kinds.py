@@ -134,8 +134,13 @@ def chart_marks(state: RunState, x_axis: XAxis = "step") -> list[tuple[float, st
 
 
 def chosen_charts(names: str | Sequence[str], metrics: Iterable[str] = METRICS) -> list[ChartKind]:
-    """Return the charts of a comma-separated setting; unknown names are left out, never all."""
-    words = names.split(",") if isinstance(names, str) else names
-    kinds = chart_kinds(metrics)
+    """Return the charts of a comma-separated setting; those that a run cannot have give way to its
+    own, unknown names are left out, never all."""
+    metrics = tuple(metrics)
+    words = [w.strip() for w in (names.split(",") if isinstance(names, str) else names)]
+    kinds, known = chart_kinds(metrics), {kind.id for kind in chart_kinds()}
     by_id = {kind.id: kind for kind in kinds}
-    return [by_id[word.strip()] for word in words if word.strip() in by_id] or kinds[:4]
+    wanted = [word for word in words if word in known]
+    chosen = [by_id[word] for word in wanted if word in by_id]
+    others = [kind for kind in kinds if kind not in chosen and kind not in _OTHERS]
+    return [*chosen, *others[: len(wanted) - len(chosen)]] or kinds[:4]

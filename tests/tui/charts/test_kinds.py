@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from orpo_mlx.config import TrainConfig
+from orpo_mlx.objectives import build_objective
 from orpo_mlx.objectives.dpo import Dpo
 from orpo_mlx.objectives.orpo import Orpo
 from orpo_mlx.objectives.reward import Reward
@@ -88,6 +90,13 @@ def test_what_goes_in_steps_is_never_smoothed(make_state):
 )
 def test_a_setting_names_charts_and_what_it_misspells_is_left_out(names, ids):
     assert [chart.id for chart in chosen_charts(names)] == ids
+
+
+def test_what_a_run_cannot_have_gives_way_to_its_own():
+    rating = build_objective("reward", TrainConfig(objective="reward").model_dump()).metrics
+    usual = chosen_charts("loss,log_odds,logps,accuracy", rating)
+    assert [chart.id for chart in usual] == ["loss", "accuracy", "rewards", "reward_margin"]
+    assert [chart.id for chart in chosen_charts("speed,log_odds", rating)] == ["speed", "loss"]
 
 
 def test_marks_have_a_place_on_the_axis_of_steps_only(make_state):

@@ -393,3 +393,42 @@ def test_a_page_that_is_no_report_is_not_replaced(trained, refused, tmp_path):
     file.write_text("<p>mine</p>")
     assert "another file already" in refused(trained.orpo.path, "--report", file)
     assert file.read_text() == "<p>mine</p>"
+
+
+def test_rewards_from_an_adapter_are_measured_from_it(trained, evaluate, tmp_path, capfd):
+    run, start, beta = tmp_path / "from-start", trained.orpo.adapter_folder, 0.3
+    words = ["--objective", "dpo", "--reference", "start", "--init-adapter", start, "--beta", beta,
+             "--model", trained.model, "--data", trained.valid, "--valid-data", trained.valid,
+             "--steps", "3", "--learning-rate", "1e-3", "--run-dir", run]  # fmt: skip
+    assert program(["train", *map(str, words)]) == 0
+    capfd.readouterr()
+    rows_file = tmp_path / "rows.jsonl"
+    evaluate(run, "--against", trained.orpo.path, "--per-pair", rows_file)
+    rows = [json.loads(line) for line in rows_file.read_text().splitlines()]
+    found = evaluate(run)
+    at_end = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))
+    for answer in ("chosen", "rejected"):
+        sums = {
+            side: np.array([row[side][f"{answer}_logp_sum"] for row in rows])
+            for side in ("base", "other", "adapter")
+        }
+        wanted = {side: beta * (sums[side] - sums["other"]).mean() for side in ("base", "adapter")}
+        assert min(map(abs, wanted.values())) > 1e-3
+        for said in (found, at_end):
+            assert values(said, "base")[f"{answer}_rewards"] == pytest.approx(
+                wanted["base"], abs=1e-5
+            )
+            assert values(said, "adapter")[f"{answer}_rewards"] == pytest.approx(
+                wanted["adapter"], abs=1e-5
+            )
+
+
+def test_a_start_that_is_gone_is_missed(trained, refused, tmp_path, capfd):
+    start, run = tmp_path / "start", tmp_path / "run"
+    shutil.copytree(trained.orpo.adapter_folder, start)
+    words = ["--objective", "dpo", "--reference", "start", "--init-adapter", start, "--model",
+             trained.model, "--data", trained.valid, "--valid-data", trained.valid, "--steps", "1",
+             "--run-dir", run]  # fmt: skip
+    assert program(["train", *map(str, words)]) == 0
+    shutil.rmtree(start)
+    assert str(start) in refused(run)
