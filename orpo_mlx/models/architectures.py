@@ -102,6 +102,23 @@ def _kernel_last(weight: Any) -> Any:
     return weight.swapaxes(1, 2)
 
 
+# What GGUF holds in place of a parameter
+
+
+def _unchanged(values: np.ndarray) -> np.ndarray:
+    return values
+
+
+def _decay(values: np.ndarray) -> np.ndarray:
+    """The logarithm of a decay is kept as what it is multiplied with."""
+    return -np.exp(values)
+
+
+def _kernel(values: np.ndarray) -> np.ndarray:
+    """[C, 1, K] to [C, K]."""
+    return values[:, 0]
+
+
 # Architectures
 
 
@@ -127,6 +144,8 @@ class Architecture:
         adds_one_to_norms: whether GGUF has the weights of norms one larger, as 1 + weight is what
             the model multiplies by.
         converter_options: of llama.cpp's convert_hf_to_gguf.py, for what mlx-lm leaves out.
+        written: of parameters that GGUF has under a name or in a form of its own: name inside a
+            block in MLX to name inside `blk.N.` and what makes its values of the original's.
     """
 
     title: str
@@ -142,6 +161,9 @@ class Architecture:
     restores: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
     adds_one_to_norms: bool = False
     converter_options: tuple[str, ...] = ()
+    written: Mapping[str, tuple[str, Callable[[np.ndarray], np.ndarray]]] = field(
+        default_factory=dict
+    )
 
     def restored(self, name: str, array: Any) -> Any:
         """Return a parameter as the original has it; `name` is its full name in MLX."""
@@ -159,6 +181,17 @@ class Architecture:
         block, inner = self._split(path)
         name = self.inner.get(inner) if block else None
         return f"blk.{block}.{name}.weight" if name else None
+
+    def gguf_parameter(
+        self, path: str, key: str
+    ) -> tuple[str, Callable[[np.ndarray], np.ndarray]] | None:
+        """Return the name in GGUF of a parameter in a form of its own, and what makes its values.
+
+        The order of rows is not part of it. None: it is a usual one.
+        """
+        block, inner = self._split(path)
+        found = self.written.get(f"{inner}.{key}".removeprefix("."))
+        return (f"blk.{block}.{found[0]}", found[1]) if block and found else None
 
     def peft_names(self, path: str, experts: int = 0) -> list[str]:
         """Return the Hugging Face module of a layer, or those of all its experts, for PEFT."""
@@ -196,8 +229,8 @@ class Architecture:
 
     def _split(self, path: str) -> tuple[str, str]:
         """Return (number of the block, name inside it), ("", path) for what is in no block."""
-        found = re.fullmatch(re.escape(self.root[0]) + r"layers\.(\d+)\.(.+)", path)
-        return (found[1], found[2]) if found else ("", path)
+        found = re.fullmatch(re.escape(self.root[0]) + r"layers\.(\d+)(?:\.(.+))?", path)
+        return (found[1], found[2] or "") if found else ("", path)
 
     def _theirs(self, path: str, experts: int, root: str) -> list[str]:
         if path == self.head:
@@ -239,6 +272,7 @@ _LINEAR_ATTENTION = {
     "linear_attn.in_proj_b": "ssm_beta",
     "linear_attn.out_proj": "ssm_out",
 }
+_LAYER_SCALE = {"layer_scalar": ("layer_output_scale.weight", _unchanged)}
 _PER_LAYER_INPUT = {"per_layer_input_gate": "inp_gate", "per_layer_projection": "proj"}
 
 ARCHITECTURES: tuple[Architecture, ...] = (
@@ -289,7 +323,16 @@ ARCHITECTURES: tuple[Architecture, ...] = (
         orders={
             **dict.fromkeys(_LINEAR_ATTENTION, _value_rows),
             "linear_attn.out_proj": _value_columns,
+            "linear_attn.conv1d": _value_rows,
+            "linear_attn": _value_rows,
         },
+        written={
+            "linear_attn.A_log": ("ssm_a", _decay),
+            "linear_attn.dt_bias": ("ssm_dt.bias", _unchanged),
+            "linear_attn.conv1d.weight": ("ssm_conv1d.weight", _kernel),
+            "linear_attn.norm.weight": ("ssm_norm.weight", _unchanged),
+        },
+        adds_one_to_norms=True,
         root=("language_model.model.", "model.", "model.language_model."),
         head="language_model.lm_head",
         restores={
@@ -315,7 +358,13 @@ ARCHITECTURES: tuple[Architecture, ...] = (
         head="language_model.lm_head",
         adds_one_to_norms=True,
     ),
-    Architecture("Gemma 4 (text)", ("gemma4_text",), "gemma4", {**_USUAL, **_PER_LAYER_INPUT}),
+    Architecture(
+        "Gemma 4 (text)",
+        ("gemma4_text",),
+        "gemma4",
+        {**_USUAL, **_PER_LAYER_INPUT},
+        written=_LAYER_SCALE,
+    ),
     Architecture(
         "Gemma 4",
         ("gemma4",),
@@ -323,6 +372,7 @@ ARCHITECTURES: tuple[Architecture, ...] = (
         {**_USUAL, **_PER_LAYER_INPUT},
         root=("language_model.model.", "model.language_model.", "model.language_model."),
         head="language_model.lm_head",
+        written=_LAYER_SCALE,
     ),
     Architecture(
         "Phi-3, Phi-3.5, Phi-4",

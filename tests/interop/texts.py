@@ -35,6 +35,10 @@ _O200K = (
     r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+_QWEN_3_5 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}"
+    r"| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 _WORDS = pre_tokenizers.ByteLevel(add_prefix_space=False)
 _BYTES = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
 
@@ -49,6 +53,7 @@ CUTTINGS: dict[str, tuple[list[Any], dict[str, Any]]] = {
     "llama-bpe": ([_split(_CL100K), _BYTES], {"ignore_merges": True}),
     "dbrx": ([_split(_CL100K), _BYTES], {}),
     "qwen2": ([_split(_CL100K.replace("{1,3}", "")), _BYTES], {}),
+    "qwen35": ([_split(_QWEN_3_5), _BYTES], {}),
     "gpt-4o": ([_split(_O200K), _BYTES], {}),
 }
 """llama.cpp's name, the steps of cutting in tokenizer.json, and settings of its BPE."""

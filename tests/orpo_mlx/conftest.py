@@ -67,6 +67,12 @@ def _load_architectures() -> Any:
 ARCHITECTURES = _load_architectures()
 
 
+@pytest.fixture(scope="session")
+def architectures() -> Any:
+    """The tiny models of every architecture: `build_config(name, vocab_size)`."""
+    return ARCHITECTURES
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run a test that asks for `architecture` once for each model."""
     if "architecture" in metafunc.fixturenames:

@@ -28,7 +28,7 @@ def add_sizes(writer: gguf.GGUFWriter, architecture: Architecture, config: Confi
     """
     more = require_described(architecture)
     try:
-        _add_usual(writer, config)
+        _add_usual(writer, _by_block(config) if more is _gemma4 else config)
         more(writer, config)
     except (KeyError, TypeError, ValueError) as error:
         raise ExportError(
@@ -58,10 +58,10 @@ def _add_usual(writer: gguf.GGUFWriter, config: Config) -> None:
     writer.add_block_count(int(config["num_hidden_layers"]))
     writer.add_context_length(int(config["max_position_embeddings"]))
     writer.add_embedding_length(int(config["hidden_size"]))
-    writer.add_feed_forward_length(int(config["intermediate_size"]))
+    writer.add_feed_forward_length(_sizes(config["intermediate_size"]))
     writer.add_head_count(int(config["num_attention_heads"]))
     heads = config.get("num_key_value_heads") or config["num_attention_heads"]
-    writer.add_head_count_kv(int(heads))
+    writer.add_head_count_kv(_sizes(heads))
     writer.add_vocab_size(int(config["vocab_size"]))
     add_rope(writer, config)
     if config.get("head_dim"):
@@ -71,6 +71,11 @@ def _add_usual(writer: gguf.GGUFWriter, config: Config) -> None:
     _add(writer.add_layer_norm_eps, config, "layer_norm_eps", "norm_epsilon")
     _add(writer.add_expert_count, config, "num_local_experts", "num_experts", kind=int)
     _add(writer.add_expert_used_count, config, "num_experts_per_tok", kind=int)
+
+
+def _sizes(value: Any) -> Any:
+    """Return a size, or one for each block."""
+    return [int(size) for size in value] if isinstance(value, list) else int(value)
 
 
 def _add(
@@ -144,15 +149,67 @@ def _cohere2(writer: gguf.GGUFWriter, config: Config) -> None:
     writer.add_rope_scaling_type(gguf.RopeScalingType.NONE)
 
 
+def _qwen35(writer: gguf.GGUFWriter, config: Config) -> None:
+    rope = rope_parameters(config)
+    share = float(rope.get("partial_rotary_factor") or config.get("partial_rotary_factor") or 0.25)
+    writer.add_rope_dimension_count(int(share * head_width(config)))
+    sections = [*(rope.get("mrope_section") or (11, 11, 10)), 0, 0, 0, 0]
+    writer.add_rope_dimension_sections(sections[:4])
+    values, width = int(config["linear_num_value_heads"]), int(config["linear_value_head_dim"])
+    writer.add_ssm_conv_kernel(int(config["linear_conv_kernel_dim"]))
+    writer.add_ssm_state_size(int(config["linear_key_head_dim"]))
+    writer.add_ssm_group_count(int(config["linear_num_key_heads"]))
+    writer.add_ssm_time_step_rank(values)
+    writer.add_ssm_inner_size(values * width)
+    every = int(config.get("full_attention_interval") or 4)
+    blocks = range(1, int(config["num_hidden_layers"]) + 1)
+    kinds = config.get("layer_types")
+    recurs = [k == "linear_attention" for k in kinds] if kinds else [n % every != 0 for n in blocks]
+    writer.add_array(f"{writer.arch}.attention.recurrent_layers", recurs)
+    writer.add_full_attention_interval(every)
+
+
+def _by_block(config: Config) -> dict[str, Any]:
+    """Return Gemma 4's config with the sizes that its blocks differ in, and its whole heads."""
+    found = {**config, "head_dim": config["global_head_dim"]}
+    slides = _slides(config)
+    own = len(slides) - int(config.get("num_kv_shared_layers") or 0)
+    if config.get("use_double_wide_mlp"):
+        width = int(config["intermediate_size"])
+        found["intermediate_size"] = [width * (1 if n < own else 2) for n in range(len(slides))]
+    if (whole := config.get("num_global_key_value_heads")) is not None:
+        each = config["num_key_value_heads"]
+        found["num_key_value_heads"] = [each if slide else whole for slide in slides]
+    return found
+
+
+def _gemma4(writer: gguf.GGUFWriter, config: Config) -> None:
+    _gemma3(writer, config)
+    writer.add_sliding_window_pattern(_slides(config))
+    writer.add_shared_kv_layers(int(config.get("num_kv_shared_layers") or 0))
+    writer.add_embedding_length_per_layer_input(int(config.get("hidden_size_per_layer_input") or 0))
+    writer.add_rope_dimension_count(int(config["global_head_dim"]))
+    width = int(config["head_dim"])
+    writer.add_key_length_swa(width)
+    writer.add_value_length_swa(width)
+    writer.add_rope_dimension_count_swa(width)
+
+
+def _slides(config: Config) -> list[bool]:
+    return [kind == "sliding_attention" for kind in config["layer_types"]]
+
+
 _MORE: dict[str, Add] = {
     "llama": _llama,
     "qwen2": _no_more,
     "qwen2moe": _experts,
     "qwen3": _no_more,
     "qwen3moe": _experts,
+    "qwen35": _qwen35,
     "gemma": _no_more,
     "gemma2": _gemma2,
     "gemma3": _gemma3,
+    "gemma4": _gemma4,
     "phi3": _phi3,
     "smollm3": _llama,
     "granite": _granite,

@@ -45,6 +45,11 @@ def unlisted_pair(tokenizer: dict[str, Any]) -> str:
     return ""
 
 
+def piece_across_lines(tokenizer: dict[str, Any]) -> str:
+    """Return a token that goes over the end of a line; "" if there is none."""
+    return next((t for t in _vocabulary(tokenizer) if "\n" in t and t.strip("\n")), "")
+
+
 def scores(tokenizer: dict[str, Any], texts: list[str]) -> list[float]:
     """Return the score of each token; those that nothing is joined to come last."""
     places: dict[str, int] = {}

@@ -17,8 +17,10 @@ _TYPES = {
     "longrope": gguf.RopeScalingType.LONGROPE,
     "su": gguf.RopeScalingType.LONGROPE,
 }
-_PLAIN = ("default", "llama3", "mrope")
-"""Need no key: llama3 has its factors in a tensor."""
+_PLAIN = ("default", "llama3", "mrope", "proportional")
+"""Need no key: llama3 and proportional have their factors in a tensor."""
+_STILL = 1e30
+"""A factor that stops a pair of dimensions from turning."""
 _YARN = {
     "extrapolation_factor": "add_rope_scaling_yarn_ext_factor",
     "attention_factor": "add_rope_scaling_yarn_attn_factor",
@@ -81,6 +83,11 @@ def rope_tensors(config: Mapping[str, Any]) -> dict[str, np.ndarray]:
     rope = rope_parameters(config)
     if rope["rope_type"] == "llama3":
         return {"rope_freqs.weight": _llama3_factors(config, rope)}
+    if rope["rope_type"] == "proportional":
+        pairs = int(config["global_head_dim"]) // 2
+        turning = int(pairs * float(rope["partial_rotary_factor"]))
+        factors = np.repeat([1.0, _STILL], [turning, pairs - turning])
+        return {"rope_freqs.weight": factors.astype(np.float32)}
     if rope["rope_type"] in ("longrope", "su"):
         return {
             f"rope_factors_{name}.weight": np.array(rope[f"{name}_factor"], np.float32)

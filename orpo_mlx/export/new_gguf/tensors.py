@@ -15,8 +15,10 @@ from orpo_mlx.export.new_gguf.rope import rope_tensors
 from orpo_mlx.export.source import AdapterSource
 from orpo_mlx.export.tuned import Parameter, TunedWeights
 
-_PLAIN = (".ffn_gate_inp.weight", ".ffn_gate_inp_shexp.weight", "_norm.weight")
-"""Kept in float32: llama.cpp computes routers and norms in nothing else."""
+_PLAIN = (
+    ".ffn_gate_inp.weight", ".ffn_gate_inp_shexp.weight", "_norm.weight", ".ssm_conv1d.weight",
+)  # fmt: skip
+"""Kept in float32: llama.cpp computes routers, norms and convolutions in nothing else."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +65,9 @@ class WholeModel:
             GgufTensor(name, values.shape, Type.F32) for name, values in self._extra.items()
         ]
         for parameter in weights.parameters():
-            name = self._name(parameter)
-            shape = tuple(parameter.array.shape)
+            name, shape = self._name(parameter), tuple(parameter.array.shape)
+            if own := self._architecture.gguf_parameter(parameter.path, parameter.key):
+                shape = own[1](np.zeros(shape, np.float32)).shape
             self.tensors.append(GgufTensor(name, shape, _type(name, shape, TYPES[dtype])))
 
     def __iter__(self) -> Iterator[tuple[GgufTensor, np.ndarray]]:
@@ -77,6 +80,8 @@ class WholeModel:
 
     def _name(self, parameter: Parameter) -> str:
         """Return what GGUF calls a parameter: layers by our table, all else by gguf's own."""
+        if own := self._architecture.gguf_parameter(parameter.path, parameter.key):
+            return own[0]
         known = self._architecture.gguf_name(parameter.path)
         if known is not None:
             return known.removesuffix("weight") + parameter.key
@@ -93,7 +98,10 @@ class WholeModel:
 
     def _values(self, parameter: Parameter) -> np.ndarray:
         values = np.array(parameter.array.astype(mx.float32))
-        if parameter.key == "weight" and values.ndim == 1 and self._architecture.adds_one_to_norms:
+        is_norm = parameter.key == "weight" and values.ndim == 1
+        if own := self._architecture.gguf_parameter(parameter.path, parameter.key):
+            values = own[1](values)
+        elif is_norm and self._architecture.adds_one_to_norms:
             return values + 1
         outputs = values.shape[-2] if values.ndim > 1 else len(values)
         order = self._architecture.order(parameter.path, self._config, outputs)

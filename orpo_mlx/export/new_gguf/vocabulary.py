@@ -26,6 +26,10 @@ _GPT_4O = (
     rf"|[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*{_CONTRACTION}?"
     r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+_QWEN_3_5 = (
+    _CONTRACTION + r"|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 _WHOLE_WORDS = ("ByteLevel", True)
 _BYTES = ("ByteLevel", False)
 _NAMES: dict[tuple[tuple[object, ...], bool], str] = {
@@ -34,10 +38,20 @@ _NAMES: dict[tuple[tuple[object, ...], bool], str] = {
     ((("Split", _LLAMA_3), _BYTES), True): "llama-bpe",
     ((("Split", _LLAMA_3), _BYTES), False): "dbrx",
     ((("Split", _QWEN_2), _BYTES), False): "qwen2",
+    ((("Split", _QWEN_3_5), _BYTES), False): "qwen35",
     ((("Split", _GPT_4O), _BYTES), False): "gpt-4o",
 }
 """Steps, and whether a word that is a token is taken whole, to `tokenizer.ggml.pre`: by the
 expressions and flags of llama.cpp's llama-vocab.cpp."""
+
+
+GEMMA_4 = "gemma4"
+"""The architecture, its kind of tokenizer and its way of cutting, all of one name."""
+_SHOWN = frozenset(
+    {"<|channel>", "<channel|>", "<|tool_call>", "<tool_call|>", "<|tool_response>",
+     "<tool_response|>", '<|"|>'}
+)  # fmt: skip
+"""Special tokens of Gemma 4 that a reader of its answers looks for, so they are not hidden."""
 
 
 def add_vocabulary(
@@ -46,7 +60,7 @@ def add_vocabulary(
     """Write the tokenizer, its special tokens and the chat template.
 
     Args:
-        writer: of the file.
+        writer: of the file; its architecture decides for Gemma 4.
         folder: of tokenizer.json and tokenizer_config.json.
         tokenizer: mlx-lm's wrapper of the same, asked whether texts begin with BOS.
         size: rows of the embedding.
@@ -57,16 +71,17 @@ def add_vocabulary(
         ModelError: tokenizer.json cannot be read.
     """
     found = read_tokenizer(folder)
-    pre, (tokens, kinds) = pre_tokenizer_name(found), _tokens(found, size)
+    model = tokenizer_model(found, writer.arch)
+    pre, (tokens, kinds) = pre_tokenizer_name(found, writer.arch), _tokens(found, size, model)
     has_pieces = is_of_pieces(found)
-    writer.add_tokenizer_model(tokenizer_model(found))
+    writer.add_tokenizer_model(model)
     writer.add_tokenizer_pre(pre)
     writer.add_token_list(tokens)
     writer.add_token_types(kinds)
     if has_pieces:
         writer.add_token_scores(pieces.scores(found, tokens))
     writer.add_add_space_prefix(has_pieces and bool(pieces.puts_space_first(found)))
-    special = gguf.SpecialVocab(folder, load_merges=not has_pieces, n_vocab=size)
+    special = gguf.SpecialVocab(folder, load_merges=model != "llama", n_vocab=size)
     # Said outright: some names of cutting make llama.cpp add BOS unless the file says no.
     special.add_special_token["bos"] = _adds_bos(tokenizer)
     if template is not None:
@@ -87,8 +102,12 @@ def read_tokenizer(folder: Path) -> dict[str, Any]:
     raise _refused(f"{path}: is missing; the tokens of a GGUF are taken from it")
 
 
-def pre_tokenizer_name(tokenizer: dict[str, Any]) -> str:
+def pre_tokenizer_name(tokenizer: dict[str, Any], architecture: str) -> str:
     """Return `tokenizer.ggml.pre` of a tokenizer.json.
+
+    Args:
+        tokenizer: what the file holds.
+        architecture: `general.architecture` of the GGUF.
 
     Raises:
         ExportError: it is no BPE, or llama.cpp has no name for how it cuts text.
@@ -97,8 +116,9 @@ def pre_tokenizer_name(tokenizer: dict[str, Any]) -> str:
     if model.get("type") != "BPE":
         raise _refused(f"tokenizer.json: of kind {model.get('type')}; BPE is known here")
     if is_of_pieces(tokenizer):
-        _require_pieces(tokenizer)
-        return "default"
+        has_merges = tokenizer_model(tokenizer, architecture) == GEMMA_4
+        _require_pieces(tokenizer, has_merges)
+        return GEMMA_4 if has_merges else "default"
     normalizer = (tokenizer.get("normalizer") or {}).get("type")
     steps = tuple(map(_step, _parts(tokenizer.get("pre_tokenizer") or {})))
     name = _NAMES.get((steps, bool(model.get("ignore_merges"))))
@@ -116,17 +136,26 @@ def is_of_pieces(tokenizer: dict[str, Any]) -> bool:
     return bool((tokenizer.get("model") or {}).get("byte_fallback"))
 
 
-def tokenizer_model(tokenizer: dict[str, Any]) -> str:
-    """Return `tokenizer.ggml.model`."""
-    return "llama" if is_of_pieces(tokenizer) else "gpt2"
+def tokenizer_model(tokenizer: dict[str, Any], architecture: str) -> str:
+    """Return `tokenizer.ggml.model`; Gemma 4's pieces are joined by their list of pairs."""
+    if not is_of_pieces(tokenizer):
+        return "gpt2"
+    return GEMMA_4 if architecture == GEMMA_4 else "llama"
 
 
-def _require_pieces(tokenizer: dict[str, Any]) -> None:
-    if pieces.puts_space_first(tokenizer) is None:
+def _require_pieces(tokenizer: dict[str, Any], has_merges: bool) -> None:
+    puts_space_first = pieces.puts_space_first(tokenizer)
+    if puts_space_first is None or (has_merges and puts_space_first):
         raise _refused(
             "tokenizer.json: texts are changed or cut before they become tokens in a way that "
             "llama.cpp has no word for"
         )
+    if has_merges:
+        if text := pieces.piece_across_lines(tokenizer):
+            raise _refused(
+                f"tokenizer.json: {text!r:.60} is a token, and llama.cpp cuts text at line ends"
+            )
+        return
     if pair := pieces.unlisted_pair(tokenizer):
         raise _refused(
             f"tokenizer.json: llama.cpp would join {pair!r:.60}, which this tokenizer does not"
@@ -159,7 +188,7 @@ def _step(part: dict[str, Any]) -> tuple[object, ...]:
     return (str(part),)
 
 
-def _tokens(tokenizer: dict[str, Any], size: int) -> tuple[list[str], list[int]]:
+def _tokens(tokenizer: dict[str, Any], size: int, model: str) -> tuple[list[str], list[int]]:
     """Return every token and its kind; rows of the embedding without one are marked unused."""
     texts = {number: text for text, number in tokenizer["model"]["vocab"].items()}
     kinds = dict.fromkeys(texts, gguf.TokenType.NORMAL)
@@ -168,6 +197,7 @@ def _tokens(tokenizer: dict[str, Any], size: int) -> tuple[list[str], list[int]]
     for added in tokenizer.get("added_tokens") or []:
         text = added["content"]
         is_control = added.get("special") or (text.startswith("<|") and text.endswith("|>"))
+        is_control = is_control and not (model == GEMMA_4 and text in _SHOWN)
         if kinds.get(added["id"]) == gguf.TokenType.UNKNOWN:
             continue
         kind = gguf.TokenType.CONTROL if is_control else gguf.TokenType.USER_DEFINED

@@ -55,7 +55,9 @@ def export_whole(source: AdapterSource, target: Target, say: ExportListener) -> 
         ExportCheckError: what was written is not the tuned model; it was removed.
     """
     require_described(source.base.architecture)
-    pre = pre_tokenizer_name(read_tokenizer(source.base.settings_folder))
+    pre = pre_tokenizer_name(
+        read_tokenizer(source.base.settings_folder), source.base.architecture.gguf
+    )
     say.step(0, 1, "reading the adapter")
     loaded = load_model(source.base.folder, lazy=True)
     wanted = target.options.get("weights_dtype", "keep")
@@ -160,7 +162,9 @@ def _check_keys(found: BaseGguf, source: AdapterSource, model: WholeModel) -> Ex
         **_own_keys(source),
         "general.architecture": architecture,
         f"{architecture}.block_count": int(source.base.text_config["num_hidden_layers"]),
-        "tokenizer.ggml.model": tokenizer_model(read_tokenizer(source.base.settings_folder)),
+        "tokenizer.ggml.model": tokenizer_model(
+            read_tokenizer(source.base.settings_folder), architecture
+        ),
     }
     wrong = [key for key, value in wanted.items() if found.value(key) != value]
     if len(tokens) != _embedding_rows(model):

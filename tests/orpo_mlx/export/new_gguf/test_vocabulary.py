@@ -23,6 +23,10 @@ QWEN_2 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+QWEN_3_5 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}"
+    r"| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 PHI_4_MINI = (
     r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+"
@@ -56,12 +60,13 @@ DIGITS = pre_tokenizers.Digits(individual_digits=True)
         (saved(split(LLAMA_3), BYTES, ignore_merges=True), "llama-bpe"),
         (saved(split(LLAMA_3), BYTES), "dbrx"),
         (saved(split(QWEN_2), BYTES), "qwen2"),
+        (saved(split(QWEN_3_5), BYTES), "qwen35"),
         (saved(split(PHI_4_MINI), BYTES), "gpt-4o"),
     ],
-    ids=["gpt-2", "smollm2", "llama 3", "phi-4", "qwen 2", "phi-4-mini"],
+    ids=["gpt-2", "smollm2", "llama 3", "phi-4", "qwen 2", "qwen 3.5", "phi-4-mini"],
 )
 def test_a_known_expression_has_llama_cpps_name(tokenizer: dict[str, Any], name: str):
-    assert pre_tokenizer_name(tokenizer) == name
+    assert pre_tokenizer_name(tokenizer, "llama") == name
 
 
 @pytest.mark.parametrize(
@@ -83,7 +88,7 @@ def test_a_known_expression_has_llama_cpps_name(tokenizer: dict[str, Any], name:
 )
 def test_what_is_not_known_is_never_guessed(tokenizer: dict[str, Any]):
     with pytest.raises(ExportError) as caught:
-        pre_tokenizer_name(tokenizer)
+        pre_tokenizer_name(tokenizer, "llama")
     assert "--base-gguf" in caught.value.what_to_do
 
 
@@ -106,7 +111,7 @@ def of_pieces(merges: list[Any], *normalizers: dict[str, Any], **more: Any) -> d
 
 def test_the_score_of_a_piece_is_the_place_of_its_first_pair():
     tokenizer = of_pieces(PAIRS, REPLACES)
-    assert pre_tokenizer_name(tokenizer) == "default"
+    assert pre_tokenizer_name(tokenizer, "llama") == "default"
     assert pieces.scores(tokenizer, PIECES)[6:] == [0.0, -1.0, -2.0]
     assert max(pieces.scores(tokenizer, PIECES)[:6]) < -len(PAIRS)
     joined = [merge if isinstance(merge, str) else " ".join(merge) for merge in PAIRS]
@@ -115,7 +120,7 @@ def test_the_score_of_a_piece_is_the_place_of_its_first_pair():
 
 def test_what_llama_cpp_would_join_and_the_tokenizer_does_not_is_refused():
     with pytest.raises(ExportError, match=r"would join 'ab \+ c'"):
-        pre_tokenizer_name(of_pieces(PAIRS[:3], REPLACES))
+        pre_tokenizer_name(of_pieces(PAIRS[:3], REPLACES), "llama")
 
 
 @pytest.mark.parametrize(
@@ -136,7 +141,17 @@ def test_whether_a_text_gets_a_space_first_is_known_or_refused(
     assert pieces.puts_space_first(tokenizer) is is_first
     if is_first is None:
         with pytest.raises(ExportError, match="no word for"):
-            pre_tokenizer_name(tokenizer)
+            pre_tokenizer_name(tokenizer, "llama")
+
+
+def test_gemma_4_joins_by_its_list_of_pairs_and_cuts_at_line_ends():
+    assert pre_tokenizer_name(of_pieces(PAIRS[:3], REPLACES), "gemma4") == "gemma4"
+    with pytest.raises(ExportError, match="no word for"):
+        pre_tokenizer_name(of_pieces(PAIRS, PREPENDS, REPLACES), "gemma4")
+    across = of_pieces(PAIRS, REPLACES)
+    across["model"]["vocab"]["a\n"] = len(PIECES)
+    with pytest.raises(ExportError, match="line ends"):
+        pre_tokenizer_name(across, "gemma4")
 
 
 def test_kinds_of_pieces():

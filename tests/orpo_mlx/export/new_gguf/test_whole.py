@@ -11,6 +11,7 @@ from typing import Any
 import gguf
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 from support.gguf_by_hand import as_llama_cpp_has_it, fused_weights, gguf_name, tensors
 
 from orpo_mlx.cli import main as program
@@ -182,3 +183,50 @@ def test_a_wrong_byte_in_what_was_written_is_noticed(
     assert export(make_random_adapter(), out, "--weights-dtype", "float32") == 1
     assert "weights" in capsys.readouterr().err
     assert not out.exists()
+
+
+@pytest.fixture
+def whole_of(make_model_folder, make_random_adapter, model_folder, architectures, tmp_path):
+    """Return `whole_of(architecture) -> (base's weights by MLX's names, keys and tensors)`."""
+
+    def make(name: str) -> tuple[dict[str, np.ndarray], dict[str, Any], dict[str, np.ndarray]]:
+        rows = json.loads((model_folder / "config.json").read_text())["vocab_size"]
+        model = make_model_folder(tmp_path / "model", **architectures.build_config(name, rows))
+        out = tmp_path / "out.gguf"
+        adapter = make_random_adapter(model=model)
+        assert export(adapter, out, "--weights-dtype", "float32") == 0
+        return load_file(model / "model.safetensors"), keys(out), tensors(out)
+
+    return make
+
+
+def test_linear_attention_is_written_as_llama_cpp_reads_it(whole_of):
+    """Value heads of Qwen3.5 lie by key head in MLX, one of each in turn in a GGUF."""
+    base, said, found = whole_of("qwen3_5")
+    block = "language_model.model.layers.0.linear_attn."
+    turns = [0, 2, 1, 3]  # two value heads for each of two key heads
+    assert found["blk.0.ssm_a"] == pytest.approx(-np.exp(base[f"{block}A_log"][turns]), rel=1e-6)
+    assert found["blk.0.ssm_dt.bias"].tolist() == base[f"{block}dt_bias"][turns].tolist()
+    kernel = base[f"{block}conv1d.weight"][:, :, 0]
+    rows = [*range(64), *(64 + 16 * head + i for head in turns for i in range(16))]
+    assert found["blk.0.ssm_conv1d.weight"].tolist() == kernel[rows].tolist()
+    norm = base["language_model.model.layers.0.input_layernorm.weight"]
+    assert found["blk.0.attn_norm.weight"] == pytest.approx(norm, rel=1e-6)  # with mlx-lm's 1
+    assert found["blk.0.ssm_norm.weight"].tolist() == base[f"{block}norm.weight"].tolist()
+    recurs = said["qwen35.attention.recurrent_layers"]
+    assert list(recurs) == [True, True, True, False]
+    assert said["qwen35.rope.dimension_sections"] == [2, 1, 1, 0]
+    assert said["qwen35.ssm.inner_size"] == 64
+
+
+def test_gemma_4s_blocks_differ_in_width_and_turn_in_part(whole_of):
+    base, said, found = whole_of("gemma4")
+    assert found["rope_freqs.weight"].tolist() == pytest.approx([1.0] * 4 + [1e30] * 12)
+    assert (said["gemma4.attention.key_length"], said["gemma4.attention.key_length_swa"]) == (
+        32, 16,
+    )  # fmt: skip
+    assert list(said["gemma4.attention.sliding_window_pattern"]) == [True, True, False]
+    scale = base["model.layers.1.layer_scalar"]
+    assert found["blk.1.layer_output_scale.weight"].tolist() == scale.tolist()
+    norm = base["model.layers.0.input_layernorm.weight"]
+    assert found["blk.0.attn_norm.weight"].tolist() == norm.tolist()
