@@ -50,7 +50,7 @@ from tui.shell.themes import THEMES, chart_variables, readable
 from tui.shell.toasts import Toasts
 
 _WIDTHS = [(0, "-tiny"), (60, "-narrow"), (96, "-wide")]
-_HEIGHTS = [(0, "-flat"), (16, "-short"), (28, "-tall")]
+_HEIGHTS = [(0, "-flat"), (16, "-short"), (28, "-tall"), (40, "-high")]
 """(columns or rows from which on a screen has the class, class)."""
 
 

@@ -10,6 +10,7 @@ from orpo_mlx.config import TrainConfig
 from orpo_mlx.data.batching.shape import Lengths
 from orpo_mlx.errors import ConfigError
 from orpo_mlx.models.shape import ModelShape, read_shape
+from orpo_mlx.planning.course import Course, plan_course
 from orpo_mlx.planning.lengths import read_lengths
 from orpo_mlx.planning.memory import MEASURED, Estimate, Grid, Savings
 from orpo_mlx.planning.plan import Plan, Question, clipped
@@ -68,6 +69,7 @@ class FitAnswer:
         untimed: why they were not taken, though asked for.
         notes: what else the user should know.
         taken: bytes that trainings which are going on may take.
+        course: how the run will go; None where the pairs are not known.
     """
 
     plan: Plan
@@ -81,6 +83,7 @@ class FitAnswer:
     untimed: str = ""
     notes: Sequence[str] = ()
     taken: int = 0
+    course: Course | None = None
 
     @property
     def estimate(self) -> Estimate:
@@ -114,6 +117,7 @@ def answer(config: TrainConfig, limit: int, on_progress: OnProgress | None = Non
     beside = _kept_bytes(config, [*train, *valid], shape)
     question = Question(shape, config, way, train, valid, limit, beside)
     plan = question.plan()
+    course = plan_course(config, len(train), len(valid), plan.estimate.adapter) if train else None
     return FitAnswer(
         plan=plan,
         limit=limit,
@@ -122,6 +126,9 @@ def answer(config: TrainConfig, limit: int, on_progress: OnProgress | None = Non
         pairs=len(clipped(train, config.max_seq_length)),
         past=memory_shares(config.runs_dir),
         notes=pairs.notes,
+        course=plan_course(config, len(train), len(valid), plan.estimate.adapter)
+        if train
+        else None,
     )
 
 

@@ -9,7 +9,6 @@ are read, and before anything is written.
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -49,6 +48,7 @@ from orpo_mlx.objectives import build_objective
 from orpo_mlx.objectives.base import Objective
 from orpo_mlx.objectives.reward import Reward
 from orpo_mlx.planning.cadence import Cadence, plan_cadence
+from orpo_mlx.planning.course import count_steps
 from orpo_mlx.planning.fit import likely_way
 from orpo_mlx.planning.memory import Savings
 from orpo_mlx.planning.plan import Plan
@@ -470,13 +470,6 @@ def best_metric(config: TrainConfig, measured: Sequence[str]) -> str:
     if config.best_metric != "auto":
         return config.best_metric
     return "response_nll" if "response_nll" in measured else "loss"
-
-
-def count_steps(config: TrainConfig, pairs: int) -> int:
-    """Return the optimizer steps of the whole run: `steps`, or as many as `epochs` take."""
-    if config.steps is not None:
-        return config.steps
-    return max(1, math.ceil(config.epochs * steps_in_epoch(config, pairs)))
 
 
 def step_batches(prepared: Prepared, step: int) -> list[MicroBatch]:

@@ -156,7 +156,10 @@ def test_a_gguf_made_from_the_mlx_weights_is_what_the_official_converter_makes(
     ours, theirs = tensors(whole), tensors(official)
     assert ours.keys() == theirs.keys()
     for name, array in theirs.items():
-        assert np.array_equal(ours[name], array), name
+        if name.endswith("ssm_a"):  # -exp, which torch rounds otherwise
+            assert ours[name] == pytest.approx(array, rel=1e-6), name
+        else:
+            assert np.array_equal(ours[name], array), name
     own, said = keys(whole), keys(official)
     # The name of the cutting is that of the converter's stand-in, others are the model card's.
     sizes = [key for key in said if "general." not in key and key != "tokenizer.ggml.pre"]
@@ -174,27 +177,32 @@ def test_a_gguf_made_from_the_mlx_weights_is_what_the_official_converter_makes(
 def write_tokens(tokenizer: Tokenizer, folder: Path, architecture: str = "llama") -> None:
     """Write tokens.gguf, a file of a vocabulary alone."""
     tokenizer.save(str(folder / "tokenizer.json"))
-    (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<|im_end|>"}))
+    begins = {"bos_token": "<s>"} if architecture == "gemma4" else {}
+    settings = json.dumps({"eos_token": "<|im_end|>", **begins})
+    (folder / "tokenizer_config.json").write_text(settings)
     writer = gguf.GGUFWriter(folder / "tokens.gguf", architecture)
-    add_vocabulary(writer, folder, Wrapped(tokenizer), tokenizer.get_vocab_size(), template=None)
+    wrapped = Wrapped(tokenizer, tokenizer.token_to_id("<s>") if begins else None)
+    add_vocabulary(writer, folder, wrapped, tokenizer.get_vocab_size(), template=None)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.close()
 
 
 @pytest.mark.parametrize(
-    ("puts_space_first", "architecture", "kind"),
+    ("puts_space_first", "written_as", "kind"),
     [(True, "llama", "llama"), (False, "gemma3", "llama"), (False, "gemma4", "gemma4")],
     ids=["llama 2", "gemma", "gemma 4"],
 )
 def test_pieces_give_the_same_tokens_in_llama_cpp(
-    puts_space_first, architecture, kind, llama_worker, tmp_path
+    puts_space_first, written_as, kind, llama_worker, tmp_path
 ):
-    tokenizer = trained_pieces(tmp_path, puts_space_first)
-    write_tokens(tokenizer, tmp_path, architecture)
+    lines = ("\n", "\n\n", "\n\n\n") if kind == "gemma4" else ()
+    tokenizer = trained_pieces(tmp_path, puts_space_first, lines)
+    write_tokens(tokenizer, tmp_path, written_as)
     assert keys(tmp_path / "tokens.gguf")["tokenizer.ggml.model"] == kind
     in_llama = llama_worker.tokens(model=tmp_path / "tokens.gguf", texts=TRICKY)
-    wanted = {text: tokenizer.encode(text).ids for text in TRICKY}
+    begin = [tokenizer.token_to_id("<s>")] if kind == "gemma4" else []
+    wanted = {text: begin + tokenizer.encode(text).ids for text in TRICKY}
     assert dict(zip(TRICKY, in_llama, strict=True)) == wanted
 
 

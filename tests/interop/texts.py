@@ -74,8 +74,11 @@ def trained_tokenizer(steps: list[Any], **model: Any) -> Tokenizer:
     return tokenizer
 
 
-def trained_pieces(folder: Path, puts_space_first: bool) -> Tokenizer:
-    """Return a tokenizer of SentencePiece's kind as transformers makes it of its model."""
+def trained_pieces(folder: Path, puts_space_first: bool, lines: tuple[str, ...] = ()) -> Tokenizer:
+    """Return a tokenizer of SentencePiece's kind as transformers makes it of its model.
+
+    `lines` are ends of lines that are tokens of their own, as Gemma has them.
+    """
     import sentencepiece
     from transformers.tokenization_utils_base import generate_merges
 
@@ -83,7 +86,7 @@ def trained_pieces(folder: Path, puts_space_first: bool) -> Tokenizer:
         sentence_iterator=iter([*TRICKY] * 3), model_prefix=str(folder / "pieces"),
         model_type="bpe", byte_fallback=True, vocab_size=700, character_coverage=0.98,
         remove_extra_whitespaces=False, normalization_rule_name="identity", minloglevel=2,
-        hard_vocab_limit=False, split_digits=True,
+        hard_vocab_limit=False, split_digits=True, user_defined_symbols=[*lines],
     )  # fmt: skip
     model = sentencepiece.SentencePieceProcessor(model_file=str(folder / "pieces.model"))
     vocabulary = {model.id_to_piece(i): i for i in range(model.vocab_size())}
@@ -97,13 +100,15 @@ def trained_pieces(folder: Path, puts_space_first: bool) -> Tokenizer:
     tokenizer.add_special_tokens(special)  # type: ignore[arg-type]
     turns = [AddedToken(text, special=True) for text in ("<|im_start|>", "<|im_end|>")]
     tokenizer.add_special_tokens(turns)  # type: ignore[arg-type]
+    ends = [AddedToken(text, normalized=False) for text in lines]
+    tokenizer.add_tokens(ends)  # type: ignore[arg-type]
     return tokenizer
 
 
 class Wrapped:
-    """As much of mlx-lm's wrapper as is asked for."""
+    """As much of mlx-lm's wrapper as is asked for; begins texts with BOS if it is given."""
 
-    bos_token_id = None
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self.encode = lambda text: tokenizer.encode(text).ids
+    def __init__(self, tokenizer: Tokenizer, bos: int | None = None) -> None:
+        self.bos_token_id = bos
+        begin = [] if bos is None else [bos]
+        self.encode = lambda text: begin + tokenizer.encode(text).ids

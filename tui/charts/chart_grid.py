@@ -61,8 +61,9 @@ class ChartGrid(Grid):
     def show(self, state: RunState, x_axis: XAxis) -> None:
         """Draw a run; charts that are not displayed draw nothing."""
         marks = chart_marks(state, x_axis)
+        end = (state.step if state.ended else state.total_steps) if x_axis == "step" else 0
         for kind, chart in zip(self.kinds, self.charts, strict=False):
-            chart.plot(chart_lines(kind, state, x_axis), marks, x_axis)
+            chart.plot(chart_lines(kind, state, x_axis), marks, x_axis, end)
 
     async def choose(self, kinds: Sequence[ChartKind]) -> None:
         """Show other charts."""

@@ -44,20 +44,20 @@ class ChartKind:
 
 _COMBINED = (
     ChartKind("logps", "Log-probs", "of a response: per token, or its sum under dpo and cpo", (
-        ChartLine("chosen", "chosen_logps", "o", 0),
-        ChartLine("rejected", "rejected_logps", "x", 1),
-        ChartLine("valid", "chosen_logps", "c", 0, is_eval=True),
-        ChartLine("valid", "rejected_logps", "r", 1, is_eval=True),
+        ChartLine("chosen", "chosen_logps", "c", 0),
+        ChartLine("rejected", "rejected_logps", "r", 1),
+        ChartLine("validation", "chosen_logps", "C", 0, is_eval=True),
+        ChartLine("validation", "rejected_logps", "R", 1, is_eval=True),
     )),
     ChartKind("rewards", "Rewards", "of chosen and rejected, mean over pairs", (
-        ChartLine("chosen", "chosen_rewards", "o", 0),
-        ChartLine("rejected", "rejected_rewards", "x", 1),
-        ChartLine("valid", "chosen_rewards", "c", 0, is_eval=True),
-        ChartLine("valid", "rejected_rewards", "r", 1, is_eval=True),
+        ChartLine("chosen", "chosen_rewards", "c", 0),
+        ChartLine("rejected", "rejected_rewards", "r", 1),
+        ChartLine("validation", "chosen_rewards", "C", 0, is_eval=True),
+        ChartLine("validation", "rejected_rewards", "R", 1, is_eval=True),
     )),
     ChartKind("parts", "Loss parts", "NLL of chosen, and λ times the odds-ratio loss", (
-        ChartLine("nll", "nll_loss", "o", 0),
-        ChartLine("λ·OR", "odds_ratio_loss", "x", 1, times="lam"),
+        ChartLine("NLL", "nll_loss", "n", 0),
+        ChartLine("λ·odds-ratio", "odds_ratio_loss", "o", 1, times="lam"),
     )),
 )  # fmt: skip
 """Charts of several metrics, for runs that have them all."""
@@ -83,9 +83,9 @@ _OTHERS = (
 
 
 def _own_chart(row: Metric) -> ChartKind:
-    sources = [ChartLine("train", row.name, "o", 0)]
+    sources = [ChartLine("train", row.name, "t", 0)]
     if row.is_drawn_valid:
-        sources.append(ChartLine("valid", row.name, "x", 1, is_eval=True))
+        sources.append(ChartLine("validation", row.name, "v", 1, is_eval=True))
     return ChartKind(row.id, row.title, row.what, tuple(sources))
 
 

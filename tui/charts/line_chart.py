@@ -17,7 +17,7 @@ from textual.widget import Widget
 
 from tui.charts.cells import CHARSETS
 from tui.charts.moves import moved_cursor, next_smoothing, panned_window, x_at, zoomed_window
-from tui.charts.painting import Painter
+from tui.charts.painting import Painter, smoothing_text
 from tui.charts.picture import Line, Painting, View, ink_name
 from tui.charts.scaling import Scale
 from tui.shell.charset import CharsetName
@@ -120,6 +120,8 @@ class LineChart(Widget, can_focus=True):
         self.painter = Painter(title, CHARSETS[charset])
         self.lines: Sequence[Line] = ()
         self.marks: Sequence[tuple[float, str]] = ()
+        self.end = 0.0
+        self.border_title = title
         self.painting: Painting | None = None
         self._is_plotted = False
         self._strips: list[Strip | None] = []
@@ -128,10 +130,18 @@ class LineChart(Widget, can_focus=True):
     # Data in
 
     def plot(
-        self, lines: Sequence[Line], marks: Sequence[tuple[float, str]] = (), x_name: str = "step"
+        self,
+        lines: Sequence[Line],
+        marks: Sequence[tuple[float, str]] = (),
+        x_name: str = "step",
+        end: float = 0.0,
     ) -> None:
-        """Show these lines from now on; rows that stay the same are not sent again."""
-        self.lines, self.marks, self._is_plotted = lines, marks, True
+        """Show these lines from now on; rows that stay the same are not sent again.
+
+        Args:
+            end: where x will end, 0 if nobody knows.
+        """
+        self.lines, self.marks, self.end, self._is_plotted = lines, marks, end, True
         if x_name != self.painter.x_name:
             self.painter.x_name = x_name
             self.painter.forget()
@@ -163,17 +173,22 @@ class LineChart(Widget, can_focus=True):
         if not width or not height or not self._is_plotted:
             return  # empty rather than "no loss yet" while a long run is still being read
         old = self.painting
-        new = self.painter.paint(self.lines, self.view, width, height, self.marks)
+        is_framed = bool(self.styles.border_bottom[0])
+        new = self.painter.paint(
+            self.lines, self.view, width, height, self.marks, self.end, not is_framed
+        )
+        self.border_subtitle = smoothing_text(self.lines, self.view) if is_framed else ""
         self.painting = new
         if old is None or old.codes.shape != new.codes.shape:
             self._strips = [None] * height
             self.refresh()
             return
-        regions = [Region(first, y, stop - first, 1) for y, first, stop in new.changes(old)]
-        for region in regions:
-            self._strips[region.y] = None
-        if regions:
-            self.refresh(*regions)
+        changes = new.changes(old)
+        for y, _, _ in changes:
+            self._strips[y] = None
+        left, top = self.gutter.left, self.gutter.top
+        if changes:
+            self.refresh(*(Region(left + a, top + y, b - a, 1) for y, a, b in changes))
 
     def render_line(self, y: int) -> Strip:
         """Return one row of the widget."""
@@ -276,16 +291,16 @@ class LineChart(Widget, can_focus=True):
 
     def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
         event.stop()
-        self._zoom(1.5, self._x_at(event.x))
+        self._zoom(1.5, self._x_at(event.x - self.gutter.left))
 
     def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
         event.stop()
-        self._zoom(1 / 1.5, self._x_at(event.x))
+        self._zoom(1 / 1.5, self._x_at(event.x - self.gutter.left))
 
     def on_mouse_move(self, event: events.MouseMove) -> None:
-        painting = self.painting
-        if painting and painting.plot_width and event.x >= painting.left:
-            self.post_message(self.CursorMoved(self, self._x_at(event.x)))
+        painting, column = self.painting, event.x - self.gutter.left
+        if painting and painting.plot_width and column >= painting.left:
+            self.post_message(self.CursorMoved(self, self._x_at(column)))
 
     def on_leave(self) -> None:
         if not self.has_focus and self.view.cursor is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 
 import numpy as np
 
@@ -21,6 +22,9 @@ from tui.charts.scaling import (
     settled_y,
 )
 from tui.run.columns import Floats
+
+_SHARE_FROM = 0.1
+"""A shorter course would stand in the first column or two of an axis to the end."""
 
 
 @dataclass
@@ -44,20 +48,24 @@ class Painter:
         width: int,
         height: int,
         marks: Sequence[tuple[float, str]] = (),
+        end: float = 0.0,
+        is_titled: bool = True,
     ) -> Painting:
         """Return the chart in `width` by `height` cells.
 
         Args:
             lines: later ones are drawn over earlier ones.
             marks: (x, kind) with a kind of `MARK_SIGNS`.
+            end: where x will end one day; the axis goes there from a tenth of the way on.
+            is_titled: else the title stands elsewhere.
         """
         picture = Painting.blank(width, height)
         smoothed = [drawn_values(line, view) for line in lines]
-        self._write_title(picture, lines, view, smoothed)
+        self._write_legend(picture, lines, view, smoothed, is_titled)
         rows = height - 3
         if width < 16 or rows < 1:
             return picture
-        shown = self._choose_axes(lines, view, smoothed)
+        shown = self._choose_axes(lines, view, smoothed, end)
         if not shown:
             message = self._nothing_text(lines, view)
             picture.write(1 + rows // 2, max(0, (width - len(message)) // 2), message, Ink.QUIET)
@@ -89,11 +97,15 @@ class Painter:
     def _has_band(self, line: Line, view: View) -> bool:
         return self.charset.has_band and view.smoothing > 0 and line.may_smooth
 
-    def _choose_axes(self, lines: Sequence[Line], view: View, smoothed: Sequence[Floats]) -> bool:
+    def _choose_axes(
+        self, lines: Sequence[Line], view: View, smoothed: Sequence[Floats], end: float
+    ) -> bool:
         xs = data_range([line.xs for line in lines if len(line.xs)])
         if xs is None:
             return False
-        self._x = grown_x(self._x, min(0.0, xs[0]), xs[1])
+        low = min(0.0, xs[0])
+        ends = end >= xs[1] >= _SHARE_FROM * end > 0
+        self._x = Scale(low, end) if ends else grown_x(self._x, low, xs[1])
         stretch = view.window or self._x
         values = []
         for index, line in enumerate(lines):
@@ -107,33 +119,40 @@ class Painter:
         self._y = settled_y(self._y, *ys, log=view.log_y)
         return True
 
-    def _write_title(
-        self, picture: Painting, lines: Sequence[Line], view: View, smoothed: Sequence[Floats]
+    def _write_legend(
+        self,
+        picture: Painting,
+        lines: Sequence[Line],
+        view: View,
+        smoothed: Sequence[Floats],
+        is_titled: bool,
     ) -> None:
-        end = picture.write(0, 0, self.title, Ink.TITLE)
+        """Write what is drawn: names stay longest, values go from the last line on."""
+        end = picture.write(0, 0, self.title, Ink.TITLE) if is_titled else -2
         if view.log_y:
-            end = picture.write(0, end + 1, "log", Ink.QUIET)
+            end = picture.write(0, end + 1 + (not is_titled), "log", Ink.QUIET)
         if view.cursor is not None:
             end = picture.write(0, end + 1, f" {self.x_name} {_x_text(view.cursor)} ", Ink.CURSOR)
         values = [value_at(line, view, ys) for line, ys in zip(lines, smoothed, strict=True)]
         texts = ["-" if np.isnan(value) else format_value(value) for value in values]
-        pairs = list(zip(lines, texts, strict=True))
         room = picture.codes.shape[1] - end
-        while len(pairs) > 2 and _title_length(pairs) > room:
-            pairs.pop()
-        # Names give way next: the letters alone still say which is which.
-        named = _title_length(pairs) <= room
-        for line, text in pairs:
-            end = picture.write(0, end + 2, line.marker, Ink.LINE + line.colour)
-            if named:
-                end = picture.write(0, end + 1, line.name, Ink.QUIET)
-            end = picture.write(0, end + 1, text, Ink.TITLE)
+        for index in reversed(range(len(texts))):
+            if _legend_length(lines, texts) > room:
+                texts[index] = ""
+        for name, group in groupby(zip(lines, texts, strict=True), lambda pair: pair[0].name):
+            pairs, end = list(group), end + 1
+            for line, _ in pairs:
+                end = picture.write(0, end + 1, line.marker, Ink.LINE + line.colour)
+            end = picture.write(0, end + 1, name, Ink.QUIET)
+            for _, text in pairs:
+                end = picture.write(0, end + 1, text, Ink.TITLE) if text else end
+        said = smoothing_text(lines, view)
+        if is_titled and said and end + 2 + len(said) <= picture.codes.shape[1]:
+            picture.write(0, picture.codes.shape[1] - len(said), said, Ink.QUIET)
 
     def _draw_y_axis(self, picture: Painting, rows: int) -> None:
         scale, charset = picture.y, self.charset
-        count = max(1, min(5, rows // 2))
-        make = log_ticks if scale.log else nice_ticks
-        ticks = make(scale.low, scale.high, count)
+        ticks = y_ticks(scale, rows)
         step = ticks[1] - ticks[0] if len(ticks) > 1 else abs(scale.high - scale.low)
         labels = [format_tick(tick, tick if scale.log else step) for tick in ticks]
         picture.left = max(4, *map(len, labels), 0) + 1 if labels else 5
@@ -292,9 +311,28 @@ def nearest_index(xs: Floats, x: float) -> int:
     return after if xs[after] - x < x - xs[after - 1] else after - 1
 
 
-def _title_length(pairs: Sequence[tuple[Line, str]]) -> int:
-    """Return how long the values of lines are in a title, with their names."""
-    return sum(len(line.name) + len(text) + 5 for line, text in pairs)
+def _legend_length(lines: Sequence[Line], texts: Sequence[str]) -> int:
+    """Return how long names and values of lines are beside each other."""
+    names = sum(len(name) + 2 for name, _ in groupby(line.name for line in lines))
+    return names + 2 * len(lines) + sum(len(text) + 1 for text in texts if text)
+
+
+def smoothing_text(lines: Sequence[Line], view: View) -> str:
+    """Return how much is smoothed, "" if nothing is."""
+    weights = [smoothing_for(line, view) for line in lines if line.may_smooth and not line.points]
+    most = max(weights, default=0.0)
+    return f"smoothed {most:.2g}" if most > 0 else ""
+
+
+def y_ticks(scale: Scale, rows: int) -> list[float]:
+    """Return where the y axis has labels: at two places at least, if there are rows for two."""
+    make = log_ticks if scale.log else nice_ticks
+    count = max(1, min(5, rows // 2))
+    found = make(scale.low, scale.high, count)
+    while rows > 1 and len(found) < 2 and count < 12:
+        count += 1
+        found = make(scale.low, scale.high, count)
+    return found if rows < 2 or len(found) > 1 else [scale.low, scale.high]
 
 
 def _x_text(x: float) -> str:

@@ -14,6 +14,18 @@ FieldKind = Literal["text", "file", "choice", "switch", "place"]
 NEEDED = {"ollama": "base_gguf", "hub": "repo"}
 """Option without which a format cannot be written."""
 
+GOALS = {
+    "lmstudio": "chat in LM Studio",
+    "ollama": "use in Ollama",
+    "gguf-lora": "llama.cpp, beside the base you have",
+    "gguf": "llama.cpp and others, in one file",
+    "mlx": "mlx-lm and this program",
+    "peft": "Python: transformers, PEFT, vLLM",
+    "fused": "a model folder, the adapter merged in",
+    "hub": "share it on the Hub",
+}
+"""What a format is for, in the order of the list; the first word of a row is never its name."""
+
 DEFAULT = "default"
 """The choice that gives nothing."""
 

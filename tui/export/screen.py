@@ -17,12 +17,13 @@ from orpo_mlx.export.formats.table import FORMATS, find_format
 from orpo_mlx.runs.directory import RunDirectory
 from tui.export.form import ExportForm, existing_folder
 from tui.export.jobs import Job, jobs_lines
-from tui.export.options import FIELDS_BY_NAME, fields_for, missing, place_of
+from tui.export.options import FIELDS_BY_NAME, GOALS, fields_for, missing, place_of
 from tui.export.session import Exports
 from tui.export.writer import HINT
 from tui.parts.base_screen import AppScreen
 from tui.parts.choices import Choices
 from tui.parts.line_view import LineView
+from tui.parts.pane import pane
 from tui.shell.commands import bindings
 
 
@@ -51,21 +52,22 @@ class ExportScreen(AppScreen):
         self.run = RunDirectory(run)
 
     def compose_body(self) -> Iterable[Widget]:
-        rows = (Selection(f"{one.name:<10} {one.who_reads_it}", one.name) for one in FORMATS)
-        yield Choices(*rows, id="formats", compact=True)
+        rows = (Selection(f"{goal:<39} {name}", name) for name, goal in GOALS.items())
+        yield pane(Choices(*rows, id="formats", compact=True), "What for")
         yield Static("", id="about", markup=False)
         folder = self.orpo.settings.export_folder or str(Path.home() / "orpo-mlx")
-        yield ExportForm(self.run, folder, id="target")
-        yield LineView(id="jobs")
+        yield pane(ExportForm(self.run, folder, id="target"), "Where to")
+        yield pane(LineView(id="jobs"), "Written")
         yield Static("", id="status", markup=False)
 
     def on_mount(self) -> None:
         self.query_one("#title").left = f"{self.TITLE} · {self.run.id}"  # type: ignore[attr-defined]
         self.writer = self._exports.writer(self.run.path)
         self.query_one(LineView).following = False
-        for name in [job.format for job in self.writer.jobs] or [FORMATS[0].name]:
+        begun = [job.format for job in self.writer.jobs] or [FORMATS[0].name]
+        for name in begun:
             self._list.select(name)
-        self._list.highlighted = 0
+        self._list.highlighted = list(GOALS).index(begun[0])
         self._list.focus()
         self.writer.on_change = self._show_jobs
         self._show_jobs()
@@ -100,7 +102,10 @@ class ExportScreen(AppScreen):
     @on(SelectionList.SelectionHighlighted)
     def _show_about(self) -> None:
         if one := find_format(self._highlighted):
-            text = f"Writes {one.what}.\nLost on the way: {one.loss}.\nSize: {one.size}."
+            text = (
+                f"Writes {one.what}; for {one.who_reads_it}.\nLost on the way: {one.loss}.\n"
+                f"Size: {one.size}."
+            )
             self.query_one("#about", Static).update(text)
 
     def on_descendant_focus(self, event: DescendantFocus) -> None:

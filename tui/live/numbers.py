@@ -24,6 +24,7 @@ class NumbersPanel(Widget):
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
+        self.border_title = "Now"
         self._rows: Sequence[tuple[str, str]] = ()
         self._lines: Sequence[str] = ()
 
@@ -37,8 +38,8 @@ class NumbersPanel(Widget):
         elif old != new:
             width = self.content_size.width
             changed = [y for y, pair in enumerate(zip(old, new, strict=True)) if pair[0] != pair[1]]
-            left = self.gutter.left
-            self.refresh(*(Region(left, y, width, 1) for y in changed))
+            left, top = self.gutter.left, self.gutter.top
+            self.refresh(*(Region(left, top + y, width, 1) for y in changed))
 
     def render(self) -> RenderResult:
         width = self.size.width

@@ -14,6 +14,7 @@ from textual.widgets import Static
 
 from orpo_mlx.text.formatting import visible
 from tui.parts.base_screen import AppScreen
+from tui.parts.pane import pane
 from tui.processes.launcher import Start
 from tui.shell.commands import SCREEN
 
@@ -45,9 +46,9 @@ class StartingScreen(AppScreen):
         self._has_run = False
 
     def compose_body(self) -> Iterable[Widget]:
-        yield Static(self.start.command, id="command", markup=False)
-        with VerticalScroll(id="output"):
+        with pane(VerticalScroll(id="output"), "What it does"):
             yield Static("", id="log", markup=False)
+        yield pane(Static(self.start.command, id="command", markup=False), "Command")
 
     def on_mount(self) -> None:
         self.query_one("#output").focus()

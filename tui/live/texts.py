@@ -6,8 +6,12 @@ import math
 import textwrap
 import time
 from collections.abc import Sequence
+from itertools import zip_longest
+
+from rich.cells import set_cell_size
 
 from orpo_mlx.runs.directory import Status
+from orpo_mlx.runs.events import SampleGenerated
 from orpo_mlx.runs.metrics import Metric, metric, shown
 from orpo_mlx.text.formatting import format_bytes, format_duration, visible
 from orpo_mlx.text.ticks import format_value
@@ -122,7 +126,7 @@ def event_lines(state: RunState) -> list[TextLine]:
 
 
 def sample_lines(state: RunState, width: int, key: str) -> list[TextLine]:
-    """Return the samples tab: the newest answers first, each prompt with its answer.
+    """Return the samples tab: of each prompt the first answer and the newest.
 
     Args:
         key: asks for samples while a trainer is there.
@@ -133,11 +137,37 @@ def sample_lines(state: RunState, width: int, key: str) -> list[TextLine]:
         )
         return [(("quiet", none),)]
     lines: list[TextLine] = []
-    for sample in sorted(state.samples, key=lambda sample: (-sample.step, sample.index)):
-        lines.append((("kind", f"step {sample.step}  sample {sample.index + 1}"),))
-        lines += _wrapped("> " + sample.prompt, width, "quiet")
-        lines += _wrapped(sample.response, width, "text")
+    for index in sorted({sample.index for sample in state.samples}):
+        of_prompt = sorted(
+            (sample for sample in state.samples if sample.index == index),
+            key=lambda sample: sample.step,
+        )
+        first, last = of_prompt[0], of_prompt[-1]
+        lines += _wrapped("> " + last.prompt, width, "quiet")
+        lines += _beside(first, last, width) if last.step > first.step else _answer(last, width)
         lines.append(())
+    return lines
+
+
+_BESIDE_FROM = 80
+"""Columns from which on two answers stand beside each other."""
+
+
+def _answer(sample: SampleGenerated, width: int) -> list[TextLine]:
+    heading = "before, step 0" if sample.step == 0 else f"step {sample.step:,}"
+    return [(("kind", heading),), *_wrapped(sample.response, width, "text")]
+
+
+def _beside(first: SampleGenerated, last: SampleGenerated, width: int) -> list[TextLine]:
+    """Return the first and the newest answer to a prompt, beside each other if there is room."""
+    if width < _BESIDE_FROM:
+        return [*_answer(first, width), *_answer(last, width)]
+    half = (width - 3) // 2
+    pairs = zip_longest(_answer(first, half), _answer(last, half), fillvalue=(("text", ""),))
+    lines: list[TextLine] = []
+    for left, right in pairs:
+        kind, text = left[0]
+        lines.append(((kind, set_cell_size(text, half)), ("quiet", " │ "), right[0]))
     return lines
 
 

@@ -113,6 +113,8 @@ class FitCard(Widget):
     def set_full(self, full: bool) -> None:
         """Show all parts, or one line."""
         self.set_class(full, "-full")
+        self.set_class(full, "pane")
+        self.border_title = "Will it fit" if full else ""
         self.refresh()
 
     def render(self) -> RenderResult:

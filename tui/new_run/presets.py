@@ -51,11 +51,14 @@ PRESETS: dict[str, Preset] = {
     ),
 }  # fmt: skip
 
-BASIC = (
-    "objective", "epochs", "learning_rate", "lam", "beta", "max_seq_length", "rank", "num_layers",
-    "micro_batch_size", "grad_checkpoint", "valid_fraction", "eval_every", "save_every", "seed",
-)  # fmt: skip
-"""Settings most runs choose; the others stand behind Advanced."""
+BASIC_GROUPS = {
+    "What is learned": ("objective", "epochs", "learning_rate", "lam", "beta"),
+    "How large": ("max_seq_length", "rank", "num_layers", "micro_batch_size", "grad_checkpoint"),
+    "How it is watched": ("valid_fraction", "eval_every", "save_every", "seed"),
+}
+"""Settings most runs choose, by what they decide; the others stand behind Advanced."""
+
+BASIC = tuple(name for names in BASIC_GROUPS.values() for name in names)
 
 ELSEWHERE = ("model", "data", "map", "run_dir", "runs_dir")
 """Settings that other steps ask for, or the app decides."""

@@ -11,12 +11,13 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.widgets import Button, Static
 
-from orpo_mlx.text.formatting import format_duration, visible
+from orpo_mlx.text.formatting import counted, format_duration, visible
 from tui.new_run import fit_facts
 from tui.new_run.advice import warnings
 from tui.new_run.draft import SETTINGS, Draft
 from tui.new_run.fit_card import ESTIMATING
 from tui.new_run.presets import ELSEWHERE, PRESETS
+from tui.parts.pane import pane
 from tui.shell.charset import CharsetName
 
 Answer = Mapping[str, Any] | None
@@ -48,19 +49,42 @@ def review_text(
         lines = [line for doubt in warnings(draft) for line in _wrapped(f"! {doubt.text}")]
     lines += [""] if lines else []
     lines += [
-        f"Model     {_short(draft.model, draft.is_demo_model)}",
-        f"Data      {_short(draft.data, draft.is_demo_data)}",
-        *(f"          {text}" for text in _data_lines(check)),
-        f"Memory    {fit_facts.summary(fit, charset) if fit else note or 'being estimated ...'}",
+        *_course_lines(fit),
         f"Time      {_time_line(fit)}",
+        f"Memory    {fit_facts.summary(fit, charset) if fit else note or 'being estimated ...'}",
     ]
     if fit and note and note != ESTIMATING:
         lines.append(f"          {note}")
     if fit and not fit.get("fits") and (better := fit_facts.first_suggestion(fit)):
         said = fit_facts.settings_text(better)
         lines.append(f"          F7 takes settings that fit: {said}")
+    lines += [
+        f"Model     {_short(draft.model, draft.is_demo_model)}",
+        f"Data      {_short(draft.data, draft.is_demo_data)}",
+        *(f"          {text}" for text in _data_lines(check)),
+    ]
     lines += _setting_lines(draft)
     return "\n".join([*lines, "", "Same as (^y copies):", f"  {visible(draft.command())}"])
+
+
+def _course_lines(fit: Answer) -> list[str]:
+    """Return steps, evaluations and checkpoints of the run, once they are known."""
+    course = (fit or {}).get("course")
+    if not course:
+        return []
+    evaluations = (
+        f"{counted(course['evaluations'], 'evaluation')}, each on "
+        f"{counted(course['evaluated_pairs'], 'held-out pair')}"
+        if course["evaluations"]
+        else "no evaluations: no pairs are held out"
+    )
+    return [
+        f"Steps     {course['steps']:,} on {counted(course['pairs'], 'pair')}",
+        f"          {evaluations}",
+        f"          {counted(course['checkpoints'], 'checkpoint')} of "
+        f"{fit_facts.format_bytes(course['checkpoint_bytes'])}, "
+        f"{course['kept_checkpoints']} on the disk at a time",
+    ]
 
 
 def _problem_line(names: tuple[str, ...], text: str) -> str:
@@ -117,8 +141,7 @@ class ReviewStep(Vertical):
     """Plain text and two buttons."""
 
     DEFAULT_CSS = """
-    ReviewStep #review { height: 1fr; padding: 0 1; }
-    ReviewStep #review:focus { background: $foreground 6%; }
+    ReviewStep #review { height: 1fr; }
     ReviewStep #review Static { height: auto; }
     ReviewStep Horizontal { height: 1; padding: 0 1; }
     ReviewStep Button { margin: 0 2 0 0; }
@@ -129,7 +152,7 @@ class ReviewStep(Vertical):
         self.text = ""
 
     def compose(self) -> ComposeResult:
-        with VerticalScroll(id="review"):
+        with pane(VerticalScroll(id="review"), "The run"):
             yield Static("", id="review-text", markup=False)
         with Horizontal():
             yield Button("Start training", id="start", variant="primary", compact=True)

@@ -13,19 +13,57 @@ from tui.new_run.presets import PRESETS
 EXPLANATION_ROWS = 6
 
 
-def explanation(setting: Setting, draft: Draft, width: int = 78) -> str:
+LABELS = {
+    "objective": "Trained by (objective)",
+    "epochs": "Passes over the pairs (epochs)",
+    "steps": "Steps, in place of passes",
+    "learning_rate": "Learning rate",
+    "lam": "Preference strength (lam)",
+    "beta": "Preference strength (beta)",
+    "gamma": "Margin asked for (gamma)",
+    "max_seq_length": "Longest pair, in tokens",
+    "rank": "Size of the adapter (rank)",
+    "num_layers": "Blocks adapted, from the last",
+    "micro_batch_size": "Pairs in a forward pass",
+    "grad_accumulation_steps": "Forward passes in a step",
+    "grad_checkpoint": "Save memory, compute twice",
+    "valid_fraction": "Share of pairs held out",
+    "eval_every": "Evaluate every",
+    "save_every": "Save every",
+    "seed": "Seed of chance",
+    "nll_scope": "NLL counts (nll_scope)",
+    "nll_weight": "Weight of the NLL",
+    "keep_best": "Keep the best evaluation",
+    "early_stop": "Stop when it gets worse",
+}
+"""Where the name itself, its underscores as blanks, says less."""
+
+
+def label_of(name: str) -> str:
+    """Return what stands before the field of a setting.
+
+    >>> label_of("weight_decay")
+    'Weight decay'
+    """
+    return LABELS.get(name) or name.replace("_", " ").capitalize()
+
+
+def explanation(
+    setting: Setting, draft: Draft, width: int = 78, rows: int = EXPLANATION_ROWS
+) -> str:
     """Return what a setting means and does, what may be given, and where its value is from.
 
     Args:
         setting: to be explained.
         draft: in which it has a value.
-        width: columns there are; effects have a line each if all fits into `EXPLANATION_ROWS`.
+        width, rows: what room there is; effects have a line each if all fits.
     """
     effects = [f"{what.capitalize()}: {text}." for what, text in setting.effects.items()]
     told = [setting.help, *effects, _facts(setting, draft)]
-    if _count_rows(told, width) > EXPLANATION_ROWS:
+    if _count_rows(told, width) > rows:
         told[1:-1] = [" ".join(effects)]
-    return "\n".join(told)
+    spaced = "\n\n".join(told)
+    return spaced if _count_rows(told, width) + len(told) - 1 <= rows else "\n".join(told)
 
 
 def _count_rows(lines: list[str], width: int) -> int:
@@ -46,12 +84,12 @@ def _facts(setting: Setting, draft: Draft) -> str:
     return f"{usual}{said[0].upper()}{said[1:]} {setting.flag}"
 
 
-def preset_text(name: str, width: int = 78) -> str:
-    """Return what a preset is good for and what it changes, in `EXPLANATION_ROWS` lines or less.
+def preset_text(name: str, width: int = 78, rows: int = EXPLANATION_ROWS) -> str:
+    """Return what a preset is good for and what it changes.
 
     Args:
         name: of the preset.
-        width: columns there are.
+        width, rows: what room there is.
     """
     preset = PRESETS[name]
     changed = settings_lines(preset.values, width - 8) or ["nothing: these are the defaults."]
@@ -64,7 +102,7 @@ def preset_text(name: str, width: int = 78) -> str:
         "Everything else is the default; what you change yourself has a * and outlives presets.",
         "Tab and shift+tab go through the fields; the one with the focus is explained here.",
     ):
-        if _count_rows([*told, hint], width) <= EXPLANATION_ROWS:
+        if _count_rows([*told, hint], width) <= rows:
             told.append(hint)
     return "\n".join(told)
 

@@ -16,13 +16,22 @@ from textual.widgets import Button, Input, Label, Select, Static
 from orpo_mlx.config.declaration import GROUPS, Setting
 from tui.new_run.advice import warnings
 from tui.new_run.draft import SETTINGS, Draft, Problem, value_text
-from tui.new_run.presets import BASIC, ELSEWHERE, PRESETS
-from tui.new_run.setting_text import command_text, explanation, preset_text
+from tui.new_run.presets import BASIC, BASIC_GROUPS, ELSEWHERE, PRESETS
+from tui.new_run.setting_text import (
+    EXPLANATION_ROWS,
+    command_text,
+    explanation,
+    label_of,
+    preset_text,
+)
 from tui.parts.form import Form, OneOf
+from tui.parts.pane import pane
 from tui.parts.text_field import TextField
 
 _TALL = 24
 """Rows from which on the command has a third line."""
+_BESIDE = 100
+"""Columns from which on a setting is explained beside its field."""
 
 
 class SettingRow(Vertical):
@@ -31,7 +40,7 @@ class SettingRow(Vertical):
     DEFAULT_CSS = """
     SettingRow { height: auto; }
     SettingRow > Horizontal { height: 1; }
-    SettingRow Label { width: 25; }
+    SettingRow Label { width: 33; }
     SettingRow .-changed { text-style: bold; }
     SettingRow:focus-within Label { text-style: bold underline; }
     SettingRow Input, SettingRow Select { width: 1fr; max-width: 40; }
@@ -55,7 +64,7 @@ class SettingRow(Vertical):
 
     def compose(self) -> ComposeResult:
         with Horizontal():
-            yield Label(self.setting.name, markup=False)
+            yield Label(label_of(self.setting.name), markup=False)
             yield self._field()
         yield Static("", classes="problem -empty", markup=False)
 
@@ -93,7 +102,7 @@ class SettingRow(Vertical):
         if not (isinstance(field, Input) and field.has_focus):
             self.write(self._shown)
         label = self.query_one(Label)
-        label.update(Content(f"{'* ' if name in draft.own else '  '}{name}"))
+        label.update(Content(f"{'* ' if name in draft.own else '  '}{label_of(name)}"))
         label.set_class(name in draft.own, "-changed")
         said = self.query_one(".problem", Static)
         said.set_class(not (problem or warning), "-empty")
@@ -125,15 +134,16 @@ class SettingsStep(Vertical):
     """Presets, basic settings, the others behind Advanced, an explanation, the command."""
 
     DEFAULT_CSS = """
-    SettingsStep #preset-row { height: 1; padding: 0 1; }
-    SettingsStep #preset-row Label { width: 25; }
+    SettingsStep #preset-row { height: 1; }
+    SettingsStep #preset-row Label { width: 33; }
     SettingsStep #preset { width: 24; }
-    SettingsStep #settings-form { height: 1fr; padding: 0 1; }
+    SettingsStep #fields { height: 1fr; layout: vertical; }
+    SettingsStep #settings-form { height: 1fr; width: 1fr; }
     SettingsStep #advanced { height: auto; }
     SettingsStep .group { text-style: bold; margin: 1 0 0 0; }
-    SettingsStep #explanation {
-        height: 7; padding: 0 1; border-top: solid $foreground 25%; color: $primary;
-    }
+    SettingsStep #explanation { height: 7; width: 1fr; color: $foreground 85%; }
+    SettingsStep.-beside #fields { layout: horizontal; }
+    SettingsStep.-beside #explanation { height: 1fr; width: 46; }
     SettingsStep #same-as { height: auto; padding: 0 1; color: $foreground 70%; }
     """
 
@@ -151,15 +161,19 @@ class SettingsStep(Vertical):
 
     def compose(self) -> ComposeResult:
         options = [(preset.title, name) for name, preset in PRESETS.items()]
-        with Horizontal(id="preset-row"):
-            yield Label("  preset")
-            yield OneOf(options, value="balanced", allow_blank=False, compact=True, id="preset")
-        with Form(id="settings-form"):
-            for name in BASIC:
-                yield SettingRow(SETTINGS[name])
-            yield Button("", id="advanced-switch", compact=True)
-            yield Vertical(id="advanced", classes="-empty")
-        yield Static("", id="explanation", markup=False)
+        with Vertical(id="fields"):
+            with pane(Form(id="settings-form"), "Settings"):
+                with Horizontal(id="preset-row"):
+                    yield Label("  Begin with (preset)")
+                    yield OneOf(
+                        options, value="balanced", allow_blank=False, compact=True, id="preset"
+                    )
+                for title, names in BASIC_GROUPS.items():
+                    yield Label(title, classes="group basic")
+                    yield from (SettingRow(SETTINGS[name]) for name in names)
+                yield Button("", id="advanced-switch", compact=True)
+                yield Vertical(id="advanced", classes="-empty")
+            yield pane(Static("", id="explanation", markup=False), "About")
         yield Static("", id="same-as", markup=False)
 
     def _advanced(self) -> ComposeResult:
@@ -226,15 +240,21 @@ class SettingsStep(Vertical):
         self._explain()
 
     def on_resize(self) -> None:
-        self._explain()
+        self.set_class(self.size.width >= _BESIDE, "-beside")
+        self.call_after_refresh(self._explain)
 
     def _explain(self) -> None:
         width = self.size.width - 2 if self.size.width > 2 else 78
+        about = self.query_one("#explanation", Static)
+        room = about.content_size
+        rows = max(EXPLANATION_ROWS, room.height)
         if self.focused_name:
-            text = explanation(SETTINGS[self.focused_name], self.draft, width)
+            about.border_title = label_of(self.focused_name)
+            text = explanation(SETTINGS[self.focused_name], self.draft, room.width or width, rows)
         else:
-            text = preset_text(self.draft.preset, width)
-        self.query_one("#explanation", Static).update(text)
+            about.border_title = "About the preset"
+            text = preset_text(self.draft.preset, room.width or width, rows)
+        about.update(text)
         rows = 3 if self.size.height >= _TALL else 2
         command = command_text(self.draft.command(), width, rows)
         self.query_one("#same-as", Static).update(command)

@@ -10,14 +10,16 @@ from typing import Any
 from textual import on, work
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.widget import Widget
-from textual.widgets import Input, Static
+from textual.widgets import Input, Label, Static
 
 from orpo_mlx.runs.directory import RunDirectory
 from orpo_mlx.text.formatting import format_bytes
 from tui.parts.base_screen import AppScreen
 from tui.parts.line_field import LineField
+from tui.parts.pane import pane
 from tui.parts.pick_one import PickOneScreen
 from tui.playground.state import SIDES, Draws, PlaygroundState, Side
+from tui.playground.token_strip import legend
 from tui.playground.token_view import TokenView
 from tui.processes.children import JsonLinesChild
 from tui.shell.commands import bindings
@@ -49,20 +51,24 @@ class PlaygroundScreen(AppScreen):
         self.words = ["-m", "orpo_mlx.cli.commands.playground", "--run", str(run)]
         self._child: JsonLinesChild | None = None
         self._pair = -1
+        self._is_first = True
+        """Whether the first held-out prompt is still to be answered unasked."""
 
     def compose_body(self) -> Iterable[Widget]:
         charset = self.orpo.charset
         is_ascii = charset == "ascii"
-        yield LineField("Prompt: type and press enter", id="prompt", is_ascii=is_ascii)
+        prompt = LineField("type and press enter", id="prompt", is_ascii=is_ascii)
+        yield pane(prompt, "Prompt")
         with Horizontal(id="answers"):
             for side in SIDES:
-                with VerticalScroll(id=side, classes="answer"):
-                    yield Static(side.upper(), classes="heading", id=f"{side}-heading")
+                with pane(VerticalScroll(id=side, classes="answer"), side.capitalize()):
                     yield Static("", id=f"{side}-text", markup=False)
                     yield Static("", id=f"{side}-figures", classes="figures", markup=False)
-        with Vertical(id="pair"):
-            yield LineField("A good answer", id="chosen", is_ascii=is_ascii)
-            yield LineField("A bad answer", id="rejected", is_ascii=is_ascii)
+        with pane(Vertical(id="pair"), "Score of two answers"):
+            for name, what in (("chosen", "a good answer"), ("rejected", "a bad answer")):
+                with Horizontal(classes="row"):
+                    yield Label(name)
+                    yield LineField(what, id=name, is_ascii=is_ascii)
             yield Static("", id="scores", markup=False)
             with VerticalScroll(id="strips"):
                 yield TokenView("chosen", charset, id="chosen-tokens")
@@ -92,9 +98,18 @@ class PlaygroundScreen(AppScreen):
 
     def _take(self, message: dict[str, Any]) -> None:
         self.state.apply(message)
+        event, is_first = message["event"], self._is_first
+        if event == "ready" and is_first and not self._text("prompt"):
+            self.action_pair()
+        elif event in ("pairs", "failed"):
+            self._is_first = False
+        if event == "failed" and is_first and self.state.ready:
+            self.state.failed = ""  # nobody has asked for these pairs
         self._show()
-        if message["event"] == "pairs" and self.is_open:
+        if event == "pairs" and self.is_open and not (is_first and self._text("prompt")):
             self._next_pair()
+            if is_first:
+                self.action_ask()
 
     def action_load(self) -> None:
         """Give the model's memory back, or load it again."""
@@ -236,9 +251,13 @@ class PlaygroundScreen(AppScreen):
         for side in SIDES:
             self._show_side(side)
         for name in ("chosen", "rejected"):
-            shown = state.scores.get("adapter") or state.scores.get("base") or {}
+            base, shown = state.scores.get("base") or {}, state.scores.get("adapter") or {}
             view = self.query_one(f"#{name}-tokens", TokenView)
-            view.show(state.tokens.get(name, []), shown.get(name, []))
+            tokens = state.tokens.get(name, [])
+            if shown:
+                view.show(tokens, shown.get(name, []), base.get(name, []))
+            else:
+                view.show(tokens, base.get(name, []))
         self.query_one("#scores", Static).update(self._score_table())
         self._say(self._status())
         title = f"orpo-mlx · Test · {self.run.id}"
@@ -271,7 +290,10 @@ class PlaygroundScreen(AppScreen):
         lines = [f"{'':8} {'chosen':>9} {'rejected':>9} {'log-odds ratio':>15}  prefers"]
         lines += [f"{a:8} {b:>9} {c:>9} {d:>15}  {e}" for a, b, c, d, e in rows]
         change = self.state.change()
-        return "\n".join(lines) + ("" if change is None else f" ({change:+.3f} vs base)")
+        if change is None:
+            return "\n".join(lines)
+        lines[-1] += f" ({change:+.3f} vs base)"
+        return "\n".join([*lines, legend(self.orpo.charset)])
 
     def on_token_view_pointed(self, message: TokenView.Pointed) -> None:
         message.stop()

@@ -1,4 +1,4 @@
-"""A scored response: its tokens, a block under each, and a cursor that reads the value."""
+"""A scored response: its tokens, a sign under each, and a cursor that reads the value."""
 
 from __future__ import annotations
 
@@ -23,13 +23,16 @@ class TokenView(Widget, can_focus=True):
 
     COMMAND_AREA = "tokens"
     HELP: ClassVar[str | None] = (
-        "The tokens of a scored response. The block under a token says how likely it was: the "
-        "highest for certain, the lowest for 6 nats and more. Arrow keys read the numbers."
+        "The tokens of a scored response. The sign under a token says what the adapter changed: "
+        "up for likelier than with the base, down for less likely, full from 1 nat on. Where one "
+        "side alone is scored a block says how likely it was: the highest for certain, the lowest "
+        "for 6 nats and more. Arrow keys read the numbers."
     )
     BINDINGS = bindings("tokens")
 
     DEFAULT_CSS = """
     TokenView { height: auto; min-height: 2; padding: 0 1; }
+    TokenView.-nothing { display: none; }
     TokenView:focus { background: $foreground 6%; }
     """
 
@@ -49,28 +52,37 @@ class TokenView(Widget, can_focus=True):
         self.charset: CharsetName = charset
         self.tokens: Sequence[str] = ()
         self.logps: Sequence[float] = ()
+        self.before: Sequence[float] = ()
+        self.set_class(True, "-nothing")
 
-    def show(self, tokens: Sequence[str], logps: Sequence[float]) -> None:
-        """Show other tokens."""
-        self.tokens, self.logps = tokens, logps
+    def show(
+        self, tokens: Sequence[str], logps: Sequence[float], before: Sequence[float] = ()
+    ) -> None:
+        """Show other tokens; `before` is what the base says of them, if both were asked."""
+        self.tokens, self.logps, self.before = tokens, logps, before
+        self.set_class(not tokens, "-nothing")
         self.cursor = min(self.cursor, max(0, len(tokens) - 1))
         self.refresh(layout=True)
 
     def _lines(self) -> list[list[Piece]]:
-        return wrap_tokens(self.tokens, self.logps, max(8, self.size.width), self.charset)
+        width = max(8, self.size.width)
+        return wrap_tokens(self.tokens, self.logps, width, self.charset, self.before)
 
     def render(self) -> RenderResult:
-        if not self.tokens:
-            return Content(f"{self.label}: nothing is scored yet").stylize("$foreground 65%")
         rows: list[Content] = []
         for line in self._lines():
             texts = [
                 Content(piece.text).stylize("reverse" if self._is_read(piece) else "")
                 for piece in line
             ]
-            blocks = "".join(piece.block for piece in line)
-            rows += [Content("").join(texts), Content(blocks).stylize("$primary")]
+            signs = [Content(piece.block).stylize(self._ink(piece)) for piece in line]
+            rows += [Content("").join(texts), Content("").join(signs)]
         return Content("\n").join(rows)
+
+    def _ink(self, piece: Piece) -> str:
+        if not self.before:
+            return "$primary"
+        return {1: "$series-1", -1: "$series-2"}.get(piece.way, "$foreground 50%")
 
     def _is_read(self, piece: Piece) -> bool:
         return self.has_focus and piece.index == self.cursor
@@ -79,7 +91,11 @@ class TokenView(Widget, can_focus=True):
         """Return the token under the cursor and its value."""
         if not self.tokens:
             return ""
-        return f"{self.label}: {self.tokens[self.cursor]!r} {self.logps[self.cursor]:+.3f} nats"
+        said = f"{self.label}: {self.tokens[self.cursor]!r} {self.logps[self.cursor]:+.3f} nats"
+        if not self.before:
+            return said
+        base = self.before[self.cursor]
+        return f"{said}, base {base:+.3f}: {self.logps[self.cursor] - base:+.3f}"
 
     def watch_cursor(self, cursor: int) -> None:
         self.post_message(self.Pointed(self, cursor))

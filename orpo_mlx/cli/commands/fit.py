@@ -18,6 +18,7 @@ from orpo_mlx.cli.terminal import print_text
 from orpo_mlx.config import TrainConfig
 from orpo_mlx.config.declaration import GROUPS
 from orpo_mlx.errors import ConfigError
+from orpo_mlx.planning.course import Course
 from orpo_mlx.planning.fit import FitAnswer, MeasuredTime, answer, as_planned
 from orpo_mlx.planning.memory import Grid, available_bytes, parse_size
 from orpo_mlx.runs.listing import bytes_in_training
@@ -49,6 +50,8 @@ def print_fit(found: FitAnswer, as_json: bool = False) -> int:
         "head_chunk": savings.head_chunk,
         "notes": list(found.notes),
     }
+    if found.course is not None:
+        content["course"] = asdict(found.course)
     if found.time is not None:
         content["time"] = asdict(found.time)
     return print_text(json.dumps(content, indent=2) + "\n")
@@ -85,6 +88,8 @@ def fit_lines(found: FitAnswer) -> list[str]:
     if every := found.plan.savings.recompute_every:
         lines.append(f"with {_recomputed(every)} computed again in the backward pass")
     lines += _band_lines(found.past, found.grid)
+    if found.course is not None:
+        lines += ["", course_text(found.course)]
     if found.time is not None:
         lines += ["", *_time_lines(found.time)]
     elif found.untimed:
@@ -100,6 +105,20 @@ def fit_lines(found: FitAnswer) -> list[str]:
     elif not found.fits:
         lines.append("no settings that fit were found; take a smaller or more quantized model")
     return [*lines, *(f"note: {visible(note)}" for note in found.notes)]
+
+
+def course_text(course: Course) -> str:
+    """Return how a run will go, in one line."""
+    evaluations = (
+        f"{counted(course.evaluations, 'evaluation')} on {counted(course.evaluated_pairs, 'pair')}"
+        if course.evaluations
+        else "no evaluations: no pairs are held out"
+    )
+    checkpoints = counted(course.checkpoints, "checkpoint")
+    return (
+        f"{counted(course.steps, 'step')} on {counted(course.pairs, 'pair')}, {evaluations}, "
+        f"{checkpoints} of {format_bytes(course.checkpoint_bytes)}"
+    )
 
 
 def _recomputed(every: int) -> str:

@@ -84,6 +84,8 @@ def add_vocabulary(
     special = gguf.SpecialVocab(folder, load_merges=model != "llama", n_vocab=size)
     # Said outright: some names of cutting make llama.cpp add BOS unless the file says no.
     special.add_special_token["bos"] = _adds_bos(tokenizer)
+    if model == GEMMA_4 and not _adds_bos(tokenizer):
+        raise _refused("tokenizer: begins no text with BOS, and llama.cpp does for Gemma 4")
     if template is not None:
         special.chat_template = template
     special.add_to_gguf(writer, quiet=True)

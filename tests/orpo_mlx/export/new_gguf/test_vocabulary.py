@@ -194,6 +194,16 @@ def test_bos_and_the_template_of_the_training_are_said_outright(tmp_path: Path):
     assert said["tokenizer.ggml.tokens"] == [*PIECES, "[PAD9]"]
 
 
+def test_gemma_4_without_bos_is_refused(tmp_path: Path):
+    """llama.cpp puts one before every text, whatever the file says, and dies without one."""
+    (tmp_path / "tokenizer.json").write_text(json.dumps(of_pieces(PAIRS, REPLACES)))
+    speaker = Speaker()
+    speaker.bos_token_id = None  # type: ignore[assignment]
+    writer = gguf.GGUFWriter(tmp_path / "out.gguf", "gemma4")
+    with pytest.raises(ExportError, match="begins no text with BOS"):
+        add_vocabulary(writer, tmp_path, speaker, len(PIECES), None)
+
+
 def test_more_tokens_than_rows_of_the_embedding_are_refused(tmp_path: Path):
     (tmp_path / "tokenizer.json").write_text(json.dumps(of_pieces(PAIRS, REPLACES)))
     writer = gguf.GGUFWriter(tmp_path / "out.gguf", "llama")

@@ -1,0 +1,76 @@
+"""How a run will go: its steps, evaluations and checkpoints, told before it is started."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from orpo_mlx.config import TrainConfig
+from orpo_mlx.planning.cadence import plan_cadence
+from orpo_mlx.planning.disk import count_checkpoints
+from orpo_mlx.planning.memory import MOMENTS
+from orpo_mlx.scoring.batches import steps_in_epoch
+
+
+@dataclass(frozen=True)
+class Course:
+    """What a run does, as far as it is known before.
+
+    Attributes:
+        pairs: it trains on.
+        evaluations: those at its start and end included; 0 without held-out pairs.
+        evaluated_pairs: of each.
+        checkpoints: likewise; more where work is slow, as one is made every ten minutes.
+        kept_checkpoints: of them that lie on the disk at a time, at most.
+        checkpoint_bytes: of each.
+    """
+
+    steps: int
+    pairs: int
+    evaluations: int
+    evaluated_pairs: int
+    checkpoints: int
+    kept_checkpoints: int
+    checkpoint_bytes: int
+
+
+def count_steps(config: TrainConfig, pairs: int) -> int:
+    """Return the optimizer steps of the whole run: `steps`, or as many as `epochs` take."""
+    if config.steps is not None:
+        return config.steps
+    return max(1, math.ceil(config.epochs * steps_in_epoch(config, pairs)))
+
+
+def plan_course(config: TrainConfig, read: int, held_out: int, adapter_bytes: int) -> Course:
+    """Return how a run on so many pairs will go.
+
+    Args:
+        config: the settings.
+        read: pairs of the data, those included that will be held out of them.
+        held_out: pairs of the validation data; 0 if there are none of their own.
+        adapter_bytes: of the adapter with two sets of gradients and moments (`Estimate.adapter`).
+    """
+    apart = 0 if config.valid_data else round(read * config.valid_fraction)
+    pairs = max(1, read - apart)
+    steps = count_steps(config, pairs)
+    evaluated = held_out or apart
+    if config.eval_pairs:
+        evaluated = min(evaluated, config.eval_pairs)
+    trained = round(steps / steps_in_epoch(config, pairs) * pairs)
+    cadence = plan_cadence(config, steps, trained, evaluated)
+    checkpoints = 1 + _times(steps, cadence.save)
+    saved = 1 + MOMENTS[config.optimizer]
+    return Course(
+        steps=steps,
+        pairs=pairs,
+        evaluations=1 + _times(steps, cadence.evaluate) if evaluated else 0,
+        evaluated_pairs=evaluated,
+        checkpoints=checkpoints,
+        kept_checkpoints=count_checkpoints(config, checkpoints),
+        checkpoint_bytes=adapter_bytes * saved // (2 + saved),
+    )
+
+
+def _times(steps: int, every: int) -> int:
+    """Return how often something is done that is done every so many steps and at the end."""
+    return math.ceil(steps / every) if every else 1

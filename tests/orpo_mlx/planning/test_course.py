@@ -1,0 +1,48 @@
+"""What is foretold of a run is what the run does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from orpo_mlx.__main__ import main
+from orpo_mlx.config import TrainConfig
+from orpo_mlx.planning.course import plan_course
+from orpo_mlx.planning.fit import answer
+from orpo_mlx.runs.directory import RunDirectory
+from orpo_mlx.runs.events import CheckpointSaved, EvalCompleted, StepCompleted, read_events
+
+
+@pytest.mark.parametrize(
+    ("given", "steps", "evaluations", "checkpoints"),
+    [
+        ({"steps": 7, "eval_every": 2, "save_every": 3}, 7, 5, 4),  # 0 2 4 6 7, and 0 3 6 7
+        ({"epochs": 2.0, "eval_every": 0, "save_every": 0}, 48, 2, 2),
+        ({"steps": 5, "valid_fraction": 0.0}, 5, 0, 6),
+    ],
+)
+def test_a_course_counted_by_hand(given, steps, evaluations, checkpoints):
+    """100 pairs, 5 of them held out where nothing else is said; 4 a step."""
+    config = TrainConfig(model="m", data="d", micro_batch_size=4, **given)
+    found = plan_course(config, 100, 0, 5000)
+    assert (found.steps, found.evaluations, found.checkpoints) == (steps, evaluations, checkpoints)
+    assert found.checkpoint_bytes == 3000  # values and two moments of five parts
+
+
+def test_the_demo_does_what_is_foretold(tmp_path: Path):
+    words = ["--steps", "4", "--eval-every", "2", "--save-every", "2"]
+    run = RunDirectory(tmp_path / "run")
+    assert main(["train", "--demo", *words, "--no-evaluate", "--run-dir", str(run.path)]) == 0
+    happened = [record.event for record in read_events(run.events_file)]
+    course = answer(run.read_config(), 1 << 34).course
+    assert course is not None
+    counts = [
+        sum(isinstance(event, kind) for event in happened)
+        for kind in (StepCompleted, EvalCompleted, CheckpointSaved)
+    ]
+    assert [course.steps, course.evaluations, course.checkpoints] == counts
+    saved = max(run.checkpoints_folder.iterdir())
+    size = sum(file.stat().st_size for file in saved.iterdir())
+    assert course.checkpoint_bytes == pytest.approx(size, rel=0.05)
+    assert course.pairs == 200
