@@ -16,6 +16,10 @@ from tui.parts.too_small import TooSmall
 from tui.shell.host import Host
 
 
+_LOW = 20
+"""Rows below which even a short window's layout has no room for all its parts."""
+
+
 class AppScreen(Screen[None]):
     """A full screen of the app.
 
@@ -87,8 +91,10 @@ class AppScreen(Screen[None]):
         ):
             fitting = [name for least, name in names or () if cells >= least]
             self.add_class(*fitting[-1:])
+        self.set_class(size.height < _LOW, "-low")
 
     def on_resize(self) -> None:
+        self.set_class(self.app.size.height < _LOW, "-low")
         self._show_small()
 
     def _show_small(self) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from textual import on, work
-from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.containers import Horizontal, VerticalScroll
 from textual.widget import Widget
 from textual.widgets import Input, Label, Static
 
@@ -64,15 +64,14 @@ class PlaygroundScreen(AppScreen):
                 with pane(VerticalScroll(id=side, classes="answer"), side.capitalize()):
                     yield Static("", id=f"{side}-text", markup=False)
                     yield Static("", id=f"{side}-figures", classes="figures", markup=False)
-        with pane(Vertical(id="pair"), "Score of two answers"):
+        with pane(VerticalScroll(id="pair", can_focus=False), "Score of two answers"):
             for name, what in (("chosen", "a good answer"), ("rejected", "a bad answer")):
                 with Horizontal(classes="row"):
                     yield Label(name)
                     yield LineField(what, id=name, is_ascii=is_ascii)
             yield Static("", id="scores", markup=False)
-            with VerticalScroll(id="strips"):
-                yield TokenView("chosen", charset, id="chosen-tokens")
-                yield TokenView("rejected", charset, id="rejected-tokens")
+            yield TokenView("chosen", charset, id="chosen-tokens")
+            yield TokenView("rejected", charset, id="rejected-tokens")
         yield Static("Loading the model ...", id="status", markup=False)
 
     def on_mount(self) -> None:
