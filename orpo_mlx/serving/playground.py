@@ -3,7 +3,8 @@
 One request a line on standard input, each with an `id` of the caller's:
 
     {"op": "answer", "id": 1, "prompt": "Why?", "temperature": 0.7, "top_p": 0.95,
-     "max_tokens": 256, "seed": 0, "sides": ["base", "adapter"]}      or "pair": 3 for "prompt"
+     "max_tokens": 256, "seed": 0, "sides": ["base", "adapter"]}      or "pair": 3 for "prompt",
+                                                    or "turns": [{"role": ..., "content": ...}, ...]
     {"op": "score", "id": 2, "prompt": "Why?", "chosen": "So.", "rejected": "No."}   or "pair": 3
     {"op": "pairs", "id": 3, "count": 20}           held-out pairs of the run
     {"op": "checkpoint", "id": 4, "name": "final"}  or a step number as text
@@ -28,12 +29,13 @@ import mlx.core as mx
 
 from orpo_mlx.adapters import files, lora
 from orpo_mlx.adapters.reward_head import require_answers
+from orpo_mlx.chat.conversation import as_text
 from orpo_mlx.config import TrainConfig
 from orpo_mlx.config.train_config import required
 from orpo_mlx.data.prepare import find_training_data, prepare_data
 from orpo_mlx.data.tokens.encoder import Encoder, TemplateRefused, fold_system
 from orpo_mlx.data.tokens.tokenize import tokenize_pair
-from orpo_mlx.data.types import Drop, PreferencePair, TokenPair
+from orpo_mlx.data.types import Drop, Message, PreferencePair, TokenPair
 from orpo_mlx.errors import ConfigError, DataError, OrpoError, describe
 from orpo_mlx.generation.sampling import Sampling
 from orpo_mlx.generation.side_by_side import SIDES, PairScore, Side, SideBySide
@@ -44,6 +46,7 @@ from orpo_mlx.runs.directory import RunDirectory
 from orpo_mlx.runs.listing import find_run
 
 Say = Callable[[dict[str, Any]], None]
+GoesOn = Callable[[], bool]
 FINAL = "final"
 
 
@@ -184,13 +187,15 @@ def read_requests(source: TextIO) -> queue.Queue[dict[str, Any] | None]:
     return requests
 
 
-def handle(
-    place: Playground,
-    request: dict[str, Any],
-    say: Say,
-    requests: queue.Queue[dict[str, Any] | None],
-) -> None:
-    """Do one request; what is wrong with it is said, and the next one is taken."""
+def handle(place: Playground, request: dict[str, Any], say: Say, goes_on: GoesOn) -> None:
+    """Do one request; what is wrong with it is said, and the next one is taken.
+
+    Args:
+        place: what answers.
+        request: see the docstring of this module.
+        say: takes what is answered.
+        goes_on: asked before each token; False ends the answers where they are.
+    """
     ops = {"answer": _answer, "score": _score, "pairs": _pairs, "checkpoint": _checkpoint}
     op = request.get("op")
     if op == "cancel":  # of an answer that was finished already
@@ -198,7 +203,7 @@ def handle(
     try:
         if op not in ops:
             raise ConfigError(f"op {op!r}: there is none of this name.", f"One of {list(ops)}.")
-        ops[op](place, request, say, requests)
+        ops[op](place, request, say, goes_on)
     except OrpoError as error:
         say(failed(request.get("id"), error))
     except (TypeError, ValueError, KeyError) as error:
@@ -211,7 +216,7 @@ def failed(request_id: Any, error: OrpoError) -> dict[str, Any]:
     return {"event": "failed", "id": request_id, **said}
 
 
-def _answer(place: Playground, request: dict[str, Any], say: Say, requests: Any) -> None:
+def _answer(place: Playground, request: dict[str, Any], say: Say, goes_on: GoesOn) -> None:
     sampling = _sampling(request)
     sides: tuple[Side, ...] = tuple(side for side in SIDES if side in request.get("sides", SIDES))
     if not place.both.has_adapter:
@@ -223,7 +228,7 @@ def _answer(place: Playground, request: dict[str, Any], say: Say, requests: Any)
         lambda side, text: say(
             {"event": "text", "id": request.get("id"), "side": side, "text": text}
         ),
-        lambda: not _is_cancelled(requests),
+        goes_on,
         sides,
     )
     say(
@@ -263,7 +268,7 @@ def _sampling(request: dict[str, Any]) -> Sampling:
     return Sampling(**given)
 
 
-def _is_cancelled(requests: queue.Queue[dict[str, Any] | None]) -> bool:
+def is_cancelled(requests: queue.Queue[dict[str, Any] | None]) -> bool:
     """Look at the next request without taking it, unless it is `cancel`."""
     with requests.mutex:
         if not requests.queue:
@@ -278,19 +283,39 @@ def _is_cancelled(requests: queue.Queue[dict[str, Any] | None]) -> bool:
 def _prompt_ids(place: Playground, request: dict[str, Any]) -> list[int]:
     if "pair" in request:
         return list(_held_out(place, request["pair"]).prompt)
-    encoder, text = place.encoder, str(request["prompt"])
-    if not text.strip():
+    return encode_turns(place.encoder, _turns(request))
+
+
+def _turns(request: dict[str, Any]) -> list[Message]:
+    if "turns" not in request:
+        return [{"role": "user", "content": str(request["prompt"])}]
+    turns: list[Message] = [
+        {"role": str(turn["role"]), "content": str(turn["content"])} for turn in request["turns"]
+    ]
+    if not turns or turns[-1]["role"] != "user":
+        raise DataError("the turns do not end with the user's.", "Add what is to be answered.")
+    return turns
+
+
+def encode_turns(encoder: Encoder, turns: list[Message]) -> list[int]:
+    """Return the ids of turns, up to where the answer begins.
+
+    Without a chat template their text is continued. A template that can switch thinking off writes
+    an empty thought, as before the answers that were trained on.
+
+    Raises:
+        DataError: the last turn is empty, or the template refuses them.
+    """
+    if not turns[-1]["content"].strip():
         raise DataError("the prompt is empty.", "Type something for the model to answer.")
     if not encoder.has_chat_template:
-        return encoder.encode(text)
-    system = str(request.get("system") or "")
-    messages: Any = [{"role": "system", "content": system}] if system else []
-    messages = [*messages, {"role": "user", "content": text}]
+        return encoder.encode(as_text(turns))
+    folded = fold_system(turns) if encoder.folds_system else turns
+    thinks = False if encoder.switches_thinking else None
     try:
-        rendered = encoder.render(fold_system(messages) if encoder.folds_system else messages, True)
+        return encoder.encode(encoder.render(folded, True, thinks))
     except TemplateRefused as error:
         raise DataError(f"the chat template refuses this prompt: {error}", "Change it.") from error
-    return encoder.encode(rendered)
 
 
 def _score(place: Playground, request: dict[str, Any], say: Say, _: Any) -> None:
@@ -384,8 +409,18 @@ def _all_held_out(place: Playground) -> Sequence[TokenPair]:
 
 def _checkpoint(place: Playground, request: dict[str, Any], say: Say, _: Any) -> None:
     name = str(request["name"])
+    use_checkpoint(place, name)
+    say({"event": "loaded", "id": request.get("id"), "checkpoint": name})
+
+
+def use_checkpoint(place: Playground, name: str) -> None:
+    """Let the adapter of a checkpoint answer from now on.
+
+    Raises:
+        ConfigError: there is none of this name.
+        AdapterError: it does not fit.
+    """
     if name not in place.checkpoints:
         raise _no_checkpoint(name, place.checkpoints)
     files.load_adapter_into(place.loaded.model, place.checkpoints[name], place.loaded.fingerprint)
     place.current = name
-    say({"event": "loaded", "id": request.get("id"), "checkpoint": name})

@@ -92,6 +92,23 @@ def test_an_answer_comes_in_pieces_from_both_sides(ask: Ask):
     assert {line.get("id") for line in said[1:]} == {7}
 
 
+def test_several_turns_are_answered_as_the_template_writes_them(ask: Ask):
+    one = [{"role": "user", "content": "Say 3."}]
+    more = [*one, {"role": "assistant", "content": "It is 3."}, *one]
+    with_system = [{"role": "system", "content": "Be brief."}, *one]
+    requests = [{"op": "answer", "turns": turns, "max_tokens": 2} for turns in (one, more)]
+    by_prompt = {"op": "answer", "prompt": "Say 3.", "max_tokens": 2}
+    system = {"op": "answer", "turns": with_system, "max_tokens": 2, "sides": ["base"]}
+    said = ask(by_prompt, *requests, system)
+    prompt, first, third, briefly = (m for m in said if m["event"] == "answered")
+    first["sides"] = {side: first["sides"][side]["text"] for side in first["sides"]}
+    texts = {side: prompt["sides"][side]["text"] for side in prompt["sides"]}
+    assert (first["sides"], first["prompt_tokens"]) == (texts, prompt["prompt_tokens"])
+    assert third["prompt_tokens"] > 2 * prompt["prompt_tokens"]  # both turns and an answer
+    assert briefly["prompt_tokens"] > prompt["prompt_tokens"]
+    assert list(briefly["sides"]) == ["base"]
+
+
 def test_a_fresh_adapter_answers_as_the_base(ask: Ask):
     said = ask({"op": "checkpoint", "name": "0"}, {"op": "score", "pair": 0})
     assert said[1] == {"event": "loaded", "id": None, "checkpoint": "0"}
@@ -130,6 +147,10 @@ def test_the_held_out_pairs_are_at_hand(ask: Ask):
         ("[1]", "[1]"),
         ({"op": "answer"}, "prompt"),
         ({"op": "answer", "prompt": "  "}, "empty"),
+        ({"op": "answer", "turns": []}, "do not end"),
+        ({"op": "answer", "turns": [{"role": "assistant", "content": "a"}]}, "do not end"),
+        ({"op": "answer", "turns": "Hi"}, "cannot be read"),
+        ({"op": "answer", "turns": [{"role": "user"}]}, "cannot be read"),
         ({"op": "answer", "prompt": "Say", "max_tokens": "many"}, "max_tokens"),
         ({"op": "answer", "prompt": "Say", "temperature": float("nan")}, "temperature"),
         ({"op": "score", "pair": 99}, "99"),
@@ -186,3 +207,23 @@ def test_a_model_alone_has_one_side(ask: Ask, model_folder: Path):
     ready, *rest = ask({"op": "answer", "prompt": "Say 1.", "max_tokens": 3}, words=words)
     assert ready["checkpoint"] is None
     assert list(rest[-1]["sides"]) == ["base"]
+
+
+def test_without_a_chat_template_the_text_of_all_turns_is_continued(
+    ask: Ask, make_model_folder: Callable[..., Path], tmp_path: Path
+):
+    words = ["--model", str(make_model_folder(tmp_path / "plain", chat_template=None))]
+    turns = [
+        {"role": "user", "content": "The cat"},
+        {"role": "assistant", "content": " sat on"},
+        {"role": "user", "content": " the mat"},
+    ]
+    ready, *said = ask(
+        {"op": "answer", "turns": turns, "max_tokens": 3},
+        {"op": "answer", "prompt": "The cat sat on the mat", "max_tokens": 3},
+        words=words,
+    )
+    assert ready["chat"] is False
+    in_turns, in_one = (m for m in said if m["event"] == "answered")
+    assert in_turns["prompt_tokens"] == in_one["prompt_tokens"]
+    assert in_turns["sides"]["base"]["text"] == in_one["sides"]["base"]["text"]
