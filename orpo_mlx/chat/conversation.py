@@ -19,19 +19,23 @@ class Exchange:
 
     Attributes:
         user: what was said.
+        sides: who was asked.
         drawn: how the answers are drawn: checkpoint, temperature, seed, max_tokens.
         answers: text so far by side.
         done: figures of each finished answer by side, as the playground gives them.
         preferred: the side that was called better.
         correction: what a person made of an answer; it stands in its place from then on.
+        opinion: what was said of the answers, in words; "" for nothing.
     """
 
     user: str
+    sides: tuple[ChatSide, ...] = SIDES
     drawn: dict[str, Any] = field(default_factory=dict)
     answers: dict[ChatSide, str] = field(default_factory=dict)
     done: dict[ChatSide, dict[str, Any]] = field(default_factory=dict)
     preferred: ChatSide | None = None
     correction: str = ""
+    opinion: str = ""
 
     @property
     def kept_side(self) -> ChatSide | None:
@@ -68,11 +72,11 @@ class Conversation:
         """The newest exchange."""
         return self.exchanges[-1] if self.exchanges else None
 
-    def ask(self, text: str, drawn: dict[str, Any]) -> Exchange:
+    def ask(self, text: str, sides: tuple[ChatSide, ...], drawn: dict[str, Any]) -> Exchange:
         """Add a turn of the user; one that got no answer makes room for it."""
         if self.last and not self.last.kept:
             self.exchanges.pop()
-        self.exchanges.append(Exchange(text, drawn))
+        self.exchanges.append(Exchange(text, sides, drawn))
         return self.exchanges[-1]
 
     def prompt(self) -> list[Message]:

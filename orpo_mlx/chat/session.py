@@ -95,11 +95,6 @@ class ChatSession:
         return bool(self.waiting) or self.is_switching
 
     @property
-    def opinion(self) -> str:
-        """What was said of the last answers, "" for nothing."""
-        return self._opinion.text if self._opinion else ""
-
-    @property
     def about(self) -> dict[str, Any]:
         """What answers here."""
         return {"run": self.run or None, "model": self.model}
@@ -184,7 +179,7 @@ class ChatSession:
             raise DataError("There is nothing to answer.", "Type something first.")
         self._require_rest()
         drawn = {"checkpoint": self.checkpoint or None, **vars(self.drawing)}
-        exchange = self.talk.ask(text, drawn)
+        exchange = self.talk.ask(text, self.sides, drawn)
         self._opinion, self.failed, self.unsent = None, "", ""
         return Outcome(request=self._request(exchange))
 
@@ -303,6 +298,8 @@ class ChatSession:
         if self._opinion is not None:
             take_back(self._opinion)
         self._opinion = given
+        if self.talk.last is not None:
+            self.talk.last.opinion = given.text
         rows = counted(count_rows(given.path), "row")
         return Outcome(f"{given.text}. {rows} in {given.path}")
 
@@ -312,7 +309,7 @@ class ChatSession:
             take_back(self._opinion)
             self._opinion = None
         if last is not None:
-            last.preferred, last.correction = None, ""
+            last.preferred, last.correction, last.opinion = None, "", ""
         return Outcome("Taken back.")
 
     def _keep(self) -> Outcome:

@@ -207,12 +207,12 @@ def test_an_opinion_is_changed_or_taken_back(session: ChatSession):
     asked(session, "One", adapter="A")
     session.take("/like")
     assert [row["label"] for row in rows(labelled_file())] == [True]
-    assert session.opinion == "Liked"
+    assert session.talk.exchanges[0].opinion == "Liked"
     session.take("/dislike")
     assert [row["label"] for row in rows(labelled_file())] == [False]
     assert session.take("/dislike").text == "Taken back."
     assert rows(labelled_file()) == []
-    assert session.opinion == ""
+    assert session.talk.exchanges[0].opinion == ""
 
 
 def test_a_corrected_answer_is_better_than_the_original(session: ChatSession):
@@ -273,7 +273,7 @@ def test_a_file_that_cannot_be_written_is_said_and_nothing_is_marked(session: Ch
     pairs_file().parent.write_text("a file where the folder should be")
     with pytest.raises(OrpoError, match="cannot be written"):
         session.take("/better left")
-    assert session.opinion == ""
+    assert session.talk.exchanges[0].opinion == ""
 
 
 # Files

@@ -55,6 +55,17 @@ def test_each_line_of_a_pipe_is_a_turn_and_commands_work(trained, chat, tmp_path
     assert [turn["role"] for turn in row["prompt"]] == ["system", "user", "assistant", "user"]
 
 
+def test_a_training_takes_what_a_chat_has_kept(trained, chat, tmp_path):
+    lines = "".join(f"Say {i}.\n/correct It is {i}.\n/new\n" for i in range(4))
+    code, *_ = chat(trained.orpo.path, "--max-tokens", "3", lines=lines)
+    assert code == 0
+    words = ["--model", str(trained.model), "--data", str(pairs_file()), "--steps", "1"]
+    words += ["--micro-batch-size", "2", "--run-dir", str(tmp_path / "next"), "--no-evaluate"]
+    assert program(["train", *words]) == 0
+    kept = json.loads(pairs_file().read_text().splitlines()[0])
+    assert kept["chosen"] == [{"role": "assistant", "content": "It is 0."}]
+
+
 def test_what_is_refused_is_said_and_the_next_line_taken(trained, chat):
     lines = "/nothing\nH\xff\n/seed 4\n"
     code, out, err = chat(trained.orpo.path, "--max-tokens", "3", lines=lines)
