@@ -54,6 +54,7 @@ class ChatScreen(AppScreen):
         self.words = ["-m", "orpo_mlx.cli.commands.playground", "--run", str(run)]
         self._child: JsonLinesChild | None = None
         self._note = ""
+        self._views: list[ExchangeView] = []
 
     def compose_body(self) -> Iterable[Widget]:
         with VerticalScroll(id="talk"):
@@ -251,27 +252,31 @@ class ChatScreen(AppScreen):
         """Show the conversation; below it `words`, or how to begin where there is none."""
         if not self.is_open:
             return
-        talk = self.query_one("#talk", VerticalScroll)
-        views = list(talk.query(ExchangeView))
-        exchanges = self.session.talk.exchanges
-        same = sum(v.exchange is e for v, e in zip(views, exchanges, strict=False))
-        for view in views[same:]:
-            view.remove()
-        is_ascii = self.orpo.charset == "ascii"
-        new = [ExchangeView(exchange, is_ascii=is_ascii) for exchange in exchanges[same:]]
-        talk.mount_all(new, before="#words")
-        self.query_one("#words", Static).update(words or ("" if exchanges else self._beginning()))
+        self._show_exchanges()
+        is_new = not self.session.talk.exchanges
+        self.query_one("#words", Static).update(words or (self._beginning() if is_new else ""))
         self._show_status()
         self.refresh_bindings()
         self._show_last()
 
+    def _show_exchanges(self) -> None:
+        """Bring a view of each exchange onto the screen; those that went, go."""
+        exchanges, same = self.session.talk.exchanges, 0
+        for view, exchange in zip(self._views, exchanges, strict=False):
+            if view.exchange is not exchange:
+                break
+            same += 1
+        for view in self._views[same:]:
+            view.remove()
+        is_ascii = self.orpo.charset == "ascii"
+        new = [ExchangeView(exchange, is_ascii=is_ascii) for exchange in exchanges[same:]]
+        self.query_one("#talk", VerticalScroll).mount_all(new, before="#words")
+        self._views[same:] = new
+
     def _show_last(self) -> None:
-        talk = self.query_one("#talk", VerticalScroll)
-        views = list(talk.query(ExchangeView))
-        if views:
-            views[-1].show_answers()
-        if self.session.talk.exchanges:
-            talk.scroll_end(animate=False)
+        if self._views:
+            self._views[-1].show_answers()
+            self.query_one("#talk", VerticalScroll).scroll_end(animate=False)
         self._show_small()
 
     def _beginning(self) -> str:

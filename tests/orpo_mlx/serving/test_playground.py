@@ -14,8 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.families import FAMILIES, tokenizer_of
 
 from orpo_mlx.cli.commands.playground import _serve
+from orpo_mlx.data.tokens.encoder import Encoder
+from orpo_mlx.data.tokens.tokenize import tokenize_pair
+from orpo_mlx.data.types import PreferencePair, TokenPair
+from orpo_mlx.serving.playground import encode_turns
 from orpo_mlx.training.train import train
 
 Ask = Callable[..., list[dict[str, Any]]]
@@ -227,3 +232,19 @@ def test_without_a_chat_template_the_text_of_all_turns_is_continued(
     in_turns, in_one = (m for m in said if m["event"] == "answered")
     assert in_turns["prompt_tokens"] == in_one["prompt_tokens"]
     assert in_turns["sides"]["base"]["text"] == in_one["sides"]["base"]["text"]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("turns", [1, 3, 4], ids=["one", "several", "system"])
+def test_turns_are_asked_with_the_tokens_that_a_training_on_them_has(family: str, turns: int):
+    talk: Any = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "One?"},
+        {"role": "assistant", "content": "Yes."},
+        {"role": "user", "content": "Two?"},
+    ][-turns:]
+    answers: Any = [[{"role": "assistant", "content": text}] for text in ("Good.", "Bad.")]
+    tokenizer = tokenizer_of(family)
+    pair = tokenize_pair(PreferencePair(talk, *answers), tokenizer, 1 << 20)
+    assert isinstance(pair, TokenPair)
+    assert encode_turns(Encoder(tokenizer), talk) == pair.prompt

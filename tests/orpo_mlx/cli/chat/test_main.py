@@ -101,6 +101,27 @@ def test_a_model_alone_is_talked_with(trained, chat):
     assert "adapter" not in out
 
 
+@pytest.mark.parametrize("times", [1, 2], ids=["once", "twice"])
+def test_ctrl_c_stops_the_answers_and_twice_the_program(trained, chat, monkeypatch, times):
+    asked = []
+
+    def handle(place, request, say, goes_on):
+        asked.append(request["sides"])
+        for _ in range(times):
+            assert goes_on() == (_ == 0)
+            signal.raise_signal(signal.SIGINT)
+        assert not goes_on()
+        figures = {"text": "It", "tokens": 1, "ended": False}
+        say({"event": "answered", "sides": {request["sides"][0]: figures}})
+
+    monkeypatch.setattr("orpo_mlx.serving.playground.handle", handle)
+    code, out, err = chat(trained.orpo.path, lines="Hi\n/seed 1\n")
+    assert asked == [["base"]]  # the other side is not begun any more
+    assert code == (0 if times == 1 else 130)
+    assert ("Seed 1." in out) == (times == 1)
+    assert "cut after" not in err
+
+
 def test_a_person_stops_an_answer_and_leaves(trained, tmp_path):
     ours, theirs = pty.openpty()
     words = ["chat", str(trained.orpo.path), "--max-tokens", "100000", "--temperature", "5"]
@@ -138,7 +159,7 @@ def until(terminal: int, text: str) -> str:
 def test_prompts_are_asked_of_base_and_every_checkpoint(trained, chat, tmp_path):
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("Hi\nWhat is it?\n")
-    words = (trained.orpo.path, "--ask", prompts, "--max-tokens", "5")
+    words = (trained.orpo.path, "--ask", prompts, "--max-tokens", "40")
     code, out, _ = chat(*words, "--checkpoints", "--json")
     content = json.loads(out)
     assert code == 0
@@ -152,7 +173,11 @@ def test_prompts_are_asked_of_base_and_every_checkpoint(trained, chat, tmp_path)
         assert list(answers) == content["sides"]
         assert answers["base"] == again["answers"]["base"]
         assert answers[names[-1]] == answers["final"]  # the result is the last checkpoint
-    assert any(len({a["text"] for a in p["answers"].values()}) > 1 for p in content["prompts"])
+    first = json.loads(chat(*words, "--checkpoint", names[0], "--json")[1])
+    assert first["sides"] == ["base", names[0]]
+    by_first = [asked["answers"][names[0]] for asked in first["prompts"]]
+    assert by_first == [asked["answers"][names[0]] for asked in content["prompts"]]
+    assert by_first != [asked["answers"]["final"] for asked in content["prompts"]]
     code, out, _ = chat(*words)
     assert out.count("  base     |") == out.count("  final    |") == 2
     assert "step" not in out
