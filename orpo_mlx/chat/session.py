@@ -21,8 +21,15 @@ from orpo_mlx.chat.feedback import (
     keep_opinion,
     take_back,
 )
-from orpo_mlx.chat.prompt_set import keep_prompt, saved_prompts_file
+from orpo_mlx.chat.prompt_set import (
+    answers_by_side,
+    keep_prompt,
+    prompt_title,
+    read_saved_prompts,
+    saved_prompts_file,
+)
 from orpo_mlx.chat.saved import save_conversation
+from orpo_mlx.data.types import Message
 from orpo_mlx.errors import ConfigError, DataError
 from orpo_mlx.text.formatting import counted
 
@@ -68,6 +75,8 @@ class ChatSession:
         ready: the model is loaded.
         is_chat: it has a chat template.
         waiting: sides whose answers are being made.
+        occupied: what else the model is doing, in words; "" for nothing.
+        report: the answers to the saved prompts, once they were asked.
         failed: why the last request came to nothing, "" if it did not.
         unsent: the turn that a failed request had, for the person to send again.
     """
@@ -83,16 +92,18 @@ class ChatSession:
     is_chat: bool = True
     memory_bytes: int = 0
     waiting: set[ChatSide] = field(default_factory=set)
-    is_switching: bool = False
+    occupied: str = ""
+    report: str = ""
     failed: str = ""
     unsent: str = ""
     _opinion: GivenOpinion | None = None
     _saved: set[Path] = field(default_factory=set)
+    _asked: list[list[Message]] = field(default_factory=list)
 
     @property
     def is_busy(self) -> bool:
         """Whether the model is at work."""
-        return bool(self.waiting) or self.is_switching
+        return bool(self.waiting or self.occupied)
 
     @property
     def about(self) -> dict[str, Any]:
@@ -101,7 +112,7 @@ class ChatSession:
 
     def begin(self) -> None:
         """Note that the model is being loaded."""
-        self.ready, self.failed, self.is_switching = False, "", False
+        self.ready, self.failed, self.occupied = False, "", ""
         self.waiting.clear()
 
     # Messages of the model
@@ -125,7 +136,12 @@ class ChatSession:
                     last.answers[side], last.done[side] = figures["text"], figures
                 self.waiting -= {*message["sides"]}
             case "loaded":
-                self.checkpoint, self.is_switching = message["checkpoint"], False
+                self.checkpoint, self.occupied = message["checkpoint"], ""
+            case "asking":
+                done, total = message["done"], message["total"]
+                self.occupied = f"{message['label']}, {done} of {total}"
+            case "asked":
+                self.occupied, self.report = "", _report(self._asked, message["answers"])
             case "failed":
                 self.fail(f"{message['message'].rstrip()} {message['what_to_do']}")
 
@@ -136,7 +152,7 @@ class ChatSession:
         if self.waiting and last is not None and not last.kept:
             self.unsent = self.talk.exchanges.pop().user
         self.waiting.clear()
-        self.is_switching = False
+        self.occupied = ""
 
     # Lines of the person
 
@@ -170,6 +186,7 @@ class ChatSession:
             "better": self._better,
             "correct": self._correct,
             "keep": lambda _: self._keep(),
+            "ask": lambda _: self._ask(),
             "save": self._save,
             "new": lambda _: self._begin_anew(),
         }
@@ -192,7 +209,7 @@ class ChatSession:
         if not self.ready:
             raise ConfigError("The model is not loaded.", "Wait until it is there.")
         if self.is_busy:
-            raise ConfigError("An answer is being made.", "Wait for it, or stop it.")
+            raise ConfigError("The model is answering.", "Wait for it, or stop it.")
 
     def _require_answered(self) -> Exchange:
         self._require_rest()
@@ -211,7 +228,7 @@ class ChatSession:
         if name not in self.checkpoints:
             found = ", ".join(self.checkpoints) or "none, for this is no run"
             raise ConfigError(f"checkpoint {name}: there is none of this name.", f"Found: {found}.")
-        self.is_switching, self.failed = True, ""
+        self.occupied, self.failed = f"Loading checkpoint {name}", ""
         return Outcome(request={"op": "checkpoint", "name": name})
 
     def _set_system(self, text: str) -> Outcome:
@@ -318,6 +335,13 @@ class ChatSession:
         counts = counted(count_rows(path), "prompt")
         return Outcome(f"{'Kept' if is_new else 'It is there already'}: {counts} in {path}")
 
+    def _ask(self) -> Outcome:
+        self._require_rest()
+        self._asked = [prompt.turns for prompt in read_saved_prompts()]
+        self.occupied, self.failed, self.report = "Asking the saved prompts", "", ""
+        longest = self.drawing.max_tokens
+        return Outcome(request={"op": "ask", "prompts": self._asked, "max_tokens": longest})
+
     def _save(self, name: str) -> Outcome:
         path = save_conversation(self.talk, name, self.about, self._saved)
         self._saved.add(path)
@@ -328,6 +352,15 @@ class ChatSession:
         self.talk = Conversation(self.talk.system)
         self._opinion, self._saved = None, set()
         return Outcome("A new conversation.")
+
+
+def _report(prompts: list[list[Message]], answers: list[dict[str, Any]]) -> str:
+    """Return the answers to each prompt below each other, by step."""
+    lines: list[str] = []
+    for number, (turns, given) in enumerate(zip(prompts, answers, strict=True), start=1):
+        lines += ["", prompt_title(turns, number, len(prompts))]
+        lines += [f"  {label:<9} {text}" for label, text in answers_by_side(given).items()]
+    return "\n".join(lines[1:])
 
 
 def _number(text: str) -> float | None:

@@ -37,6 +37,13 @@ for line in sys.stdin:
         say(event="loaded", id=None, checkpoint=current)
     elif request["op"] == "cancel":
         say(event="answered", id=None, sides={side: answer("cut", ended=False) for side in sides})
+    elif request["op"] == "ask":
+        names = ["base", "0", "20", "final"]
+        say(event="asking", id=None, done=1, total=4, label="asking base")
+        given = [
+            {n: answer(f"{n} on {p[-1]['content']}") for n in names} for p in request["prompts"]
+        ]
+        say(event="asked", id=None, sides=names, answers=given)
     elif request["turns"][-1]["content"] == "refuse":
         say(event="failed", id=None, message="the template refuses it.", what_to_do="Change it.")
     else:

@@ -104,7 +104,10 @@ class ChatScreen(AppScreen):
             return
         if self.session.unsent and not self._field.value:
             self._field.text, self.session.unsent = self.session.unsent, ""
-        self._show()
+        if message["event"] == "asking":
+            self._show_status()
+            return
+        self._show(visible(self.session.report) if message["event"] == "asked" else "")
 
     @work(group="send")
     async def _send(self, request: dict[str, Any]) -> None:
@@ -185,6 +188,10 @@ class ChatScreen(AppScreen):
         """Add the last prompt to the saved ones."""
         self._do("/keep")
 
+    def action_ask(self) -> None:
+        """Ask the saved prompts of each checkpoint."""
+        self._do("/ask")
+
     def action_retry(self) -> None:
         """Answer again."""
         self._do("/retry")
@@ -223,6 +230,14 @@ class ChatScreen(AppScreen):
         """Bring the system prompt into the field."""
         self._fill(f"/system {self.session.talk.system}")
 
+    def action_page_up(self) -> None:
+        """Scroll back."""
+        self.query_one("#talk", VerticalScroll).scroll_page_up(animate=False)
+
+    def action_page_down(self) -> None:
+        """Scroll on."""
+        self.query_one("#talk", VerticalScroll).scroll_page_down(animate=False)
+
     def _fill(self, text: str) -> None:
         self._field.text = text
         self._field.cursor_position = len(self._field.value)
@@ -258,6 +273,9 @@ class ChatScreen(AppScreen):
         self._show_status()
         self.refresh_bindings()
         self._show_last()
+        if words:  # from their beginning
+            talk, shown = self.query_one("#talk", VerticalScroll), self.query_one("#words")
+            self.call_after_refresh(talk.scroll_to_widget, shown, top=True, animate=False)
 
     def _show_exchanges(self) -> None:
         """Bring a view of each exchange onto the screen; those that went, go."""
@@ -305,7 +323,8 @@ class ChatScreen(AppScreen):
         if not session.ready:
             return "Loading the model ..."
         if session.is_busy:
-            return f"Answering ... {key_of('chat.stop', keymap)} stops it."
+            doing = session.occupied or "Answering"
+            return f"{doing} ... {key_of('chat.stop', keymap)} stops it."
         drawing = session.drawing
         keys = [key_of(f"chat.{name}", keymap) for name in ("sides", "temperature", "seed")]
         sides = "both" if session.sides == SIDES else "".join(session.sides)

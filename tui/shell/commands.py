@@ -238,7 +238,11 @@ CHAT = (
     Command("chat.system", "f12", "", "Chat: system prompt",
             "Bring the system prompt into the field."),
     Command("chat.keep", "ctrl+s", "", "Chat: keep the prompt",
-            "Add it to the prompts that `orpo-mlx chat --ask saved` asks."),
+            "Add the last prompt to the saved ones."),
+    Command("chat.ask", "f11", "", "Chat: ask the saved prompts",
+            "Ask the saved prompts of the base and each checkpoint, at temperature 0."),
+    Command("chat.page-up", "pageup", "", "", "Scroll the conversation back."),
+    Command("chat.page-down", "pagedown", "", "", "Scroll the conversation on."),
     Command("chat.copy", "ctrl+y", "", "Chat: copy turn and answers",
             "Copy the last turn and its answers."),
 )  # fmt: skip

@@ -5,19 +5,19 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from orpo_mlx.chat.prompt_set import saved_prompts_file
+from orpo_mlx.chat.prompt_set import answers_by_side, prompt_title, read_saved_prompts
 from orpo_mlx.cli.chat.request import SAVED, ChatRequest
 from orpo_mlx.cli.progress import ProgressLine
 from orpo_mlx.cli.terminal import print_text, terminal_width
 from orpo_mlx.data.prompts import WrittenPrompt, read_prompt_file
 from orpo_mlx.errors import DataError
-from orpo_mlx.text.formatting import counted, excerpt, visible
+from orpo_mlx.text.formatting import excerpt, visible
 
 
 def ask_prompts(command: ChatRequest) -> int:
     """Ask, print, and return the exit code 0."""
     prompts = _read(command.ask or SAVED)
-    from orpo_mlx.serving.playground import open_playground
+    from orpo_mlx.serving.place import open_playground
     from orpo_mlx.serving.prompt_answers import ask_each
 
     progress = ProgressLine(command.as_json)
@@ -57,13 +57,9 @@ def _read(name: str) -> list[WrittenPrompt]:
     Raises:
         DataError: there are none, or they cannot be read.
     """
-    file = saved_prompts_file()
-    if name == SAVED and not file.exists():
-        raise DataError(
-            f"{file}: no prompts are kept yet.",
-            "Keep some with /keep in a chat, or give a file: --ask PROMPTS.",
-        )
-    prompts = read_prompt_file(str(file) if name == SAVED else name, "--ask")
+    if name == SAVED:
+        return read_saved_prompts()
+    prompts = read_prompt_file(name, "--ask")
     if not prompts:
         raise DataError(f"--ask {name}: holds no prompt.", "Write one a line.")
     return prompts
@@ -74,12 +70,8 @@ def _lines(content: dict[str, Any]) -> list[str]:
     prompts, width = content["prompts"], terminal_width()
     lines: list[str] = []
     for number, asked in enumerate(prompts, start=1):
-        earlier = len(asked["turns"]) - 1
-        after = f" (after {counted(earlier, 'turn')})" if earlier else ""
-        lines += [f"prompt {number} of {len(prompts)}{after}  {visible(asked['prompt'])}"]
-        for side, answer in asked["answers"].items():
-            label = f"step {int(side)}" if side.isdigit() else side
-            text = answer["text"].strip() + ("" if answer["ended"] else " [cut]")
+        lines.append(visible(prompt_title(asked["turns"], number, len(prompts))))
+        for label, text in answers_by_side(asked["answers"]).items():
             lines += excerpt(label, text, width, 1000, keep_end=False)
         lines.append("")
     return lines[:-1]

@@ -17,7 +17,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _talk(command: ChatRequest) -> int:
     from orpo_mlx.cli.chat.terminal import TerminalChat
-    from orpo_mlx.serving.playground import open_playground
+    from orpo_mlx.serving.place import open_playground
 
     return TerminalChat(open_playground(command.given), command).run()
 

@@ -16,7 +16,7 @@ from orpo_mlx.errors import ConfigError, OrpoError
 from orpo_mlx.runs.listing import find_run
 
 if TYPE_CHECKING:
-    from orpo_mlx.serving.playground import Playground
+    from orpo_mlx.serving.place import Playground
 
 
 class TerminalChat:
@@ -142,6 +142,8 @@ class TerminalChat:
                     print_error_text(f"cut after {tokens} tokens; --max-tokens allows more")
             case "loaded":
                 print_text(f"Checkpoint {message['checkpoint']} answers.\n")
+            case "asked":
+                print_text(self.session.report + "\n")
 
     @contextlib.contextmanager
     def _stoppable(self) -> Iterator[None]:

@@ -9,14 +9,8 @@ from typing import Any, TextIO
 from orpo_mlx.cli.exit_codes import run_command
 from orpo_mlx.cli.parser import Parser, add_debug_option, add_help_option, add_runs_dir_option
 from orpo_mlx.errors import OrpoError
-from orpo_mlx.serving.playground import (
-    failed,
-    handle,
-    is_cancelled,
-    open_playground,
-    read_requests,
-    ready,
-)
+from orpo_mlx.serving.place import open_playground
+from orpo_mlx.serving.playground import failed, handle, is_cancelled, read_requests, ready
 from orpo_mlx.text.redaction import redacted
 
 

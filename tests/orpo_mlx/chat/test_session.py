@@ -110,7 +110,7 @@ def test_nothing_is_asked_while_an_answer_is_made_or_nobody_is_there(session: Ch
         ChatSession().take("Hi")
     session.take("Hi")
     for line in ("Ho", "/edit Ho", "/retry", "/like", "/checkpoint 10", "/new", "/system x"):
-        with pytest.raises(OrpoError, match="being made"):
+        with pytest.raises(OrpoError, match="is answering"):
             session.take(line)
     assert session.take("/seed 3").text == "Seed 3."
     answer(session, base="x")
@@ -288,6 +288,29 @@ def test_a_prompt_is_kept_once_with_the_turns_before_it(session: ChatSession):
     first, second = rows(saved_prompts_file())
     assert first == {"prompt": "One"}
     assert second == {"prompt": [user("One"), said("A on One"), user("Two")]}
+
+
+def test_the_kept_prompts_are_asked_and_told_by_step(session: ChatSession):
+    with pytest.raises(OrpoError, match="no prompts are kept yet"):
+        session.take("/ask")
+    asked(session, "One")
+    session.take("/keep")
+    request = session.take("/ask").request
+    assert request == {"op": "ask", "prompts": [[user("One")]], "max_tokens": 512}
+    with pytest.raises(OrpoError, match="is answering"):
+        session.take("Two")
+    session.apply({"event": "asking", "done": 1, "total": 3, "label": "asking 10"})
+    assert session.occupied == "asking 10, 1 of 3"
+    given = {"base": {"text": " No.\n", "ended": True}, "10": {"text": "Ye", "ended": False}}
+    session.apply({"event": "asked", "sides": [*given], "answers": [given]})
+    assert session.report.splitlines() == [
+        "prompt 1 of 1  One", "  base      No.", "  step 10   Ye [cut]",
+    ]  # fmt: skip
+    assert not session.is_busy
+    saved_prompts_file().write_text("{}\n")
+    with pytest.raises(OrpoError, match="prompt is null"):
+        session.take("/ask")
+    assert not session.is_busy
 
 
 def test_a_conversation_is_saved_to_read_and_to_work_with(session: ChatSession, tmp_path: Path):

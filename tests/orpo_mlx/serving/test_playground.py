@@ -17,10 +17,12 @@ import pytest
 from support.families import FAMILIES, tokenizer_of
 
 from orpo_mlx.cli.commands.playground import _serve
+from orpo_mlx.data.prompts import WrittenPrompt
 from orpo_mlx.data.tokens.encoder import Encoder
 from orpo_mlx.data.tokens.tokenize import tokenize_pair
 from orpo_mlx.data.types import PreferencePair, TokenPair
-from orpo_mlx.serving.playground import encode_turns
+from orpo_mlx.serving.place import encode_turns, open_playground
+from orpo_mlx.serving.prompt_answers import ask_each
 from orpo_mlx.training.train import train
 
 Ask = Callable[..., list[dict[str, Any]]]
@@ -76,7 +78,7 @@ class _Patient:
     def _ends(self) -> list[str]:
         """The lines that end a request, that of getting ready included."""
         lines = self.said.getvalue().splitlines()
-        return [line for line in lines if '"event": "text"' not in line]
+        return [line for line in lines if json.loads(line)["event"] not in ("text", "asking")]
 
 
 def test_it_begins_with_the_result_of_the_run(ask: Ask):
@@ -112,6 +114,38 @@ def test_several_turns_are_answered_as_the_template_writes_them(ask: Ask):
     assert third["prompt_tokens"] > 2 * prompt["prompt_tokens"]  # both turns and an answer
     assert briefly["prompt_tokens"] > prompt["prompt_tokens"]
     assert list(briefly["sides"]) == ["base"]
+
+
+def test_prompts_are_asked_of_every_checkpoint_and_the_one_before_answers_again(ask: Ask):
+    turns = [{"role": "user", "content": "Say 3."}]
+    greedy = {"op": "answer", "turns": turns, "max_tokens": 4}
+    said = ask(
+        {"op": "checkpoint", "name": "1"}, greedy, {"op": "checkpoint", "name": "0"}, greedy,
+        {"op": "ask", "id": 9, "prompts": [turns], "max_tokens": 4}, greedy,
+    )  # fmt: skip
+    by_one, by_zero, again = (m["sides"] for m in said if m["event"] == "answered")
+    (asked,) = [m for m in said if m["event"] == "asked"]
+    assert [m["done"] for m in said if m["event"] == "asking"] == [1, 2, 3, 4, 5]
+    assert (asked["id"], asked["sides"]) == (9, ["base", "0", "1", "2", "final"])
+    (answers,) = asked["answers"]
+    texts = {side: answer["text"] for side, answer in answers.items()}
+    assert texts["base"] == texts["0"] == by_zero["base"]["text"]
+    assert texts["1"] == by_one["adapter"]["text"]
+    assert texts["2"] == texts["final"]
+    assert again["adapter"]["text"] == by_zero["adapter"]["text"]
+
+
+def test_asking_ends_when_it_is_told_to(finished_run: Callable[[], Path]):
+    place, told = open_playground({"run": str(finished_run())}), []
+    prompts = [WrittenPrompt([{"role": "user", "content": "Say 1."}], "", "1")] * 3
+    says_stop_once = iter([True, True, False])  # as `cancel` does: the next question is yes again
+    answers = ask_each(
+        place, prompts, ["0", "1"], 50, lambda *words: told.append(words[0]),
+        lambda: next(says_stop_once, True),
+    )  # fmt: skip
+    assert [list(given) for given in answers] == [["base"], [], []]
+    assert (answers[0]["base"]["ended"], told) == (False, [1])
+    assert place.current == "final"
 
 
 def test_a_fresh_adapter_answers_as_the_base(ask: Ask):
@@ -155,6 +189,8 @@ def test_the_held_out_pairs_are_at_hand(ask: Ask):
         ({"op": "answer", "turns": []}, "do not end"),
         ({"op": "answer", "turns": [{"role": "assistant", "content": "a"}]}, "do not end"),
         ({"op": "answer", "turns": "Hi"}, "cannot be read"),
+        ({"op": "ask", "prompts": 3}, "cannot be read"),
+        ({"op": "ask", "prompts": [[]]}, "do not end"),
         ({"op": "answer", "turns": [{"role": "user"}]}, "cannot be read"),
         ({"op": "answer", "prompt": "Say", "max_tokens": "many"}, "max_tokens"),
         ({"op": "answer", "prompt": "Say", "temperature": float("nan")}, "temperature"),

@@ -187,6 +187,41 @@ async def test_a_prompt_is_kept_and_the_conversation_saved(open_chat, say, tmp_p
         assert "/correct [TEXT]" in screen_text(pilot.app)
 
 
+async def test_the_saved_prompts_are_asked_of_each_checkpoint(
+    open_chat, say, wait_for, screen_text
+):
+    async with open_chat() as (pilot, screen):
+        await pilot.press("f11")
+        await pilot.pause()
+        assert "no prompts are kept yet" in screen_text(pilot.app)
+        for text in ("Hi", "Ho"):
+            await say(pilot, screen, text)
+            await pilot.press("ctrl+s")
+        await pilot.press("f11")
+        await wait_for(pilot, lambda: "prompt 2 of 2 (after 2 turns)  Ho" in screen_text(pilot.app))
+        lines = screen_text(pilot.app).splitlines()
+        place = next(i for i, line in enumerate(lines) if "prompt 1 of 2  Hi" in line)
+        told = [" ".join(line.split()) for line in lines[place + 1 : place + 5]]
+        assert told == [
+            "base base on Hi", "step 0 0 on Hi", "step 20 20 on Hi", "final final on Hi",
+        ]  # fmt: skip
+        assert not screen.session.is_busy
+        await say(pilot, screen, "So")
+        assert "prompt 1 of 2" not in screen_text(pilot.app)
+
+
+async def test_a_long_conversation_is_scrolled_with_keys(open_chat, say, screen_text):
+    async with open_chat("long") as (pilot, screen):
+        await say(pilot, screen, "Hi")
+        assert "> Hi" not in screen_text(pilot.app)
+        await pilot.press("pageup", "pageup")
+        await pilot.pause()
+        assert "> Hi" in screen_text(pilot.app)
+        await pilot.press("pagedown", "pagedown")
+        await pilot.pause()
+        assert "> Hi" not in screen_text(pilot.app)
+
+
 async def test_what_is_refused_stays_in_the_field(open_chat, wait_for, screen_text):
     async with open_chat() as (pilot, screen):
         await pilot.press(*"/tempratur", "enter")

@@ -187,7 +187,9 @@ def test_the_kept_prompts_are_asked(trained, chat):
     code, _, err = chat(trained.orpo.path, "--ask", "saved")
     assert code == 2
     assert "no prompts are kept yet" in err
-    chat(trained.orpo.path, "--max-tokens", "2", lines="Hi\n/keep\n")
+    _, out, _ = chat(trained.orpo.path, "--max-tokens", "2", lines="Hi\n/keep\n/ask\n")
+    assert "prompt 1 of 1  Hi\n  base      " in out
+    assert "\n  final     " in out
     code, out, _ = chat(trained.orpo.path, "--ask", "saved", "--max-tokens", "2")
     assert code == 0
     assert out.startswith("prompt 1 of 1  Hi\n")
