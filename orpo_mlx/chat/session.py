@@ -143,7 +143,9 @@ class ChatSession:
             case "asked":
                 self.occupied, self.report = "", _report(self._asked, message["answers"])
             case "failed":
-                self.fail(f"{message['message'].rstrip()} {message['what_to_do']}")
+                said = message["message"].rstrip()
+                stop = "" if said.endswith((".", "!", "?")) else "."
+                self.fail(f"{said}{stop} {message['what_to_do']}")
 
     def fail(self, text: str) -> None:
         """Note why the model did not do what was asked; a turn without an answer is taken back."""

@@ -148,6 +148,11 @@ def encode_turns(encoder: Encoder, turns: list[Message]) -> list[int]:
     if not turns[-1]["content"].strip():
         raise DataError("the prompt is empty.", "Type something for the model to answer.")
     if not encoder.has_chat_template:
+        if any(turn["role"] == "system" for turn in turns):
+            raise DataError(
+                "the model has no chat template, and so no place for a system prompt.",
+                "Leave it out, or say it in the user's turn.",
+            )
         return encoder.encode(as_text(turns))
     folded = fold_system(turns) if encoder.folds_system else turns
     thinks = False if encoder.switches_thinking else None

@@ -102,8 +102,7 @@ class ChatScreen(AppScreen):
         if message["event"] == "text":
             self._show_last()
             return
-        if self.session.unsent and not self._field.value:
-            self._field.text, self.session.unsent = self.session.unsent, ""
+        self._note = ""  # it was of what went on before
         if message["event"] == "asking":
             self._show_status()
             return
@@ -267,6 +266,8 @@ class ChatScreen(AppScreen):
         """Show the conversation; below it `words`, or how to begin where there is none."""
         if not self.is_open:
             return
+        if self.session.unsent and not self._field.value:
+            self._field.text, self.session.unsent = self.session.unsent, ""
         self._show_exchanges()
         is_new = not self.session.talk.exchanges
         self.query_one("#words", Static).update(words or (self._beginning() if is_new else ""))
@@ -315,11 +316,10 @@ class ChatScreen(AppScreen):
 
     def _status(self) -> str:
         session, keymap = self.session, self.orpo.keymap
-        if session.failed:
-            load = "" if session.ready else f" {key_of('chat.load', keymap)} loads it."
-            return session.failed + load
-        if self._note:
-            return self._note
+        if session.failed and not session.ready:
+            return f"{session.failed} {key_of('chat.load', keymap)} loads it."
+        if said := self._note or session.failed:
+            return said
         if not session.ready:
             return "Loading the model ..."
         if session.is_busy:

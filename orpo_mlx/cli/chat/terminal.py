@@ -119,7 +119,7 @@ class TerminalChat:
         sides = request.get("sides", [""])
         with self._stoppable():
             for side in sides:
-                if not self._stopped:
+                if not (self._stopped or self.session.failed):
                     self._side = f"{side}: " if len(sides) > 1 or self._is_person else ""
                     one = {**request, "sides": [side]} if side else request
                     handle(self._place, one, self._say, lambda: not self._stopped)

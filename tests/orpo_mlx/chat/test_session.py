@@ -99,7 +99,7 @@ def test_a_turn_without_an_answer_makes_room_for_the_next(session: ChatSession):
 def test_a_failure_gives_the_turn_back(session: ChatSession):
     asked(session, "One")
     session.take("Two")
-    session.apply({"event": "failed", "message": "it is refused.", "what_to_do": "Change it."})
+    session.apply({"event": "failed", "message": "it is refused", "what_to_do": "Change it."})
     assert (session.failed, session.unsent) == ("it is refused. Change it.", "Two")
     assert not session.is_busy
     assert [exchange.user for exchange in session.talk.exchanges] == ["One"]

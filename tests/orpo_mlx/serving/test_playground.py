@@ -262,9 +262,11 @@ def test_without_a_chat_template_the_text_of_all_turns_is_continued(
     ready, *said = ask(
         {"op": "answer", "turns": turns, "max_tokens": 3},
         {"op": "answer", "prompt": "The cat sat on the mat", "max_tokens": 3},
+        {"op": "answer", "turns": [{"role": "system", "content": "Be brief."}, *turns]},
         words=words,
     )
     assert ready["chat"] is False
+    assert "no place for a system prompt" in said.pop()["message"]
     in_turns, in_one = (m for m in said if m["event"] == "answered")
     assert in_turns["prompt_tokens"] == in_one["prompt_tokens"]
     assert in_turns["sides"]["base"]["text"] == in_one["sides"]["base"]["text"]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,6 +20,36 @@ def test_lines_of_several_writers_are_all_there_and_whole(tmp_path: Path):
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda line: append_line(path, line), lines))
     assert sorted(path.read_text().splitlines(keepends=True)) == sorted(lines)
+
+
+WRITER = """
+import itertools, json, sys
+from pathlib import Path
+from orpo_mlx.storage.append import append_line
+for n in itertools.count():
+    append_line(Path(sys.argv[1]), json.dumps({"writer": int(sys.argv[2]), "n": n}) + "\\n")
+    print(n, flush=True)
+"""
+
+
+def test_a_killed_writer_loses_no_line_that_was_written(tmp_path: Path):
+    path, kept = tmp_path / "rows.jsonl", {}
+    for writer in range(3):
+        with subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(path), str(writer)],
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process:
+            assert process.stdout is not None
+            said = [process.stdout.readline() for _ in range(20 + writer)]
+            process.kill()
+            kept[writer] = int(said[-1])
+    append_line(path, '{"writer": 3, "n": 0}\n')
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for writer, last in kept.items():
+        numbers = [row["n"] for row in rows if row["writer"] == writer]
+        assert numbers == list(range(len(numbers)))
+        assert len(numbers) > last
 
 
 @pytest.mark.parametrize(

@@ -116,8 +116,10 @@ async def test_an_answer_can_be_stopped(open_chat, wait_for, screen_text):
         await wait_for(pilot, lambda: "Answering ... ^g stops it" in screen_text(pilot.app))
         await pilot.press("x", "enter")  # the next one has to wait, and stays
         assert screen.query_one("#line", Input).value == "x"
+        assert "The model is answering" in screen_text(pilot.app)
         await pilot.press("ctrl+g")
         await wait_for(pilot, lambda: "adapter, cut" in screen_text(pilot.app))
+        assert "The model is answering" not in screen_text(pilot.app)
         await pilot.press("ctrl+l")
         await pilot.pause()
         assert "learn to end there" in " ".join(screen_text(pilot.app).split())
@@ -233,6 +235,9 @@ async def test_what_is_refused_stays_in_the_field(open_chat, wait_for, screen_te
         await wait_for(pilot, lambda: "the template refuses it" in screen_text(pilot.app))
         assert field.value == "refuse"
         assert screen.session.talk.exchanges == []
+        await pilot.press("f9")  # nothing is there to correct, and the reason stays
+        await pilot.pause()
+        assert "the template refuses it" in screen_text(pilot.app)
 
 
 async def test_a_model_that_cannot_be_loaded_is_said(open_chat, wait_for, screen_text):

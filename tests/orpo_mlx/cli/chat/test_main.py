@@ -122,6 +122,7 @@ def test_ctrl_c_stops_the_answers_and_twice_the_program(trained, chat, monkeypat
     assert "cut after" not in err
 
 
+@pytest.mark.slow
 def test_a_person_stops_an_answer_and_leaves(trained, tmp_path):
     ours, theirs = pty.openpty()
     words = ["chat", str(trained.orpo.path), "--max-tokens", "100000", "--temperature", "5"]
