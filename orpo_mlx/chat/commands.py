@@ -34,6 +34,7 @@ COMMANDS = {
         ChatCommand("system", "[TEXT]", "set the system prompt; alone: remove it"),
         ChatCommand("temperature", "X", "0 = always the likeliest token"),
         ChatCommand("seed", "N", "other answers, if the temperature is above 0"),
+        ChatCommand("max-tokens", "N", "longest answer"),
         ChatCommand("edit", "TEXT", "say the last turn in other words, and send it again"),
         ChatCommand("retry", "", "answer again, with the next seed"),
         ChatCommand("like", "", "the answer is good; again: take that back"),

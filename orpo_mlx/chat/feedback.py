@@ -150,7 +150,7 @@ def _answer(text: str, prompt: Text) -> Text:
 def _cut(word: str) -> DataError:
     return DataError(
         f"An answer that was cut cannot be the {word} one: a model would learn to end there.",
-        "Let it end by itself, with a longer limit if need be, or correct it.",
+        "Let it end by itself, with a longer limit (/max-tokens) if need be, or correct it.",
     )
 
 

@@ -35,6 +35,7 @@ from orpo_mlx.text.formatting import counted
 
 MOST_SEED = (1 << 31) - 1
 MOST_TEMPERATURE = 10.0
+MOST_TOKENS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -181,6 +182,7 @@ class ChatSession:
             "system": self._set_system,
             "temperature": self._set_temperature,
             "seed": self._set_seed,
+            "max-tokens": self._set_max_tokens,
             "edit": self._edit,
             "retry": lambda _: self._retry(),
             "like": lambda _: self._think("like"),
@@ -254,13 +256,13 @@ class ChatSession:
         return Outcome(f"Temperature {value:g}.")
 
     def _set_seed(self, text: str) -> Outcome:
-        if not (text.isascii() and text.isdigit() and int(text[:12]) <= MOST_SEED):
-            raise ConfigError(
-                f"/seed: {text[:40]!r} is not a whole number from 0 to {MOST_SEED}.",
-                "Write /seed 1",
-            )
-        self.drawing = replace(self.drawing, seed=int(text))
-        return Outcome(f"Seed {int(text)}.")
+        self.drawing = replace(self.drawing, seed=_whole("seed", text, 0, MOST_SEED))
+        return Outcome(f"Seed {self.drawing.seed}.")
+
+    def _set_max_tokens(self, text: str) -> Outcome:
+        longest = _whole("max-tokens", text, 1, MOST_TOKENS)
+        self.drawing = replace(self.drawing, max_tokens=longest)
+        return Outcome(f"Longest answer: {counted(longest, 'token')}.")
 
     def _edit(self, text: str) -> Outcome:
         self._require_answered()
@@ -363,6 +365,15 @@ def _report(prompts: list[list[Message]], answers: list[dict[str, Any]]) -> str:
         lines += ["", prompt_title(turns, number, len(prompts))]
         lines += [f"  {label:<9} {text}" for label, text in answers_by_side(given).items()]
     return "\n".join(lines[1:])
+
+
+def _whole(name: str, text: str, low: int, high: int) -> int:
+    if len(text) < 12 and text.isascii() and text.isdigit() and low <= int(text) <= high:
+        return int(text)
+    raise ConfigError(
+        f"/{name}: {text[:40]!r} is not a whole number from {low} to {high}.",
+        f"Write /{name} 100",
+    )
 
 
 def _number(text: str) -> float | None:

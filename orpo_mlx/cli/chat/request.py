@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orpo_mlx.chat.session import MOST_SEED, MOST_TEMPERATURE, Drawing
+from orpo_mlx.chat.session import MOST_SEED, MOST_TEMPERATURE, MOST_TOKENS, Drawing
 from orpo_mlx.cli.parser import (
     Parser,
     add_debug_option,
@@ -93,7 +93,7 @@ def parse_chat(argv: Sequence[str]) -> ChatRequest:
     drawing = Drawing(
         number_option(given, "temperature", usual.temperature, 0, MOST_TEMPERATURE),
         number_option(given, "seed", usual.seed, 0, MOST_SEED, whole=True),
-        number_option(given, "max_tokens", usual.max_tokens, 1, 1 << 20, whole=True),
+        number_option(given, "max_tokens", usual.max_tokens, 1, MOST_TOKENS, whole=True),
     )
     return ChatRequest(
         given, drawing, given.get("system", ""), given.get("ask"), "checkpoints" in given,

@@ -139,7 +139,7 @@ class TerminalChat:
                 is_cut = not all(figures["ended"] for figures in message["sides"].values())
                 if is_cut and not self._stopped:
                     tokens = self.session.drawing.max_tokens
-                    print_error_text(f"cut after {tokens} tokens; --max-tokens allows more")
+                    print_error_text(f"cut after {tokens} tokens; /max-tokens allows more")
             case "loaded":
                 print_text(f"Checkpoint {message['checkpoint']} answers.\n")
             case "asked":

@@ -67,11 +67,11 @@ def test_a_conversation_goes_on_with_the_adapters_answer_or_the_better_one(sessi
 
 
 def test_how_answers_are_drawn_is_part_of_the_request(session: ChatSession):
-    for line in ("/temperature 0.3", "/seed 7", "/base", "/system Be brief."):
+    for line in ("/temperature 0.3", "/seed 7", "/max-tokens 9", "/base", "/system Be brief."):
         assert session.take(line).text
     request = asked(session, "Hi", base="Yo")
     drawn = {name: request[name] for name in ("temperature", "seed", "max_tokens", "sides")}
-    assert drawn == {"temperature": 0.3, "seed": 7, "max_tokens": 512, "sides": ["base"]}
+    assert drawn == {"temperature": 0.3, "seed": 7, "max_tokens": 9, "sides": ["base"]}
     assert request["turns"][0] == {"role": "system", "content": "Be brief."}
     session.take("/system")
     assert asked(session, "Ho", base="Yo")["turns"][0] == user("Hi")
@@ -131,6 +131,8 @@ def test_nothing_is_asked_while_an_answer_is_made_or_nobody_is_there(session: Ch
         ("/seed -1", "not a whole number"),
         ("/seed 99999999999999999999", "not a whole number"),
         ("/seed ²", "not a whole number"),
+        ("/seed 00000000000099999999999", "not a whole number"),
+        ("/max-tokens 0", "not a whole number from 1"),
         ("/better up", "neither left nor right"),
         ("/like it", "takes nothing"),
         ("/checkpoint 11", "there is none"),

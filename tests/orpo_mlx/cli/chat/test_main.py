@@ -71,7 +71,7 @@ def test_what_is_refused_is_said_and_the_next_line_taken(trained, chat):
     code, out, err = chat(trained.orpo.path, "--max-tokens", "3", lines=lines)
     assert code == 2
     assert "error: /nothing: there is no such command" in err
-    assert "cut after 3 tokens; --max-tokens allows more" in err
+    assert "cut after 3 tokens; /max-tokens allows more" in err
     assert out.count("base: ") == out.count("adapter: ") == 1
     assert out.endswith("Seed 4.\n")
 
