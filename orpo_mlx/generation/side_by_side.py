@@ -68,7 +68,8 @@ class SideBySide:
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self.model = model
         self.tokenizer = tokenizer
-        self.control_ids = frozenset(getattr(tokenizer, "all_special_ids", ()))
+        added: dict[int, Any] = getattr(tokenizer, "added_tokens_decoder", {})
+        self.control_ids = {i for i, token in added.items() if getattr(token, "special", False)}
         self._switch = AdapterSwitch(model)
 
     @property
