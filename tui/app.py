@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from textual import work
 from textual.app import App, SystemCommand
@@ -30,6 +31,7 @@ from tui.shell.charset import CHARSET_NAMES, CharsetName
 from tui.shell.commands import bindings, is_f_key, key_of
 from tui.shell.keymap import keymap_from
 from tui.shell.messages import (
+    OpenChat,
     OpenCompare,
     OpenDoctor,
     OpenExport,
@@ -48,6 +50,9 @@ from tui.shell.settings import Settings, config_folder, load_keys, load_settings
 from tui.shell.terminal import choose_charset, choose_theme, copy_locally, desktop_note, is_remote
 from tui.shell.themes import THEMES, chart_variables, readable
 from tui.shell.toasts import Toasts
+
+if TYPE_CHECKING:
+    from orpo_mlx.chat.session import ChatSession
 
 _WIDTHS = [(0, "-tiny"), (60, "-narrow"), (96, "-wide")]
 _HEIGHTS = [(0, "-flat"), (16, "-short"), (28, "-tall"), (40, "-high")]
@@ -88,6 +93,7 @@ class OrpoApp(App[None]):
         self.settings, self.problems = load_settings(config_folder())
         self.starts: dict[Path, launcher.Start] = {}
         """Trainers started by this app, by run; only their parent is told how they end."""
+        self._chats: dict[Path, ChatSession] = {}
         self._toasts = Toasts()
         self._harmless = HarmlessFilter()
         self._given = theme, charset
@@ -213,6 +219,13 @@ class OrpoApp(App[None]):
         from tui.playground.screen import PlaygroundScreen
 
         self.push_screen(PlaygroundScreen(message.run))
+
+    def on_open_chat(self, message: OpenChat) -> None:
+        from tui.chat.screen import ChatScreen
+
+        screen = ChatScreen(message.run, self._chats.get(message.run))
+        self._chats[message.run] = screen.session  # it goes on where it was left
+        self.push_screen(screen)
 
     def on_open_judge(self, message: OpenJudge) -> None:
         from tui.judge.screen import JudgeScreen

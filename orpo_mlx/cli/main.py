@@ -50,6 +50,11 @@ COMMANDS: dict[str, CliCommand] = {
         "compare answers of adapter and base, blind: you, or a model",
         "orpo_mlx.cli.judge.main",
     ),
+    "chat": CliCommand(
+        "RUN [--ask PROMPTS [--checkpoints]]",
+        "talk with adapter and base; ask each checkpoint the same",
+        "orpo_mlx.cli.chat.main",
+    ),
     "score": CliCommand(
         "RUN SRC [--out FILE.jsonl]",
         "let a reward model rate answers",

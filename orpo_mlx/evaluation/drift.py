@@ -19,10 +19,11 @@ import numpy as np
 from orpo_mlx.adapters.lora import adapter_switched_off
 from orpo_mlx.config import TrainConfig
 from orpo_mlx.data.pipeline import encoder_for
+from orpo_mlx.data.prompts import WrittenPrompt
 from orpo_mlx.errors import NotFiniteError
 from orpo_mlx.evaluation.divergence import divergences, logprobs_of
 from orpo_mlx.evaluation.interval import Interval, Resampling, Sums
-from orpo_mlx.evaluation.neutral_prompts import NeutralPrompt, plain_paragraphs
+from orpo_mlx.evaluation.neutral_prompts import plain_paragraphs
 from orpo_mlx.generation.batch import encode_prompt
 from orpo_mlx.generation.greedy import answer
 from orpo_mlx.generation.sampling import Sampling, stream_tokens
@@ -50,7 +51,7 @@ class DriftPlan:
         origin: where the prompts come from, in words.
     """
 
-    prompts: list[NeutralPrompt]
+    prompts: list[WrittenPrompt]
     tokens: int
     seed: int
     origin: str

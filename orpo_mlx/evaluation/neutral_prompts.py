@@ -9,16 +9,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from orpo_mlx.data.sources.files import require_file
-from orpo_mlx.data.sources.rows import Problems, Row, kind_of
-from orpo_mlx.data.sources.source import read_rows
-from orpo_mlx.data.types import Message
+from orpo_mlx.data.prompts import WrittenPrompt, read_prompt_file
 from orpo_mlx.errors import DataError
 
 _FOLDER = Path(__file__).parent / "neutral"
@@ -26,32 +21,12 @@ FEWEST = 5
 """Prompts below which a mean over them says nothing."""
 
 
-@dataclass(frozen=True)
-class NeutralPrompt:
-    """Something to answer.
-
-    Attributes:
-        turns: of a chat, the last from the user.
-        kind: of request, "" if nobody said.
-        source: where it stands.
-    """
-
-    turns: list[Message]
-    kind: str
-    source: str
-
-    @property
-    def text(self) -> str:
-        """The last turn."""
-        return self.turns[-1]["content"]
-
-
-def shipped_prompts() -> list[NeutralPrompt]:
+def shipped_prompts() -> list[WrittenPrompt]:
     """Return the shipped prompts, their kinds in turn."""
     lines = (_FOLDER / "prompts.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
     return [
-        NeutralPrompt([{"role": "user", "content": row["prompt"]}], row["kind"], f"prompt {i}")
+        WrittenPrompt([{"role": "user", "content": row["prompt"]}], row["kind"], f"prompt {i}")
         for i, row in enumerate(rows, start=1)
     ]
 
@@ -62,7 +37,7 @@ def plain_paragraphs() -> list[str]:
     return [part.strip() for part in text.split("\n\n") if part.strip()]
 
 
-def read_prompts(name: str) -> list[NeutralPrompt]:
+def read_prompts(name: str) -> list[WrittenPrompt]:
     """Read a user's prompts.
 
     Args:
@@ -72,12 +47,7 @@ def read_prompts(name: str) -> list[NeutralPrompt]:
     Raises:
         DataError: it cannot be read, a row has no such prompt, or there are too few.
     """
-    if name.lower().endswith(".txt"):
-        found = _read_lines(name)
-    else:
-        problems = Problems("Each row needs a prompt: text, or turns that end with the user's.")
-        found = [p for row in read_rows(name) if (p := _prompt_of(row, problems)) is not None]
-        problems.raise_any("rows")
+    found = read_prompt_file(name, "--drift-data")
     if len(found) < FEWEST:
         raise DataError(
             f"--drift-data {name}: {len(found)} prompts; at least {FEWEST} are needed.",
@@ -86,39 +56,7 @@ def read_prompts(name: str) -> list[NeutralPrompt]:
     return found
 
 
-def _read_lines(name: str) -> list[NeutralPrompt]:
-    path = require_file(name)
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError:
-        raise DataError(f"--drift-data {name}: is not UTF-8 text.", "Save it as UTF-8.") from None
-    return [
-        NeutralPrompt([{"role": "user", "content": line.strip()}], "", f"{path.name}:{i}")
-        for i, line in enumerate(lines, start=1)
-        if line.strip()
-    ]
-
-
-def _prompt_of(row: Row, problems: Problems) -> NeutralPrompt | None:
-    value, kind = row.values.get("prompt"), str(row.values.get("kind") or "")
-    if isinstance(value, str) and value.strip():
-        return NeutralPrompt([{"role": "user", "content": value}], kind, row.source)
-    if isinstance(value, list) and value and all(map(_is_turn, value)):
-        turns: list[Message] = [{"role": t["role"], "content": t["content"]} for t in value]
-        if turns[-1]["role"] == "user":
-            return NeutralPrompt(turns, kind, row.source)
-    said = "no text" if isinstance(value, str) else kind_of(value)
-    problems.add(f"{row.source}: prompt is {said}; a prompt to answer is needed.")
-    return None
-
-
-def _is_turn(value: Any) -> bool:
-    return isinstance(value, dict) and all(
-        isinstance(value.get(key), str) for key in ("role", "content")
-    )
-
-
-def draw_prompts(prompts: Sequence[NeutralPrompt], count: int, seed: int) -> list[NeutralPrompt]:
+def draw_prompts(prompts: Sequence[WrittenPrompt], count: int, seed: int) -> list[WrittenPrompt]:
     """Draw prompts by a seed, all if there are no more; their order stays."""
     if count >= len(prompts):
         return list(prompts)

@@ -26,7 +26,7 @@ class Answer:
     """What came of one side.
 
     Attributes:
-        text: without the end-of-turn token.
+        text: without control tokens such as the end of turn.
         logps: log-prob of each token, in nats, before temperature and top-p; the end-of-turn token
             included where there is one.
         ended: whether it ended by itself; else the longest answer was reached or it was cancelled.
@@ -68,6 +68,8 @@ class SideBySide:
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self.model = model
         self.tokenizer = tokenizer
+        added: dict[int, Any] = getattr(tokenizer, "added_tokens_decoder", {})
+        self.control_ids = {i for i, token in added.items() if getattr(token, "special", False)}
         self._switch = AdapterSwitch(model)
 
     @property
@@ -152,7 +154,7 @@ class _Stream:
         else:
             self._logps.append(float(token.logprobs[token.id].item()))  # type: ignore[arg-type]
             self.finished = self.ended = token.is_end
-            if not self.ended:
+            if not self.ended and token.id not in self._owner.control_ids:  # of turns, not words
                 self._detokenizer.add_token(token.id)
         if self.finished:
             self._detokenizer.finalize()

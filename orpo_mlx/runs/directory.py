@@ -23,6 +23,7 @@ from orpo_mlx.runs.events import DONE, Record, RunFailed, RunFinished, read_last
 from orpo_mlx.runs.lock import RunLock, is_locked, read_pid
 from orpo_mlx.runs.typed import is_time, problem
 from orpo_mlx.storage.atomic import remove_temporaries, sync_directory, write_unsynced
+from orpo_mlx.storage.data_folder import data_folder
 from orpo_mlx.storage.disk import existing_parent
 from orpo_mlx.storage.regular import read_regular
 
@@ -227,11 +228,7 @@ class Heartbeat:
 
 def default_runs_dir() -> Path:
     """Return the folder of all runs: `$ORPO_MLX_HOME/runs`, else in the user data folder."""
-    if home := os.environ.get("ORPO_MLX_HOME"):
-        return Path(home).expanduser() / "runs"
-    from platformdirs import user_data_path
-
-    return user_data_path("orpo-mlx") / "runs"
+    return data_folder("runs")
 
 
 def runs_folder(runs_dir: str | Path | None) -> Path:

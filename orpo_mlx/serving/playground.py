@@ -3,15 +3,18 @@
 One request a line on standard input, each with an `id` of the caller's:
 
     {"op": "answer", "id": 1, "prompt": "Why?", "temperature": 0.7, "top_p": 0.95,
-     "max_tokens": 256, "seed": 0, "sides": ["base", "adapter"]}      or "pair": 3 for "prompt"
+     "max_tokens": 256, "seed": 0, "sides": ["base", "adapter"]}      or "pair": 3 for "prompt",
+                                                    or "turns": [{"role": ..., "content": ...}, ...]
     {"op": "score", "id": 2, "prompt": "Why?", "chosen": "So.", "rejected": "No."}   or "pair": 3
     {"op": "pairs", "id": 3, "count": 20}           held-out pairs of the run
     {"op": "checkpoint", "id": 4, "name": "final"}  or a step number as text
+    {"op": "ask", "id": 5, "prompts": [[{"role": ..., "content": ...}], ...], "max_tokens": 256}
+                                                    greedily, of the base and each checkpoint
     {"op": "cancel"}                                ends the answers being made
     {"op": "quit"}                                  so does the end of the input
 
-Answers: `ready` once, then per request any number of `text` and one `answered`, `scored`, `pairs`,
-`loaded` or `failed`. The app that asks never loads mlx itself.
+Answers: `ready` once, then per request any number of `text` or `asking` and one `answered`,
+`asked`, `scored`, `pairs`, `loaded` or `failed`. The app that asks never loads mlx itself.
 """
 
 from __future__ import annotations
@@ -20,133 +23,23 @@ import json
 import queue
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TextIO
 
 import mlx.core as mx
 
-from orpo_mlx.adapters import files, lora
-from orpo_mlx.adapters.reward_head import require_answers
-from orpo_mlx.config import TrainConfig
-from orpo_mlx.config.train_config import required
 from orpo_mlx.data.prepare import find_training_data, prepare_data
-from orpo_mlx.data.tokens.encoder import Encoder, TemplateRefused, fold_system
+from orpo_mlx.data.prompts import WrittenPrompt
 from orpo_mlx.data.tokens.tokenize import tokenize_pair
-from orpo_mlx.data.types import Drop, PreferencePair, TokenPair
+from orpo_mlx.data.types import Drop, Message, PreferencePair, TokenPair
 from orpo_mlx.errors import ConfigError, DataError, OrpoError, describe
 from orpo_mlx.generation.sampling import Sampling
-from orpo_mlx.generation.side_by_side import SIDES, PairScore, Side, SideBySide
+from orpo_mlx.generation.side_by_side import SIDES, PairScore, Side
 from orpo_mlx.generation.user_turn import PromptReader
-from orpo_mlx.models import load
-from orpo_mlx.runs.checkpoints import find_newest, iter_checkpoints
-from orpo_mlx.runs.directory import RunDirectory
-from orpo_mlx.runs.listing import find_run
+from orpo_mlx.serving.place import Playground, encode_turns, use_checkpoint
+from orpo_mlx.serving.prompt_answers import BASE, ask_each
 
 Say = Callable[[dict[str, Any]], None]
-FINAL = "final"
-
-
-@dataclass
-class Playground:
-    """A loaded model, its adapter, and where other adapters of the same run lie.
-
-    Attributes:
-        checkpoints: adapter folders by name: "final", or the step of a checkpoint.
-        manifest: what the run's newest checkpoint recorded of its data; {} for a model alone.
-        pairs: held-out pairs of the run, read when first asked for.
-        held_out: whether they are that; else nothing was, and these were trained on.
-    """
-
-    both: SideBySide
-    loaded: load.LoadedModel
-    name: str
-    config: TrainConfig | None
-    checkpoints: dict[str, Path]
-    current: str
-    manifest: dict[str, Any] = field(default_factory=dict, repr=False)
-    pairs: Sequence[TokenPair] | None = field(default=None, repr=False)
-    held_out: bool = True
-
-    @property
-    def encoder(self) -> Encoder:
-        """The tokenizer with its template."""
-        return Encoder(self.both.tokenizer)
-
-
-# Opening
-
-
-def open_playground(given: dict[str, Any]) -> Playground:
-    """Load the model and the adapter a command line names.
-
-    Raises:
-        OrpoError: there is nothing to load, or it cannot be loaded.
-    """
-    if given.get("run"):
-        run = find_run(given["run"], given.get("runs_dir"))
-        config = run.read_config()
-        found = adapters_of(run)
-        if not found:
-            raise _no_adapter(run)
-        name, template = required(config, "model"), config.chat_template
-        place = _load(name, config.revision, template, found, given.get("checkpoint"), config)
-        place.manifest = find_newest(run.checkpoints_folder).manifest
-        return place
-    if not given.get("model"):
-        raise ConfigError("--run or --model: one is needed.", "Give --run RUN or --model MODEL.")
-    folders = {FINAL: Path(given["adapter"])} if given.get("adapter") else {}
-    return _load(given["model"], None, None, folders, None, None)
-
-
-def _no_adapter(run: RunDirectory) -> ConfigError:
-    if run.is_locked():
-        return ConfigError(
-            f"run {run.id}: it has saved no adapter yet.",
-            f"Wait for its first checkpoint, or ask for one: orpo-mlx checkpoint {run.id}.",
-        )
-    return ConfigError(
-        f"run {run.id}: it ended before it saved an adapter.",
-        f"Resume it, orpo-mlx resume {run.id}, or choose another run.",
-    )
-
-
-def adapters_of(run: RunDirectory) -> dict[str, Path]:
-    """Return the adapters of a run by name, the one to begin with last."""
-    found = {str(int(p.name)): p for p in sorted(iter_checkpoints(run.checkpoints_folder))}
-    if run.adapter_folder.is_dir():
-        found[FINAL] = run.adapter_folder
-    return found
-
-
-def _load(
-    name: str,
-    revision: str | None,
-    template: str | None,
-    adapters: dict[str, Path],
-    wanted: str | None,
-    config: TrainConfig | None,
-) -> Playground:
-    current = wanted or next(reversed(adapters), "")
-    if current and current not in adapters:
-        raise _no_checkpoint(current, adapters)
-    spec = files.read_adapter_spec(adapters[current]) if current else None
-    if current:
-        require_answers(adapters[current])
-    loaded = load.load_model(load.resolve_model(name, revision), chat_template=template)
-    if spec is not None:
-        lora.attach_adapter(loaded.model, spec, seed=0)
-        files.load_adapter_into(
-            loaded.model, adapters[current], loaded.fingerprint, loaded.path.name
-        )
-    both = SideBySide(loaded.model, loaded.tokenizer)
-    return Playground(both, loaded, name, config, adapters, current)
-
-
-def _no_checkpoint(name: str, adapters: dict[str, Path]) -> ConfigError:
-    return ConfigError(
-        f"checkpoint {name}: there is none of this name.", f"There are: {', '.join(adapters)}."
-    )
+GoesOn = Callable[[], bool]
 
 
 def ready(place: Playground) -> dict[str, Any]:
@@ -184,21 +77,25 @@ def read_requests(source: TextIO) -> queue.Queue[dict[str, Any] | None]:
     return requests
 
 
-def handle(
-    place: Playground,
-    request: dict[str, Any],
-    say: Say,
-    requests: queue.Queue[dict[str, Any] | None],
-) -> None:
-    """Do one request; what is wrong with it is said, and the next one is taken."""
-    ops = {"answer": _answer, "score": _score, "pairs": _pairs, "checkpoint": _checkpoint}
+def handle(place: Playground, request: dict[str, Any], say: Say, goes_on: GoesOn) -> None:
+    """Do one request; what is wrong with it is said, and the next one is taken.
+
+    Args:
+        place: what answers.
+        request: see the docstring of this module.
+        say: takes what is answered.
+        goes_on: asked before each token; False ends the answers where they are.
+    """
+    ops = {
+        "answer": _answer, "ask": _ask, "score": _score, "pairs": _pairs, "checkpoint": _checkpoint,
+    }  # fmt: skip
     op = request.get("op")
     if op == "cancel":  # of an answer that was finished already
         return
     try:
         if op not in ops:
             raise ConfigError(f"op {op!r}: there is none of this name.", f"One of {list(ops)}.")
-        ops[op](place, request, say, requests)
+        ops[op](place, request, say, goes_on)
     except OrpoError as error:
         say(failed(request.get("id"), error))
     except (TypeError, ValueError, KeyError) as error:
@@ -211,7 +108,7 @@ def failed(request_id: Any, error: OrpoError) -> dict[str, Any]:
     return {"event": "failed", "id": request_id, **said}
 
 
-def _answer(place: Playground, request: dict[str, Any], say: Say, requests: Any) -> None:
+def _answer(place: Playground, request: dict[str, Any], say: Say, goes_on: GoesOn) -> None:
     sampling = _sampling(request)
     sides: tuple[Side, ...] = tuple(side for side in SIDES if side in request.get("sides", SIDES))
     if not place.both.has_adapter:
@@ -223,7 +120,7 @@ def _answer(place: Playground, request: dict[str, Any], say: Say, requests: Any)
         lambda side, text: say(
             {"event": "text", "id": request.get("id"), "side": side, "text": text}
         ),
-        lambda: not _is_cancelled(requests),
+        goes_on,
         sides,
     )
     say(
@@ -245,6 +142,22 @@ def _answer(place: Playground, request: dict[str, Any], say: Say, requests: Any)
     )
 
 
+def _ask(place: Playground, request: dict[str, Any], say: Say, goes_on: GoesOn) -> None:
+    number, names = request.get("id"), [*place.checkpoints]
+    prompts = [
+        WrittenPrompt(_turns({"turns": turns}), "", f"prompt {i}")
+        for i, turns in enumerate(request["prompts"], start=1)
+    ]
+
+    def tell(done: int, total: int, label: str, _: str) -> None:
+        say({"event": "asking", "id": number, "done": done, "total": total, "label": label})
+
+    longest = _sampling(request).max_tokens
+    answers = ask_each(place, prompts, names, longest, tell, goes_on)
+    sides = [name for name in (BASE, *names) if any(name in given for given in answers)]
+    say({"event": "asked", "id": number, "sides": sides, "answers": answers})
+
+
 def _sampling(request: dict[str, Any]) -> Sampling:
     limits = {
         "temperature": (0, 10),
@@ -263,7 +176,7 @@ def _sampling(request: dict[str, Any]) -> Sampling:
     return Sampling(**given)
 
 
-def _is_cancelled(requests: queue.Queue[dict[str, Any] | None]) -> bool:
+def is_cancelled(requests: queue.Queue[dict[str, Any] | None]) -> bool:
     """Look at the next request without taking it, unless it is `cancel`."""
     with requests.mutex:
         if not requests.queue:
@@ -278,19 +191,18 @@ def _is_cancelled(requests: queue.Queue[dict[str, Any] | None]) -> bool:
 def _prompt_ids(place: Playground, request: dict[str, Any]) -> list[int]:
     if "pair" in request:
         return list(_held_out(place, request["pair"]).prompt)
-    encoder, text = place.encoder, str(request["prompt"])
-    if not text.strip():
-        raise DataError("the prompt is empty.", "Type something for the model to answer.")
-    if not encoder.has_chat_template:
-        return encoder.encode(text)
-    system = str(request.get("system") or "")
-    messages: Any = [{"role": "system", "content": system}] if system else []
-    messages = [*messages, {"role": "user", "content": text}]
-    try:
-        rendered = encoder.render(fold_system(messages) if encoder.folds_system else messages, True)
-    except TemplateRefused as error:
-        raise DataError(f"the chat template refuses this prompt: {error}", "Change it.") from error
-    return encoder.encode(rendered)
+    return encode_turns(place.encoder, _turns(request))
+
+
+def _turns(request: dict[str, Any]) -> list[Message]:
+    if "turns" not in request:
+        return [{"role": "user", "content": str(request["prompt"])}]
+    turns: list[Message] = [
+        {"role": str(turn["role"]), "content": str(turn["content"])} for turn in request["turns"]
+    ]
+    if not turns or turns[-1]["role"] != "user":
+        raise DataError("the turns do not end with the user's.", "Add what is to be answered.")
+    return turns
 
 
 def _score(place: Playground, request: dict[str, Any], say: Say, _: Any) -> None:
@@ -384,8 +296,5 @@ def _all_held_out(place: Playground) -> Sequence[TokenPair]:
 
 def _checkpoint(place: Playground, request: dict[str, Any], say: Say, _: Any) -> None:
     name = str(request["name"])
-    if name not in place.checkpoints:
-        raise _no_checkpoint(name, place.checkpoints)
-    files.load_adapter_into(place.loaded.model, place.checkpoints[name], place.loaded.fingerprint)
-    place.current = name
+    use_checkpoint(place, name)
     say({"event": "loaded", "id": request.get("id"), "checkpoint": name})

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from orpo_mlx import cli, config, data, demo, runs, storage, text
+from orpo_mlx import chat, cli, config, data, demo, runs, storage, text
 
 HEAVY = ("mlx", "mlx_lm", "transformers", "textual", "torch", "tokenizers", "pyarrow", "datasets")
 
@@ -28,7 +28,7 @@ def submodules(package: object) -> list[str]:
     return [info.name for info in found]
 
 
-PACKAGES = (cli, config, data, demo, runs, storage, text)
+PACKAGES = (chat, cli, config, data, demo, runs, storage, text)
 WITH_A_MODEL = {
     "orpo_mlx.cli.commands.playground": "the process that answers the app",
     "orpo_mlx.cli.judge.serve": "the process that asks the app for verdicts",

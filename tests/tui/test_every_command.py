@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tui.chat.screen import ChatScreen
 from tui.compare.screen import CompareScreen
 from tui.export.screen import ExportScreen
 from tui.judge.screen import JudgeScreen
@@ -30,6 +31,8 @@ def result_screen(run):
 def screens(app, run):
     test = PlaygroundScreen(run)
     test.words = [str(FAKES / "fake_playground.py")]
+    chat = ChatScreen(run)
+    chat.words = [str(FAKES / "fake_chat.py")]
     judge = JudgeScreen([run])
     judge.words = [str(FAKES / "fake_judge.py")]
     app.exports.writer(run).words = [str(FAKES / "fake_export.py")]
@@ -38,6 +41,7 @@ def screens(app, run):
         "compare": CompareScreen([run, run.with_name("run-b")]),
         "export": ExportScreen(run, app.exports),
         "test": test,
+        "chat": chat,
         "judge": judge,
         "settings": SettingsScreen(),
         "result": result_screen(run),
@@ -45,7 +49,7 @@ def screens(app, run):
     }
 
 
-NAMES = ("runs", "live", "compare", "export", "test", "judge", "settings", "result")
+NAMES = ("runs", "live", "compare", "export", "test", "chat", "judge", "settings", "result")
 
 
 @pytest.fixture

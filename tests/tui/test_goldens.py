@@ -15,6 +15,7 @@ import pytest
 
 from orpo_mlx.runs.directory import RunDirectory
 from orpo_mlx.runs.events import read_events
+from tui.chat.screen import ChatScreen
 from tui.compare.screen import CompareScreen
 from tui.export import form
 from tui.export.jobs import Job
@@ -175,6 +176,20 @@ async def show_playground(pilot, old_run, wait_for):
     await wait_for(pilot, lambda: screen.state.scores)
 
 
+async def show_chat(pilot, old_run, wait_for):
+    screen = ChatScreen(old_run("run-c").path)
+    screen.words = [str(FAKES / "fake_chat.py")]
+    pilot.app.push_screen(screen)
+    await wait_for(pilot, lambda: screen.session.ready)
+    for text in ("Why is it so?", "And now?"):
+        screen.query_one("#line").value = text
+        await pilot.press("enter")
+        await wait_for(pilot, lambda: screen.session.talk.exchanges[-1].done)
+    screen.session.talk.exchanges[-1].preferred = "adapter"
+    screen.session.talk.exchanges[-1].opinion = "The right answer is better"
+    screen._show()
+
+
 def evaluation():
     """What a run keeps whose adapter is better for certain."""
 
@@ -306,6 +321,7 @@ SCREENS = {
     "export": show_export,
     "exported": show_exported,
     "playground": show_playground,
+    "chat": show_chat,
     "judge": show_judge,
     "doctor": show_doctor,
     "result": show_result,

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
 import pytest
 from textual.widgets import Input
 
 from orpo_mlx import demo
+from orpo_mlx.chat.feedback import labelled_file
 from orpo_mlx.config import build_config
+from tui.chat.screen import ChatScreen
 from tui.export.screen import ExportScreen
 from tui.home.screen import RunsScreen
 from tui.live.screen import LiveScreen
@@ -72,7 +75,7 @@ def digest(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-async def test_from_the_welcome_over_a_real_training_and_its_test_to_an_exported_adapter(
+async def test_from_the_welcome_over_a_real_training_chat_and_test_to_an_exported_adapter(
     open_app, wait_for, wait_long, screen_text, short_demo, tmp_path
 ):
     async with open_app((100, 30)) as pilot:
@@ -87,9 +90,25 @@ async def test_from_the_welcome_over_a_real_training_and_its_test_to_an_exported
         # How many of the 40 pairs it asks depends on the time they take.
         assert " % -> " in screen_text(app)
         assert "held-out pairs" in screen_text(app)
-        await pilot.press("escape")
+
+        # From the welcome it was enter; with these it is five keys to an answer of the adapter.
+        await pilot.press("C")
+        chat = await wait_for(pilot, lambda: isinstance(app.screen, ChatScreen) and app.screen)
+        await wait_long(pilot, lambda: chat.session.ready, "the model")
+        await pilot.press("H", "i", "enter")
+        first = await wait_for(pilot, lambda: chat.session.talk.last)
+        await wait_long(pilot, lambda: len(first.done) == 2, "both answers")
+        assert first.answers["adapter"].strip()
+        await pilot.press("f7", "?", "enter")
+        await wait_for(pilot, lambda: chat.session.talk.last is not first)
+        await wait_long(pilot, lambda: not chat.session.is_busy, "the adapter's answer")
+        await pilot.press("f5")
+        (row,) = map(json.loads, labelled_file().read_text().splitlines())
+        assert row["label"] is False
+        assert [turn["content"] for turn in row["prompt"]] == ["Hi", first.answers["adapter"], "?"]
+        await pilot.press("escape", "escape")
         await wait_for(pilot, lambda: app.screen is live)
-        assert "r shows the result, t tests it, e exports it" in screen_text(app)
+        assert "r shows the result, C chats, t tests it, e exports it" in screen_text(app)
         run = live.run_directory
 
         await pilot.press("t")

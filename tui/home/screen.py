@@ -34,6 +34,7 @@ from tui.run.status import ALIVE, RESUMABLE
 from tui.shell.commands import bindings, key_of
 from tui.shell.machine import Machine, read_machine
 from tui.shell.messages import (
+    OpenChat,
     OpenCompare,
     OpenDoctor,
     OpenExport,
@@ -49,10 +50,10 @@ from tui.shell.messages import (
 REFRESH_SECONDS = 2.0
 MACHINE_SECONDS = 10.0
 _NEEDS_RUN = (
-    "open", "resume", "compare", "export", "test", "judge", "result", "mark", "delete", "filter",
-    "sort", "turn",
+    "open", "resume", "compare", "export", "chat", "test", "judge", "result", "mark", "delete",
+    "filter", "sort", "turn",
 )  # fmt: skip
-_NEEDS_FOLDER = ("export", "test", "judge", "result", "mark", "delete")
+_NEEDS_FOLDER = ("export", "chat", "test", "judge", "result", "mark", "delete")
 """What a run that is still being prepared cannot serve."""
 
 
@@ -277,6 +278,10 @@ class RunsScreen(AppScreen):
     def action_export(self) -> None:
         if run := self.selected:
             self.post_message(OpenExport(run.path))
+
+    def action_chat(self) -> None:
+        if run := self.selected:
+            self.post_message(OpenChat(run.path))
 
     def action_test(self) -> None:
         if run := self.selected:

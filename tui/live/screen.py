@@ -37,6 +37,7 @@ from tui.shell.machine import Machine, read_machine
 from tui.shell.messages import (
     CaughtUp,
     EventsArrived,
+    OpenChat,
     OpenExport,
     OpenPlayground,
     OpenResult,
@@ -234,7 +235,7 @@ class LiveScreen(AppScreen):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Say which commands make sense now; the footer shows only those."""
-        needs_folder = action in ("resume", "export", "test", "save_charts")
+        needs_folder = action in ("resume", "export", "chat", "test", "save_charts")
         if action == "anew" and not (self.state.has_met_nan and self.status == "failed"):
             return False
         allowed = self.trainer.allows(action, self.status, time.monotonic())
@@ -300,6 +301,9 @@ class LiveScreen(AppScreen):
 
     def action_result(self) -> None:
         self.post_message(OpenResult(self.run_directory.path))
+
+    def action_chat(self) -> None:
+        self.post_message(OpenChat(self.run_directory.path))
 
     def action_test(self) -> None:
         self.post_message(OpenPlayground(self.run_directory.path))

@@ -24,7 +24,7 @@ from tui.result.facts import ResultFacts, read_facts
 from tui.result.texts import result_lines, result_sentence
 from tui.run.status import ALIVE
 from tui.shell.commands import bindings, key_of
-from tui.shell.messages import OpenExport, OpenNewRun, OpenPlayground
+from tui.shell.messages import OpenChat, OpenExport, OpenNewRun, OpenPlayground
 
 
 class ResultScreen(AppScreen):
@@ -132,6 +132,9 @@ class ResultScreen(AppScreen):
         done, total, label = (event.get(name) for name in ("done", "total", "label"))
         if self.is_open and isinstance(done, int) and isinstance(total, int):
             self._say(visible(f"Comparing base and adapter: {label}, {done:,} of {total:,}"))
+
+    def action_chat(self) -> None:
+        self.post_message(OpenChat(self.run.path))
 
     def action_test(self) -> None:
         self.post_message(OpenPlayground(self.run.path))

@@ -163,12 +163,11 @@ def _answer(name: str, text: str, width: int) -> list[TextLine]:
 
 
 def _next_lines(width: int, keys: Mapping[str, str]) -> list[TextLine]:
-    chat, export, again = (
-        key_of(f"result.{name}", keys) for name in ("test", "export", "new-from-this")
-    )
+    names = ("chat", "test", "export", "new-from-this")
+    chat, test, export, again = (key_of(f"result.{name}", keys) for name in names)
     text = (
-        f"next    {chat} asks base and adapter the same, {export} exports the adapter, {again} "
-        "plans a new run from this one with a change"
+        f"next    {chat} chats with base and adapter, {test} scores answers of both, {export} "
+        f"exports the adapter, {again} plans a new run from this one with a change"
     )
     return _wrapped(text, width, "quiet")
 

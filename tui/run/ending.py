@@ -186,10 +186,10 @@ def _end(ended: RunFinished, resume: str, keys: Mapping[str, str]) -> Card:
     best = f" The best evaluation was at step {ended.best_step}." if ended.best_step else ""
     cause = f"Step {ended.step} after {format_duration(ended.seconds)}.{best}"
     is_done = ended.reason in DONE
-    test, export, result, back = (
-        key_of(name, keys) for name in ("live.test", "live.export", "live.result", "screen.back")
-    )
+    names = ("live.result", "live.chat", "live.test", "live.export", "screen.back")
+    result, chat, test, export, back = (key_of(name, keys) for name in names)
     next = (
-        f"{result} shows the result, {test} tests it, {export} exports it, {back} shows all runs."
+        f"{result} shows the result, {chat} chats, {test} tests it, {export} exports it, "
+        f"{back} shows all runs."
     )
     return Card(title, cause, next if is_done else f"{resume} {next}")

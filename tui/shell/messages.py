@@ -87,6 +87,13 @@ class OpenPlayground(Message):
 
 
 @dataclass
+class OpenChat(Message):
+    """Please let me talk with this run's adapter and its base."""
+
+    run: Path
+
+
+@dataclass
 class OpenJudge(Message):
     """Please let answers be judged blind: of this run and its base, or of two runs."""
 

@@ -9,7 +9,8 @@ from typing import Any, TextIO
 from orpo_mlx.cli.exit_codes import run_command
 from orpo_mlx.cli.parser import Parser, add_debug_option, add_help_option, add_runs_dir_option
 from orpo_mlx.errors import OrpoError
-from orpo_mlx.serving.playground import failed, handle, open_playground, read_requests, ready
+from orpo_mlx.serving.place import open_playground
+from orpo_mlx.serving.playground import failed, handle, is_cancelled, read_requests, ready
 from orpo_mlx.text.redaction import redacted
 
 
@@ -34,7 +35,7 @@ def _serve(words: list[str], source: TextIO, sink: TextIO) -> int:
     say(ready(place))
     requests = read_requests(source)
     while (request := requests.get()) is not None:
-        handle(place, request, say, requests)
+        handle(place, request, say, lambda: not is_cancelled(requests))
     return 0
 
 

@@ -10,8 +10,9 @@ import pytest
 
 from orpo_mlx.adapters.lora import AdapterSpec, adapter_layers, adapter_switched_off, attach_adapter
 from orpo_mlx.data.types import TokenPair
+from orpo_mlx.generation import side_by_side
 from orpo_mlx.generation.greedy import answer
-from orpo_mlx.generation.sampling import Sampling, build_sampler
+from orpo_mlx.generation.sampling import Sampling, Token, build_sampler
 from orpo_mlx.generation.side_by_side import SideBySide
 from orpo_mlx.models.load import load_model
 from orpo_mlx.objectives.orpo import Orpo
@@ -112,3 +113,20 @@ def test_top_p_leaves_only_the_likeliest_tokens():
         sample = build_sampler(Sampling(temperature=1.0, top_p=0.7, seed=seed))
         drawn.add(int(sample(logprobs).item()))
     assert drawn == {0, 1}
+
+
+def test_control_tokens_within_an_answer_are_no_words_of_it(
+    model_folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    loaded = load_model(model_folder)
+    encode, logps = loaded.tokenizer.encode, mx.zeros(400)
+    turn, end, word = (
+        encode(text, add_special_tokens=False) for text in ("<|im_start|>", "<|im_end|>", "It is.")
+    )
+    tokens = [Token(i, logps, False) for i in (*word, *turn, *word)] + [Token(end[0], logps, True)]
+    monkeypatch.setattr(side_by_side, "stream_tokens", lambda *_: iter(tokens))
+    pieces: list[str] = []
+    both = SideBySide(loaded.model, loaded.tokenizer)
+    told = both.answer(PROMPT, WARM, lambda _, text: pieces.append(text), lambda: True, ("base",))
+    assert told["base"].text == "".join(pieces) == "It is.It is."
+    assert len(told["base"].logps) == len(tokens)

@@ -14,8 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.families import FAMILIES, tokenizer_of
 
 from orpo_mlx.cli.commands.playground import _serve
+from orpo_mlx.data.prompts import WrittenPrompt
+from orpo_mlx.data.tokens.encoder import Encoder
+from orpo_mlx.data.tokens.tokenize import tokenize_pair
+from orpo_mlx.data.types import PreferencePair, TokenPair
+from orpo_mlx.serving.place import encode_turns, open_playground
+from orpo_mlx.serving.prompt_answers import ask_each
 from orpo_mlx.training.train import train
 
 Ask = Callable[..., list[dict[str, Any]]]
@@ -71,7 +78,7 @@ class _Patient:
     def _ends(self) -> list[str]:
         """The lines that end a request, that of getting ready included."""
         lines = self.said.getvalue().splitlines()
-        return [line for line in lines if '"event": "text"' not in line]
+        return [line for line in lines if json.loads(line)["event"] not in ("text", "asking")]
 
 
 def test_it_begins_with_the_result_of_the_run(ask: Ask):
@@ -90,6 +97,55 @@ def test_an_answer_comes_in_pieces_from_both_sides(ask: Ask):
         assert "".join(pieces) == done["sides"][side]["text"]
         assert 1 <= done["sides"][side]["tokens"] <= 6
     assert {line.get("id") for line in said[1:]} == {7}
+
+
+def test_several_turns_are_answered_as_the_template_writes_them(ask: Ask):
+    one = [{"role": "user", "content": "Say 3."}]
+    more = [*one, {"role": "assistant", "content": "It is 3."}, *one]
+    with_system = [{"role": "system", "content": "Be brief."}, *one]
+    requests = [{"op": "answer", "turns": turns, "max_tokens": 2} for turns in (one, more)]
+    by_prompt = {"op": "answer", "prompt": "Say 3.", "max_tokens": 2}
+    system = {"op": "answer", "turns": with_system, "max_tokens": 2, "sides": ["base"]}
+    said = ask(by_prompt, *requests, system)
+    prompt, first, third, briefly = (m for m in said if m["event"] == "answered")
+    first["sides"] = {side: first["sides"][side]["text"] for side in first["sides"]}
+    texts = {side: prompt["sides"][side]["text"] for side in prompt["sides"]}
+    assert (first["sides"], first["prompt_tokens"]) == (texts, prompt["prompt_tokens"])
+    assert third["prompt_tokens"] > 2 * prompt["prompt_tokens"]  # both turns and an answer
+    assert briefly["prompt_tokens"] > prompt["prompt_tokens"]
+    assert list(briefly["sides"]) == ["base"]
+
+
+def test_prompts_are_asked_of_every_checkpoint_and_the_one_before_answers_again(ask: Ask):
+    turns = [{"role": "user", "content": "Say 3."}]
+    greedy = {"op": "answer", "turns": turns, "max_tokens": 4}
+    said = ask(
+        {"op": "checkpoint", "name": "1"}, greedy, {"op": "checkpoint", "name": "0"}, greedy,
+        {"op": "ask", "id": 9, "prompts": [turns], "max_tokens": 4}, greedy,
+    )  # fmt: skip
+    by_one, by_zero, again = (m["sides"] for m in said if m["event"] == "answered")
+    (asked,) = [m for m in said if m["event"] == "asked"]
+    assert [m["done"] for m in said if m["event"] == "asking"] == [1, 2, 3, 4, 5]
+    assert (asked["id"], asked["sides"]) == (9, ["base", "0", "1", "2", "final"])
+    (answers,) = asked["answers"]
+    texts = {side: answer["text"] for side, answer in answers.items()}
+    assert texts["base"] == texts["0"] == by_zero["base"]["text"]
+    assert texts["1"] == by_one["adapter"]["text"]
+    assert texts["2"] == texts["final"]
+    assert again["adapter"]["text"] == by_zero["adapter"]["text"]
+
+
+def test_asking_ends_when_it_is_told_to(finished_run: Callable[[], Path]):
+    place, told = open_playground({"run": str(finished_run())}), []
+    prompts = [WrittenPrompt([{"role": "user", "content": "Say 1."}], "", "1")] * 3
+    says_stop_once = iter([True, True, False])  # as `cancel` does: the next question is yes again
+    answers = ask_each(
+        place, prompts, ["0", "1"], 50, lambda *words: told.append(words[0]),
+        lambda: next(says_stop_once, True),
+    )  # fmt: skip
+    assert [list(given) for given in answers] == [["base"], [], []]
+    assert (answers[0]["base"]["ended"], told) == (False, [1])
+    assert place.current == "final"
 
 
 def test_a_fresh_adapter_answers_as_the_base(ask: Ask):
@@ -130,6 +186,12 @@ def test_the_held_out_pairs_are_at_hand(ask: Ask):
         ("[1]", "[1]"),
         ({"op": "answer"}, "prompt"),
         ({"op": "answer", "prompt": "  "}, "empty"),
+        ({"op": "answer", "turns": []}, "do not end"),
+        ({"op": "answer", "turns": [{"role": "assistant", "content": "a"}]}, "do not end"),
+        ({"op": "answer", "turns": "Hi"}, "cannot be read"),
+        ({"op": "ask", "prompts": 3}, "cannot be read"),
+        ({"op": "ask", "prompts": [[]]}, "do not end"),
+        ({"op": "answer", "turns": [{"role": "user"}]}, "cannot be read"),
         ({"op": "answer", "prompt": "Say", "max_tokens": "many"}, "max_tokens"),
         ({"op": "answer", "prompt": "Say", "temperature": float("nan")}, "temperature"),
         ({"op": "score", "pair": 99}, "99"),
@@ -186,3 +248,41 @@ def test_a_model_alone_has_one_side(ask: Ask, model_folder: Path):
     ready, *rest = ask({"op": "answer", "prompt": "Say 1.", "max_tokens": 3}, words=words)
     assert ready["checkpoint"] is None
     assert list(rest[-1]["sides"]) == ["base"]
+
+
+def test_without_a_chat_template_the_text_of_all_turns_is_continued(
+    ask: Ask, make_model_folder: Callable[..., Path], tmp_path: Path
+):
+    words = ["--model", str(make_model_folder(tmp_path / "plain", chat_template=None))]
+    turns = [
+        {"role": "user", "content": "The cat"},
+        {"role": "assistant", "content": " sat on"},
+        {"role": "user", "content": " the mat"},
+    ]
+    ready, *said = ask(
+        {"op": "answer", "turns": turns, "max_tokens": 3},
+        {"op": "answer", "prompt": "The cat sat on the mat", "max_tokens": 3},
+        {"op": "answer", "turns": [{"role": "system", "content": "Be brief."}, *turns]},
+        words=words,
+    )
+    assert ready["chat"] is False
+    assert "no place for a system prompt" in said.pop()["message"]
+    in_turns, in_one = (m for m in said if m["event"] == "answered")
+    assert in_turns["prompt_tokens"] == in_one["prompt_tokens"]
+    assert in_turns["sides"]["base"]["text"] == in_one["sides"]["base"]["text"]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("turns", [1, 3, 4], ids=["one", "several", "system"])
+def test_turns_are_asked_with_the_tokens_that_a_training_on_them_has(family: str, turns: int):
+    talk: Any = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "One?"},
+        {"role": "assistant", "content": "Yes."},
+        {"role": "user", "content": "Two?"},
+    ][-turns:]
+    answers: Any = [[{"role": "assistant", "content": text}] for text in ("Good.", "Bad.")]
+    tokenizer = tokenizer_of(family)
+    pair = tokenize_pair(PreferencePair(talk, *answers), tokenizer, 1 << 20)
+    assert isinstance(pair, TokenPair)
+    assert encode_turns(Encoder(tokenizer), talk) == pair.prompt

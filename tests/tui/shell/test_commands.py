@@ -59,8 +59,10 @@ def test_the_footer_fits_eighty_columns(area):
     planning = {"next", "browse", "map", "reset", "preset", "start", "copy_command"}
     steps = ({"next", "browse", "map"}, {"next", "copy_command", "reset", "preset"},
              {"start", "copy_command", "preset"})  # fmt: skip
+    two, one = {"left", "right"}, {"like", "dislike"}
     never = {
-        "live": [{"pause", "stop", "checkpoint"}, {"resume", "export", "test"}],
+        "live": [{"pause", "stop", "checkpoint"}, {"resume", "export", "chat", "test"}],
+        "chat": [{"stop", *two}, {"stop", *one}, {*two, *one}],
         "new": [planning - step for step in steps],
     }
     for absent in never.get(area, [set()]):

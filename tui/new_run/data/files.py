@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from orpo_mlx.text.formatting import format_duration, visible
+from orpo_mlx.chat.feedback import count_rows, labelled_file, pairs_file
+from orpo_mlx.text.formatting import counted, format_duration, visible
 
 _MOST_FILES = 30
 _PATIENT_SECONDS, _LONG_SECONDS = 2, 10
@@ -24,6 +25,19 @@ def files_here(folder: Path) -> list[Path]:
         return sorted(path for path in found if path.is_file())[:_MOST_FILES]
     except OSError:
         return []
+
+
+def files_of_chats() -> dict[Path, str]:
+    """Return the files that hold what was said of answers in chats, with what is in them."""
+    found = {}
+    for is_chat, what in ((True, ""), (False, ", plain text")):
+        pairs, labelled = pairs_file(is_chat), labelled_file(is_chat)
+        if count := count_rows(pairs):
+            found[pairs] = f"From your chats: {counted(count, 'pair')}{what}"
+        if count := count_rows(labelled):
+            answers = counted(count, "answer")
+            found[labelled] = f"From your chats: {answers} you liked or disliked, for KTO{what}"
+    return found
 
 
 def folder_of(data: str) -> Path:

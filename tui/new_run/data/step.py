@@ -20,7 +20,14 @@ from orpo_mlx import demo
 from orpo_mlx.text.formatting import visible
 from orpo_mlx.text.progress import progress_text
 from tui.new_run.data.dataset_table import DatasetTable
-from tui.new_run.data.files import files_here, folder_of, is_search, may_hold_pairs, reading_text
+from tui.new_run.data.files import (
+    files_here,
+    files_of_chats,
+    folder_of,
+    is_search,
+    may_hold_pairs,
+    reading_text,
+)
 from tui.new_run.data.found_pairs import FoundPairs
 from tui.new_run.draft import Draft
 from tui.new_run.hint_view import FirstWords
@@ -91,9 +98,12 @@ class DataStep(Vertical):
     def _fill_offers(self) -> None:
         offers = self.query_one("#data-offers", OptionList)
         files = files_here(Path.cwd())
-        self._offers = [str(demo.train_path()), *(str(path.absolute()) for path in files)]
+        chats = files_of_chats()
+        self._offers = [
+            str(demo.train_path()), *map(str, chats), *(str(path.absolute()) for path in files)
+        ]  # fmt: skip
         built_in = "Built-in demo pairs: 200 questions, for trying out"
-        names = [built_in, *(visible(path.name) for path in files)]
+        names = [built_in, *chats.values(), *(visible(path.name) for path in files)]
         offers.clear_options()
         offers.add_options(Option(Content(name)) for name in [*names, "Browse ... (^o)"])
         offers.highlighted = 0

@@ -7,6 +7,7 @@ from huggingface_hub import constants
 from textual.events import Paste
 from textual.widgets import Input, OptionList, Static
 
+from orpo_mlx.chat.feedback import labelled_file, pairs_file
 from orpo_mlx.data.catalogue.curated import CURATED
 from tui.new_run.data.dataset_table import DatasetTable
 from tui.new_run.data.map_columns import MapColumnsScreen
@@ -329,3 +330,20 @@ async def test_a_draft_is_safe_with_each_step(open_new, wait_for):
         await pilot.press("enter")
         await wait_for(pilot, lambda: screen.step == 1)
         assert screen.keeper.file.exists()
+
+
+async def test_what_was_said_in_chats_is_offered_as_data(open_new, wait_for, screen_text):
+    pairs_file().parent.mkdir(parents=True)
+    pairs_file().write_text("{}\n" * 12)
+    labelled_file().write_text("{}\n")
+    pairs_file(is_chat=False).touch()  # all was taken back
+    async with open_new() as (pilot, screen):
+        screen.change(Draft().with_values({"model": "org/m"}))
+        screen.go_to(DATA)
+        await wait_for(pilot, lambda: screen.query_one("#data-offers").has_focus)
+        text = screen_text(pilot.app)
+        assert "From your chats: 12 pairs" in text
+        assert "From your chats: 1 answer you liked or disliked, for KTO" in text
+        assert "plain text" not in text
+        await pilot.press("down", "enter")
+        await wait_for(pilot, lambda: screen.draft.data == str(pairs_file()))

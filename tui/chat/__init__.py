@@ -1,0 +1,1 @@
+"""Talking with base and adapter; what is liked becomes data."""
