@@ -142,7 +142,7 @@ def test_the_app_offers_its_chart_and_shows_its_number(run):
         "memory",
     ]
     lines = {line.name: line.ys.tolist() for line in chart_lines(kinds["chosen_chance"], state)}
-    assert lines == {"train": measured, "valid": valid}
+    assert lines == {"train": measured, "validation": valid}
     usual = chosen_charts("loss,log_odds,logps,accuracy", state.metrics)
     assert [kind.id for kind in usual] == ["loss", "logps", "chosen_chance"]
     assert ("chosen chance", f"{measured[-1]:.3f}") in number_rows(state)

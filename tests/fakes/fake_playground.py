@@ -33,17 +33,22 @@ say(
     event="ready", model="tiny", checkpoints=["0", "20", "final"], checkpoint="final",
     chat=True, memory_bytes=5_000_000,
 )  # fmt: skip
+late: list[dict[str, object]] = []
 for line in sys.stdin:
     request = json.loads(line)
-    if request["op"] == "pairs":
-        say(event="pairs", id=None, held_out="trained" not in sys.argv, pairs=[PAIR])
+    if request["op"] == "pairs" and "late" in sys.argv and not late:
+        late.append(request)
+    elif request["op"] == "pairs":
+        say(event="pairs", id=request.get("id"), held_out="trained" not in sys.argv, pairs=[PAIR])
     elif request["op"] == "answer":
         prompt = request.get("prompt", f"pair {request.get('pair')}")
         for side in ("base", "adapter"):
-            say(event="text", id=None, side=side, text=f"{side} on {prompt}")
+            say(event="text", id=request.get("id"), side=side, text=f"{side} on {prompt}")
         if prompt != "wait":
             sides = {side: answer(f"{side} on {prompt}") for side in ("base", "adapter")}
-            say(event="answered", id=None, prompt_tokens=3, sides=sides)
+            say(event="answered", id=request.get("id"), prompt_tokens=3, sides=sides)
+        for first in late:
+            say(event="pairs", id=first.get("id"), held_out=True, pairs=[PAIR])
     elif request["op"] == "cancel":
         say(event="answered", id=None, prompt_tokens=3, sides={"base": answer("cut")})
     elif request["op"] == "score" and request.get("chosen") == request.get("rejected", ""):

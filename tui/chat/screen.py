@@ -19,6 +19,7 @@ from orpo_mlx.text.formatting import format_bytes, visible
 from tui.chat.exchange_view import ExchangeView
 from tui.parts.base_screen import AppScreen
 from tui.parts.line_field import LineField
+from tui.parts.pane import pane
 from tui.parts.pick_one import PickOneScreen
 from tui.processes.children import JsonLinesChild
 from tui.shell.commands import bindings, key_of
@@ -57,14 +58,13 @@ class ChatScreen(AppScreen):
         self._views: list[ExchangeView] = []
 
     def compose_body(self) -> Iterable[Widget]:
-        with VerticalScroll(id="talk"):
+        with pane(VerticalScroll(id="talk"), "Conversation"):
             yield Static("", id="words", markup=False)
         is_ascii = self.orpo.charset == "ascii"
-        yield LineField("Say something, or /help", id="line", is_ascii=is_ascii)
+        yield pane(LineField("Say something, or /help", id="line", is_ascii=is_ascii), "You")
         yield Static("Loading the model ...", id="status", markup=False)
 
     def on_mount(self) -> None:
-        self.query_one("#talk").border_title = "Conversation"
         self._field.focus()
         self._serve()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from textual import on, work
 from textual.containers import Horizontal, VerticalScroll
@@ -51,8 +51,8 @@ class PlaygroundScreen(AppScreen):
         self.words = ["-m", "orpo_mlx.cli.commands.playground", "--run", str(run)]
         self._child: JsonLinesChild | None = None
         self._pair = -1
-        self._is_first = True
-        """Whether the first held-out prompt is still to be answered unasked."""
+        self._first: Literal["", "begin", "pairs", "answer"] = "begin"
+        """How far the answer nobody asked for is, to the first held-out prompt; "" when it is over."""
 
     def compose_body(self) -> Iterable[Widget]:
         charset = self.orpo.charset
@@ -96,19 +96,36 @@ class PlaygroundScreen(AppScreen):
         self._show()
 
     def _take(self, message: dict[str, Any]) -> None:
+        is_first = message.get("id") == _FIRST
+        if is_first and not self._first:
+            if message["event"] == "pairs":
+                self.state.pairs, self.state.held_out = message["pairs"], message["held_out"]
+            return
         self.state.apply(message)
-        event, is_first = message["event"], self._is_first
-        if event == "ready" and is_first and not self._text("prompt"):
-            self.action_pair()
-        elif event in ("pairs", "failed"):
-            self._is_first = False
-        if event == "failed" and is_first and self.state.ready:
-            self.state.failed = ""  # nobody has asked for these pairs
+        if message["event"] == "ready" and self._first == "begin":
+            self._first = "" if self._text("prompt") else "pairs"
+            if self._first:
+                self.state.is_busy = True
+                self._send({"op": "pairs", "count": _PAIRS, "id": _FIRST})
+        elif is_first:
+            self._go_on_first(message["event"])
         self._show()
-        if event == "pairs" and self.is_open and not (is_first and self._text("prompt")):
+        if message["event"] == "pairs" and not is_first and self.is_open:
             self._next_pair()
-            if is_first:
-                self.action_ask()
+
+    def _go_on_first(self, event: str) -> None:
+        """Answer the first held-out prompt when it comes, unless something is typed by then."""
+        if event == "failed":
+            self.state.failed = ""  # nobody has asked
+        if event == "text":
+            return
+        if event == "pairs" and self.is_open and self.state.pairs and not self._text("prompt"):
+            self._first = "answer"
+            self._next_pair()
+            self.state.asked()
+            self._send({"op": "answer", "pair": self._pair, "id": _FIRST, **asdict(self.draws)})
+        else:
+            self._first = ""
 
     def action_load(self) -> None:
         """Give the model's memory back, or load it again."""
@@ -166,6 +183,10 @@ class PlaygroundScreen(AppScreen):
             self._show()
 
     def _may_ask(self) -> bool:
+        if self.state.ready and self.state.is_busy and self._first:
+            if self._first == "answer":
+                self.action_stop()
+            self._first, self.state.is_busy = "", False  # who asks goes before
         if self.state.ready and not self.state.is_busy:
             return True
         if self.state.ready:
@@ -186,7 +207,7 @@ class PlaygroundScreen(AppScreen):
             self._next_pair()
         else:
             self._say("Reading the held-out pairs ...")
-            self._send({"op": "pairs", "count": 50})
+            self._send({"op": "pairs", "count": _PAIRS})
 
     def _next_pair(self) -> None:
         self._pair = (self._pair + 1) % len(self.state.pairs)
@@ -313,6 +334,10 @@ class PlaygroundScreen(AppScreen):
 
 
 _PAIR = ("prompt", "chosen", "rejected")
+_PAIRS = 50
+"""Held-out pairs that are gone through."""
+_FIRST = "first"
+"""The id of requests that nobody has made."""
 
 
 def _checkpoint_name(name: str) -> str:

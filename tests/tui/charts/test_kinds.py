@@ -26,7 +26,7 @@ def test_evaluations_are_points_beside_the_line_of_training(make_state, make_eva
                   chosen_logps=7.0, rejected_logps=7.0),
     )  # fmt: skip
     points = [line for line in chart_lines(CHARTS[kind], state) if line.points]
-    names = {"logps": ["valid", "valid"], **{key: ["valid"] for key in EVALUATED}}
+    names = {"logps": ["validation"] * 2, **{key: ["validation"] for key in EVALUATED}}
     assert [(p.name, p.xs.tolist(), p.ys.tolist()) for p in points] == [
         (name, [2], [7]) for name in names.get(kind, ())
     ]
@@ -70,7 +70,7 @@ def test_the_charts_of_a_reward_model():
 def test_the_preference_term_is_lambda_times_the_odds_ratio_loss(make_state):
     state = make_state({"step": 1, "odds_ratio_loss": 0.5}, lam=0.5)
     lines = {line.name: line.ys.tolist() for line in chart_lines(CHARTS["parts"], state)}
-    assert lines == {"nll": [0.9], "λ·OR": [0.25]}
+    assert lines == {"NLL": [0.9], "λ·odds-ratio": [0.25]}
 
 
 def test_what_goes_in_steps_is_never_smoothed(make_state):

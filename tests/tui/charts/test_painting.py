@@ -58,9 +58,31 @@ def test_title_names_each_line_with_its_letter_and_newest_value():
     assert picture.inks[0, 6] == Ink.LINE
 
 
-def test_in_a_narrow_chart_the_names_give_way_to_the_letters():
-    picture = paint([line([0], [1]), line([0], [2], marker="x")], size=(26, 8))
-    assert picture.row_text(0).rstrip() == "Loss  o 1.000  x 2.000"
+def test_in_a_narrow_chart_values_give_way_from_the_last_line_on_and_names_stay():
+    lines = [line([0], [1], name="train"), line([0], [2], marker="x", name="held out")]
+    picture = paint(lines, size=(34, 8))
+    assert picture.row_text(0).rstrip() == "Loss  o train 1.000  x held out"
+    picture = paint(lines, size=(28, 8))
+    assert picture.row_text(0).rstrip() == "Loss  o train  x held out"
+
+
+def test_lines_of_one_name_share_it():
+    lines = [line([0], [1], name="a"), *(line([0], [n], marker=str(n), name="b") for n in (2, 3))]
+    assert paint(lines, size=(60, 8)).row_text(0).rstrip() == "Loss  o a 1.000  2 3 b 2.000 3.000"
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.31, 0.36), (1.0, 1.0), (-7.3, 9000.0)])
+def test_the_y_axis_has_two_labels_at_least(low, high):
+    rows = paint([line([0, 5], [low, high])], size=(40, 5)).text().split("\n")[1:3]
+    assert all(row[:6].strip() for row in rows)
+
+
+def test_the_x_axis_goes_to_the_end_once_a_tenth_is_done():
+    painter = Painter("Loss", CHARSETS["braille"])
+    few, many = [line([1, 8], [1, 2])], [line([1, 10], [1, 2])]
+    assert painter.paint(few, View(), 60, 10, end=100).x.high < 20
+    assert painter.paint(many, View(), 60, 10, end=100).x.high == 100
+    assert painter.paint([line([1, 120], [1, 2])], View(), 60, 10, end=100).x.high >= 120
 
 
 def test_marks_and_values_that_are_no_numbers_stand_on_the_x_axis():

@@ -58,7 +58,7 @@ async def test_formats_say_who_reads_them_and_what_is_lost(open_export, screen_t
     async with open_export() as (pilot, screen):
         assert screen.chosen == ["mlx"]
         await wait_for(pilot, lambda: "mlx-lm, orpo-mlx" in screen_text(pilot.app))
-        await pilot.press("down", "down", "down")  # the longest of all
+        await pilot.press("down", "down")
         await wait_for(pilot, lambda: "Writes the tuned model" in screen_text(pilot.app))
         assert "Lost on the way: rounding to the number format" in screen_text(pilot.app)
         await wait_for(pilot, lambda: " free" in screen_text(pilot.app))
@@ -68,7 +68,7 @@ async def test_quick_keys_mark_what_was_selected_when_they_were_pressed(open_exp
     async with open_export() as (pilot, screen):
         for key in ("down", "space", "down", "space"):
             pilot.app.post_message(events.Key(key, " " if key == "space" else None))
-        await wait_for(pilot, lambda: screen.chosen == ["mlx", "peft", "gguf-lora"])
+        await wait_for(pilot, lambda: screen.chosen == ["mlx", "peft", "fused"])
 
 
 async def test_the_focused_option_is_explained(open_export, wait_for, screen_text):
@@ -88,6 +88,7 @@ async def test_chosen_formats_are_written_one_after_the_other(
             pilot, lambda: "1 written, 1 failed" in screen.writer.status, "both have ended"
         )
         assert states(screen) == [("mlx", "written"), ("peft", "failed")]
+        await wait_for(pilot, lambda: "Write --dtype" in screen_text(pilot.app))
         text = screen_text(pilot.app)
         assert "written: 1 file, 38" in text
         assert "passed delta [2.5e-7, at most 1.0e-6]" in text

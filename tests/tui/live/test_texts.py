@@ -67,16 +67,19 @@ def test_memory_is_a_share_of_what_the_machine_has(make_state):
     assert "mem" not in brief_text(state, 0)
 
 
-def test_the_newest_sample_comes_first_under_its_step(make_state):
+def test_of_each_prompt_the_first_and_the_newest_answer_are_shown(make_state):
     state = make_state(
-        SampleGenerated(5, "why?", "old", 0), SampleGenerated(9, "why?", "b", 1),
-        SampleGenerated(9, "how?", "a\x1b[1m", 0),
+        SampleGenerated(0, "how?", "before", 0), SampleGenerated(5, "how?", "old", 0),
+        SampleGenerated(9, "how?", "a\x1b[1m", 0), SampleGenerated(9, "why?", "b", 1),
     )  # fmt: skip
-    lines = text_of(sample_lines(state, 40, "x"))
-    assert lines[:4] == ["step 9  sample 1", "> how?", "a\\x1b[1m", ""]
-    assert [line for line in lines if line.startswith("step")] == [
-        "step 9  sample 1", "step 9  sample 2", "step 5  sample 1",
+    assert text_of(sample_lines(state, 40, "x")) == [
+        "> how?", "before, step 0", "before", "step 9", "a\\x1b[1m", "",
+        "> why?", "step 9", "b", "",
     ]  # fmt: skip
+    beside = text_of(sample_lines(state, 83, "x"))
+    assert beside[1].split() == ["before,", "step", "0", "│", "step", "9"]
+    assert beside[2].split() == ["before", "│", "a\\x1b[1m"]
+    assert beside[2].index("│") == beside[1].index("│") == 41
     assert text_of(sample_lines(make_state(), 40, "x")) == ["No samples yet; x asks for some."]
 
 

@@ -36,17 +36,33 @@ def open_test(open_app, make_run, wait_for):
 async def test_both_sides_answer_what_is_typed(open_test, wait_for, screen_text):
     async with open_test() as (pilot, screen):
         await pilot.press(*"Hi", "enter")
-        await wait_for(pilot, lambda: screen.state.done, "an answer")
+        await wait_for(pilot, lambda: "base on Hi" in screen_text(pilot.app), "an answer")
+        await wait_for(pilot, lambda: screen.state.done)
         text = screen_text(pilot.app)
-        assert "base on Hi" in text
         assert "adapter on Hi" in text
         assert "2 tokens" in text
+
+
+async def test_the_first_held_out_prompt_is_answered_at_once(open_test, wait_for, screen_text):
+    async with open_test() as (pilot, screen):
+        await wait_for(pilot, lambda: screen.state.done, "an answer")
+        assert "base on pair 0" in screen_text(pilot.app)
+        assert screen.query_one("#prompt", Input).value == "Why is it so?"
+
+
+async def test_who_types_at_once_is_not_written_over(open_test, wait_for, screen_text):
+    async with open_test("late") as (pilot, screen):  # its pairs come after the first question
+        await pilot.press(*"Hi", "enter")
+        await wait_for(pilot, lambda: screen.state.done and screen.state.pairs)
+        await pilot.pause()
+        assert "base on Hi" in screen_text(pilot.app)
+        assert screen.query_one("#prompt", Input).value == "Hi"
 
 
 async def test_an_answer_can_be_ended(open_test, wait_for):
     async with open_test() as (pilot, screen):
         await pilot.press(*"wait", "enter")
-        await wait_for(pilot, lambda: "base" in screen.state.answers)
+        await wait_for(pilot, lambda: screen.state.answers.get("base") == "base on wait")
         assert screen.state.is_busy
         await pilot.press("enter")  # a second question has to wait
         await pilot.press("ctrl+g")
@@ -55,6 +71,7 @@ async def test_an_answer_can_be_ended(open_test, wait_for):
 
 async def test_a_held_out_pair_is_taken_asked_and_scored(open_test, wait_for, screen_text):
     async with open_test(size=(120, 36)) as (pilot, screen):
+        await wait_for(pilot, lambda: screen.state.done)
         await pilot.press("ctrl+n")
         await wait_for(pilot, lambda: screen.query_one("#prompt", Input).value == "Why is it so?")
         await pilot.press("enter")
@@ -68,14 +85,16 @@ async def test_a_held_out_pair_is_taken_asked_and_scored(open_test, wait_for, sc
 
 async def test_answers_and_scores_go_with_their_pair(open_test, wait_for, screen_text):
     async with open_test("trained") as (pilot, screen):
+        await wait_for(pilot, lambda: screen.state.done)
         await pilot.press("ctrl+n")
         await wait_for(pilot, lambda: "Pair 1 of 1, trained on" in screen_text(pilot.app))
         await pilot.press("enter")
         await wait_for(pilot, lambda: screen.state.done)
         await pilot.press("ctrl+r")
-        await wait_for(pilot, lambda: screen.state.scores)
+        await wait_for(pilot, lambda: screen.query_one("#chosen-tokens").display)
+        assert "▲ likelier than with the base" in screen_text(pilot.app)
         await pilot.press("ctrl+n")
-        await wait_for(pilot, lambda: "nothing is scored yet" in screen_text(pilot.app))
+        await wait_for(pilot, lambda: not screen.query_one("#chosen-tokens").display)
         assert "base on" not in screen_text(pilot.app)
 
 
@@ -101,17 +120,22 @@ async def test_the_prompt_of_a_changed_pair_is_sent_as_text(open_test, wait_for)
 
 async def test_the_value_of_a_token_is_read_with_the_cursor(open_test, wait_for, screen_text):
     async with open_test(size=(120, 36)) as (pilot, screen):
+        await wait_for(pilot, lambda: screen.state.done)
         for name, text in (("prompt", "a"), ("chosen", "b"), ("rejected", "c")):
             screen.query_one(f"#{name}", Input).value = text
         await pilot.press("ctrl+r")
         await wait_for(pilot, lambda: screen.query_one("#chosen-tokens", TokenView).tokens)
         screen.query_one("#chosen-tokens").focus()
         await pilot.press("right")
-        await wait_for(pilot, lambda: "' it' -2.000 nats" in screen_text(pilot.app))
+        await wait_for(
+            pilot, lambda: "' it' -2.000 nats, base -2.000: +0.000" in screen_text(pilot.app)
+        )
         await pilot.press("right", "right", "right")
-        await wait_for(pilot, lambda: "' is.' -9.000 nats" in screen_text(pilot.app))
+        await wait_for(pilot, lambda: "' is.' -9.000 nats, base" in screen_text(pilot.app))
         await pilot.click("#chosen-tokens", offset=(5, 0))
-        await wait_for(pilot, lambda: "' it' -2.000 nats" in screen_text(pilot.app))
+        await wait_for(
+            pilot, lambda: "' it' -2.000 nats, base -2.000: +0.000" in screen_text(pilot.app)
+        )
 
 
 async def test_another_checkpoint_can_be_chosen(open_test, wait_for):
@@ -126,11 +150,13 @@ async def test_another_checkpoint_can_be_chosen(open_test, wait_for):
 
 async def test_a_pasted_prompt_keeps_its_lines(open_test, wait_for, screen_text):
     async with open_test() as (pilot, screen):
+        await wait_for(pilot, lambda: screen.state.done)
+        await pilot.press("ctrl+u")
         pilot.app.post_message(events.Paste("One\n\ttwo\r\n"))
         await wait_for(pilot, lambda: "One↵    two" in screen_text(pilot.app))
         await pilot.press("ctrl+j", "x", "enter")
-        await wait_for(pilot, lambda: screen.state.done)
-        assert screen.state.answers["base"] == "base on One\n    two\nx"
+        wanted = "base on One\n    two\nx"
+        await wait_for(pilot, lambda: screen.state.answers.get("base") == wanted)
 
 
 async def test_how_answers_are_drawn_goes_round_with_keys(open_test, wait_for, screen_text):
@@ -144,7 +170,8 @@ async def test_how_answers_are_drawn_goes_round_with_keys(open_test, wait_for, s
 
 async def test_the_model_can_be_unloaded_and_loaded_again(open_test, wait_for, screen_text):
     async with open_test() as (pilot, screen):
-        await pilot.press("f6")
+        await wait_for(pilot, lambda: screen.state.done)
+        await pilot.press("ctrl+u", "f6")
         await wait_for(pilot, lambda: "The model is unloaded. F6" in screen_text(pilot.app))
         await pilot.press("x", "enter")  # nobody is there to ask, and the reason stays
         await pilot.pause()
@@ -170,9 +197,10 @@ async def test_a_model_that_cannot_be_loaded_is_said(open_test, wait_for, screen
         assert "there is no such model" in screen.sentence()
 
 
-async def test_an_empty_prompt_is_not_sent(open_test, screen_text):
-    async with open_test() as (pilot, _):
-        await pilot.press("enter")
+async def test_an_empty_prompt_is_not_sent(open_test, wait_for, screen_text):
+    async with open_test() as (pilot, screen):
+        await wait_for(pilot, lambda: screen.state.done)
+        await pilot.press("ctrl+u", "enter")
         await pilot.pause()
         assert "Type a prompt first" in screen_text(pilot.app)
         await pilot.press("ctrl+r")
