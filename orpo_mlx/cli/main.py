@@ -60,6 +60,11 @@ COMMANDS: dict[str, CliCommand] = {
         "write an adapter for other programs; see --list",
         "orpo_mlx.cli.commands.export",
     ),
+    "serve": CliCommand(
+        "RUN... [--port N]",
+        "let base and adapters answer other programs, as OpenAI's API",
+        "orpo_mlx.cli.commands.serve",
+    ),
     "adapter": CliCommand(
         "import PEFT_FOLDER --out FOLDER",
         "turn a PEFT adapter into one for mlx-lm",
