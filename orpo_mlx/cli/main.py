@@ -63,7 +63,7 @@ COMMANDS: dict[str, CliCommand] = {
     "serve": CliCommand(
         "RUN... [--port N]",
         "let base and adapters answer other programs, as OpenAI's API",
-        "orpo_mlx.cli.commands.serve",
+        "orpo_mlx.cli.serving.serve",
     ),
     "adapter": CliCommand(
         "import PEFT_FOLDER --out FOLDER",
@@ -103,6 +103,11 @@ COMMANDS: dict[str, CliCommand] = {
     ),
     "sample": CliCommand(
         "RUN", "answer the held-out prompts now", "orpo_mlx.cli.commands.runs", "sample"
+    ),
+    "log": CliCommand(
+        "RUN --to tensorboard",
+        "hand a run's metrics, settings and samples to a tracker",
+        "orpo_mlx.cli.trackers.log",
     ),
     "plot": CliCommand(
         "RUN... --out FILE", "draw runs as SVG or HTML", "orpo_mlx.cli.commands.plot"

@@ -65,7 +65,7 @@ def require_known(name: Any, served: ServedModels) -> None:
     names = list(served.models)
     near = did_you_mean(name, names) if isinstance(name, str) else ""
     raise RequestRefused(
-        f"model {str(name)[:200]!r} is not served here{near}; there are: {', '.join(names)}",
+        f"model {str(name)[:200]!r} is not served here; there are: {', '.join(names)}{near}",
         "model", "model_not_found", 404,
     )  # fmt: skip
 
