@@ -70,6 +70,16 @@ COMMANDS: dict[str, CliCommand] = {
         "turn a PEFT adapter into one for mlx-lm",
         "orpo_mlx.cli.commands.adapter",
     ),
+    "completion": CliCommand(
+        "bash|zsh|fish",
+        "print what completes these commands in a shell",
+        "orpo_mlx.cli.completion.main",
+    ),
+    "config": CliCommand(
+        "init [FILE]",
+        "write a settings file with all settings, explained",
+        "orpo_mlx.cli.config.main",
+    ),
     "doctor": CliCommand(
         "[--self-test] [--json]",
         "look at this machine, and train the demo as a test",
