@@ -16,6 +16,7 @@ from tui.playground.screen import PlaygroundScreen
 from tui.result.screen import ResultScreen
 from tui.screens.help import HelpScreen, help_lines
 from tui.screens.settings import SettingsScreen
+from tui.serve.screen import ServeScreen
 
 FAKES = Path(__file__).parents[1] / "fakes"
 LEAVING = ("App: quit", "Run: detach", "Screen: back")
@@ -32,6 +33,7 @@ def screens(app, run):
     test.words = [str(FAKES / "fake_playground.py")]
     judge = JudgeScreen([run])
     judge.words = [str(FAKES / "fake_judge.py")]
+    app.server.words = [str(FAKES / "fake_serve.py")]
     app.exports.writer(run).words = [str(FAKES / "fake_export.py")]
     return {
         "live": LiveScreen(run),
@@ -39,13 +41,14 @@ def screens(app, run):
         "export": ExportScreen(run, app.exports),
         "test": test,
         "judge": judge,
+        "serve": ServeScreen([run], app.server),
         "settings": SettingsScreen(),
         "result": result_screen(run),
         "runs": None,
     }
 
 
-NAMES = ("runs", "live", "compare", "export", "test", "judge", "settings", "result")
+NAMES = ("runs", "live", "compare", "export", "test", "judge", "serve", "settings", "result")
 
 
 @pytest.fixture
