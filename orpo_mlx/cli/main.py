@@ -115,7 +115,7 @@ COMMANDS: dict[str, CliCommand] = {
         "RUN", "answer the held-out prompts now", "orpo_mlx.cli.commands.runs", "sample"
     ),
     "log": CliCommand(
-        "RUN --to tensorboard",
+        "RUN --to tensorboard|wandb|trackio",
         "hand a run's metrics, settings and samples to a tracker",
         "orpo_mlx.cli.trackers.log",
     ),

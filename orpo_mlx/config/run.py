@@ -9,7 +9,7 @@ from orpo_mlx.config.values import NameList, SettingsGroup
 
 setting = partial(declare, "run")
 
-TRACKERS = ("tensorboard",)
+TRACKERS = ("tensorboard", "wandb", "trackio")
 """Programs that a run's metrics, settings and samples can be handed to."""
 
 
@@ -54,7 +54,8 @@ class RunSettings(SettingsGroup):
     )
     report_to: NameList = setting(
         [],
-        "Trackers that follow the run: tensorboard. `orpo-mlx log` does the same afterwards.",
+        "Trackers that follow the run: tensorboard, wandb, trackio. `orpo-mlx log` does the same "
+        "afterwards.",
         disk="each keeps a copy of the metrics in the run's folder",
         may_change=True,
     )

@@ -10,9 +10,9 @@ from importlib import metadata
 from orpo_mlx.config.run import TRACKERS
 from orpo_mlx.errors import ConfigError
 from orpo_mlx.text.spelling import did_you_mean
-from orpo_mlx.trackers.tracker import TrackedRun, Tracker
+from orpo_mlx.trackers.tracker import Tracker
 
-_PACKAGES = {"tensorboard": "tensorboardX"}
+_PACKAGES = {"tensorboard": "tensorboardX", "wandb": "wandb", "trackio": "trackio"}
 
 
 def require_trackers(names: Sequence[str]) -> None:
@@ -38,8 +38,16 @@ def require_trackers(names: Sequence[str]) -> None:
             ) from None
 
 
-def open_tracker(name: str, run: TrackedRun) -> Tracker:
-    """Open a tracker whose package is there; what it raises is its own."""
-    from orpo_mlx.trackers.tensorboard import TensorBoardTracker
+def tracker_class(name: str) -> type[Tracker]:
+    """Return the class of a tracker whose package is there; it is made of a `TrackedRun`."""
+    if name == "tensorboard":
+        from orpo_mlx.trackers.tensorboard import TensorBoardTracker
 
-    return {"tensorboard": TensorBoardTracker}[name](run)
+        return TensorBoardTracker
+    if name == "wandb":
+        from orpo_mlx.trackers.wandb_run import WandbTracker
+
+        return WandbTracker
+    from orpo_mlx.trackers.trackio_run import TrackioTracker
+
+    return TrackioTracker

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Any
+from typing import Any, ClassVar
 
 from tensorboardX import SummaryWriter
 
@@ -14,7 +14,7 @@ from orpo_mlx.trackers.tracker import TrackedRun
 class TensorBoardTracker:
     """Writes one more event file; TensorBoard puts those of a folder together."""
 
-    can_rewind = True
+    can_rewind: ClassVar[bool] = True
 
     def __init__(self, run: TrackedRun) -> None:
         self._folder = str(run.folder / "tensorboard" / run.name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 
 @dataclass(frozen=True)
@@ -15,20 +15,24 @@ class TrackedRun:
         run_id: of the run.
         name: what it is called there: the run's id, with a number if it is logged anew.
         folder: RUN/trackers, for files of the tracker.
+        settings: of the run, as `Tracker.settings` is told them.
         rewound_to: the last step that stays of what was logged under this name; None: all does.
     """
 
     run_id: str
     name: str
     folder: Path
+    settings: dict[str, Any]
     rewound_to: int | None = None
 
 
 class Tracker(Protocol):
     """Writes a run for another program, by step."""
 
-    can_rewind: bool
+    can_rewind: ClassVar[bool]
     """Whether what was logged can be made void; else a resumed run is logged anew beside it."""
+
+    def __init__(self, run: TrackedRun) -> None: ...
 
     def settings(self, settings: dict[str, Any]) -> None:
         """Take the run's settings and what else is known at its start."""

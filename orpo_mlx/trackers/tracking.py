@@ -29,7 +29,7 @@ from orpo_mlx.runs.events import (
 from orpo_mlx.runs.history import valid_events
 from orpo_mlx.storage.atomic import write_unsynced
 from orpo_mlx.storage.regular import read_regular
-from orpo_mlx.trackers.table import open_tracker
+from orpo_mlx.trackers.table import tracker_class
 from orpo_mlx.trackers.tracker import TrackedRun, Tracker
 
 _STEP_NUMBERS = (
@@ -101,16 +101,15 @@ class Tracking:
     def _rewind(self, kept: list[Event]) -> None:
         steps = [event.step for event in kept if isinstance(event, StepCompleted | EvalCompleted)]
         last = max(steps, default=-1)
-        tracker = self._tracker or self._open(last)
-        if tracker.can_rewind:
-            if self._tracker is not None:
-                tracker.rewind(last)
-            self._sent = kept
-        else:
-            tracker.close(False)
+        if not tracker_class(self.name).can_rewind:
+            self.close()
             self._begin_anew()
-            tracker = None
-        self._tracker = tracker
+            return
+        if self._tracker is None:
+            self._tracker = self._open(last)
+        else:
+            self._tracker.rewind(last)
+        self._sent = kept
 
     def _begin_anew(self) -> None:
         self._take += 1
@@ -118,8 +117,10 @@ class Tracking:
 
     def _open(self, rewound_to: int | None = None) -> Tracker:
         self._folder.mkdir(exist_ok=True)
-        tracked = TrackedRun(self.run.id, self.logged_as, self._folder, rewound_to)
-        return open_tracker(self.name, tracked)
+        starts = [one.event for one in self._records if isinstance(one.event, RunStarted)]
+        settings = started_settings(starts[-1]) if starts else {}
+        tracked = TrackedRun(self.run.id, self.logged_as, self._folder, settings, rewound_to)
+        return tracker_class(self.name)(tracked)
 
     def _hand_on(self, events: Sequence[Event]) -> None:
         if self._tracker is None:

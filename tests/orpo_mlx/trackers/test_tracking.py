@@ -279,7 +279,7 @@ def test_what_is_not_installed_is_said_before_anything_is_done(
         (["log", "RUN"], "to which tracker?"),
         (["log", "RUN", "--to", "tensorbord"], "Did you mean tensorboard?"),
         (["log", "nothing", "--to", "tensorboard"], "no run"),
-        (["train", "--demo", "--report-to", "tensorbord"], "needs tensorboard"),
+        (["train", "--demo", "--report-to", "tensorbord"], "needs tensorboard, wandb, trackio"),
     ],
 )
 def test_bad_words_are_refused(
