@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import io
+import ipaddress
 import json
 import logging
 import shlex
@@ -22,7 +23,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import ThreadingHTTPServer
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from mlx_lm.server import APIHandler, get_system_fingerprint
 
@@ -138,6 +139,7 @@ class OpenAIHandler(APIHandler):
         })  # fmt: skip
 
     def _read(self) -> dict[str, Any]:
+        self._require_no_page()
         if self.path not in PATHS:
             raise _no_such_path(self.path)
         length = self.headers.get("Content-Length", "")
@@ -146,6 +148,15 @@ class OpenAIHandler(APIHandler):
         if int(length) > MOST_BYTES:
             raise RequestRefused(f"the body is longer than {MOST_BYTES} bytes", status=413)
         return read_request(self.path, self.rfile.read(int(length)), self.server.served)
+
+    def _require_no_page(self) -> None:
+        """Refuse pages of the web, by their origin and by names that were made to lead here."""
+        origin, host = self.headers.get("Origin"), self.headers.get("Host")
+        is_open = not ipaddress.ip_address(str(self.server.server_name)).is_loopback
+        if (origin and not _is_here(origin)) or (
+            host and not is_open and not _is_here(f"//{host}")
+        ):
+            raise RequestRefused("pages of the web are not let in", status=403)
 
     def _refuse(self, refused: RequestRefused) -> None:
         body = json.dumps(refused.as_json()).encode()
@@ -169,7 +180,9 @@ class OpenAIHandler(APIHandler):
         """Turn what mlx-lm refuses into OpenAI's form: the reason is the exception at hand."""
         if status_code >= 400:
             reason = sys.exc_info()[1]
-            raise RequestRefused(str(reason or "the request cannot be answered")) from None
+            status = 500 if isinstance(reason, RuntimeError) else 400  # its thread is gone
+            text = str(reason or "the request cannot be answered")
+            raise RequestRefused(text, status=status) from None
         self._status = status_code
         super()._set_completion_headers(status_code)
 
@@ -180,6 +193,7 @@ class OpenAIHandler(APIHandler):
     def do_GET(self) -> None:
         served, path = self.server.served, self.path.split("?")[0]
         try:
+            self._require_no_page()
             if path == "/health":
                 self._answer({"status": "ok"})
             elif path in ("/v1/models", "/v1/models/"):
@@ -201,6 +215,15 @@ class OpenAIHandler(APIHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing here: each request is told once, as a message."""
+
+
+def _is_here(address: str) -> bool:
+    """Return whether an address names this machine to itself."""
+    try:
+        name = urlsplit(address).hostname or ""
+        return name == "localhost" or ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
 
 
 def _no_such_path(path: str) -> RequestRefused:
