@@ -27,6 +27,7 @@ from tui.parts.ask import AskChoice, AskScreen
 from tui.parts.harmless import HarmlessFilter
 from tui.processes import launcher
 from tui.screens.help import HelpScreen
+from tui.serve.session import ServeSession
 from tui.shell.charset import CHARSET_NAMES, CharsetName
 from tui.shell.commands import bindings, is_f_key, key_of
 from tui.shell.keymap import keymap_from
@@ -40,6 +41,7 @@ from tui.shell.messages import (
     OpenPlayground,
     OpenResult,
     OpenRun,
+    OpenServe,
     PlanAnew,
     Resume,
     StartDemo,
@@ -90,6 +92,7 @@ class OrpoApp(App[None]):
         self.runs_dir = runs_dir
         self.clock = clock
         self.exports = Exports(self)
+        self.server = ServeSession(self)
         self.settings, self.problems = load_settings(config_folder())
         self.starts: dict[Path, launcher.Start] = {}
         """Trainers started by this app, by run; only their parent is told how they end."""
@@ -115,6 +118,9 @@ class OrpoApp(App[None]):
         self.push_screen(self._runs)
         if said := "\n".join(self.problems):  # one note, not a column of them
             self.notify(said, title="Settings", severity="warning", timeout=10, markup=False)
+
+    async def on_unmount(self) -> None:
+        await self.server.close()
 
     def get_line_filters(self) -> Sequence[LineFilter]:
         """Return what every line passes before it is written."""
@@ -236,6 +242,11 @@ class OrpoApp(App[None]):
         from tui.export.screen import ExportScreen
 
         self.push_screen(ExportScreen(message.run, self.exports))
+
+    def on_open_serve(self, message: OpenServe) -> None:
+        from tui.serve.screen import ServeScreen
+
+        self.push_screen(ServeScreen(message.runs, self.server))
 
     def on_open_doctor(self, _: OpenDoctor) -> None:
         self.action_doctor()
@@ -393,7 +404,9 @@ class OrpoApp(App[None]):
     @work(exclusive=True, group="leave")
     async def action_leave(self) -> None:
         """Leave the app; ask first about what is not done. Nothing is lost either way."""
-        if not isinstance(self.screen, AskScreen) and await may_leave(self, self.exports):
+        if isinstance(self.screen, AskScreen):
+            return
+        if await may_leave(self, self.exports, self.server):
             self.exit()
 
 

@@ -10,12 +10,13 @@ from tui.export.session import Exports
 from tui.parts.ask import AskChoice, AskScreen
 from tui.processes import launcher
 from tui.processes.requests import send
+from tui.serve.session import ServeSession
 from tui.shell.host import Host
 
 
-async def may_leave(app: Host, exports: Exports) -> bool:
+async def may_leave(app: Host, exports: Exports, server: ServeSession) -> bool:
     """Ask what there is to ask before the app ends; from a worker only."""
-    if not await _may_end_exports(app, exports):
+    if not await _may_end_exports(app, exports) or not await _may_end_server(app, server):
         return False
     running = launcher.running_runs(app.runs_dir)
     preparing = launcher.starting_runs(app.runs_dir)
@@ -45,6 +46,18 @@ async def _may_end_exports(app: Host, exports: Exports) -> bool:
         f"End the {exports.unfinished}?",
         "It is not complete and ends with this window.",
         [AskChoice("no", "Stay"), AskChoice("yes", "End it", is_dangerous=True)],
+    )
+    return await app.push_screen_wait(question) == "yes"
+
+
+async def _may_end_server(app: Host, server: ServeSession) -> bool:
+    """Ask about a server: it lives only as long as this window."""
+    if not server.state.is_on:
+        return True
+    question = AskScreen(
+        "End the server?",
+        f"It ends with this window. Without it: {server.command}",
+        [AskChoice("no", "Stay"), AskChoice("yes", "End it")],
     )
     return await app.push_screen_wait(question) == "yes"
 

@@ -207,6 +207,24 @@ class AdapterSwitch:
             self._model.update_modules(self._on)
 
 
+class AdapterSet:
+    """Adapters of one model, which wears one of them at a time or none; its weights stay."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._kept: dict[str, list[tuple[str, Any]]] = {}
+
+    def keep(self, name: str) -> None:
+        """Take off the adapter that is attached, and keep it under a name."""
+        self._kept[name] = adapter_layers(self._model)
+        detach_adapter(self._model)
+
+    def wear(self, name: str) -> None:
+        """Answer with a kept adapter; a name under which none is kept is the base, exactly."""
+        detach_adapter(self._model)
+        self._model.update_modules(_tree(self._kept.get(name, [])))
+
+
 def adapter_switched_off(model: nn.Module) -> AbstractContextManager[None]:
     """Answer as the base model inside, exactly; the adapter is back afterwards."""
     return AdapterSwitch(model).off()

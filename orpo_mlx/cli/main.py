@@ -65,10 +65,25 @@ COMMANDS: dict[str, CliCommand] = {
         "write an adapter for other programs; see --list",
         "orpo_mlx.cli.commands.export",
     ),
+    "serve": CliCommand(
+        "RUN... [--port N]",
+        "let base and adapters answer other programs, as OpenAI's API",
+        "orpo_mlx.cli.serving.serve",
+    ),
     "adapter": CliCommand(
         "import PEFT_FOLDER --out FOLDER",
         "turn a PEFT adapter into one for mlx-lm",
         "orpo_mlx.cli.commands.adapter",
+    ),
+    "completion": CliCommand(
+        "bash|zsh|fish",
+        "print what completes these commands in a shell",
+        "orpo_mlx.cli.completion.main",
+    ),
+    "config": CliCommand(
+        "init [FILE]",
+        "write a settings file with all settings, explained",
+        "orpo_mlx.cli.config.main",
     ),
     "doctor": CliCommand(
         "[--self-test] [--json]",
@@ -103,6 +118,11 @@ COMMANDS: dict[str, CliCommand] = {
     ),
     "sample": CliCommand(
         "RUN", "answer the held-out prompts now", "orpo_mlx.cli.commands.runs", "sample"
+    ),
+    "log": CliCommand(
+        "RUN --to tensorboard|wandb|trackio",
+        "hand a run's metrics, settings and samples to a tracker",
+        "orpo_mlx.cli.trackers.log",
     ),
     "plot": CliCommand(
         "RUN... --out FILE", "draw runs as SVG or HTML", "orpo_mlx.cli.commands.plot"

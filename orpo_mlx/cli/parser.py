@@ -21,11 +21,16 @@ from orpo_mlx.version import __version__
 
 
 class TextRequested(Exception):
-    """The user asked for a text instead of an action: --help, --version, --show-config."""
+    """The user asked for a text instead of an action: --help, --version, --show-config.
 
-    def __init__(self, text: str) -> None:
+    Attributes:
+        parser: whose text it is, None for a text without one.
+    """
+
+    def __init__(self, text: str, parser: argparse.ArgumentParser | None = None) -> None:
         super().__init__(text)
         self.text = text
+        self.parser = parser
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
@@ -123,7 +128,7 @@ class TextAction(argparse.Action):
         self.make_text = make_text
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
-        raise TextRequested(self.make_text(parser))
+        raise TextRequested(self.make_text(parser), parser)
 
 
 class OnceAction(argparse.Action):

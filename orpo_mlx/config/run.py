@@ -5,9 +5,12 @@ from __future__ import annotations
 from functools import partial
 
 from orpo_mlx.config.declaration import declare
-from orpo_mlx.config.values import SettingsGroup
+from orpo_mlx.config.values import NameList, SettingsGroup
 
 setting = partial(declare, "run")
+
+TRACKERS = ("tensorboard", "wandb", "trackio")
+"""Programs that a run's metrics, settings and samples can be handed to."""
 
 
 class RunSettings(SettingsGroup):
@@ -47,6 +50,13 @@ class RunSettings(SettingsGroup):
         "Checkpoints kept besides the best one.",
         disk="each holds the adapter and the optimizer's moments",
         ge=1,
+        may_change=True,
+    )
+    report_to: NameList = setting(
+        [],
+        "Trackers that follow the run: tensorboard, wandb, trackio. `orpo-mlx log` does the same "
+        "afterwards.",
+        disk="each keeps a copy of the metrics in the run's folder",
         may_change=True,
     )
     allow_overcommit: bool = setting(

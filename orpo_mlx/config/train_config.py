@@ -24,7 +24,7 @@ from orpo_mlx.config.objective import (
     foreign_settings,
 )
 from orpo_mlx.config.optimisation import CANNOT_KEEP, CANNOT_RECOMPUTE, OptimisationSettings
-from orpo_mlx.config.run import RunSettings
+from orpo_mlx.config.run import TRACKERS, RunSettings
 from orpo_mlx.errors import ConfigError
 from orpo_mlx.text.spelling import did_you_mean
 
@@ -130,6 +130,9 @@ def conflicts(config: TrainConfig, given: set[str]) -> Iterator[str]:
         yield f"--scale {config.scale:g} and --alpha {config.alpha:g}: give only one of both"
     if not config.target_modules:
         yield "--target-modules: names no layer; needs all, or names such as q_proj,v_proj"
+    for name in config.report_to:
+        if name not in TRACKERS:
+            yield f"--report-to {name}: there is no such tracker; needs {', '.join(TRACKERS)}"
     if config.num_layers == 0 and not config.init_adapter:
         yield "--num-layers 0: adapts no block; needs 1 or more, or -1 for all"
     # A run's config.toml names every setting, so that a default must not conflict.

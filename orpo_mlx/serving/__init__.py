@@ -1,1 +1,1 @@
-"""A loaded model that answers other processes."""
+"""A loaded model that answers others: the app by JSON lines, any program as OpenAI's API."""

@@ -19,6 +19,7 @@ _OTHERS = {
     "llama-server": "llama.cpp",
     "lms": "LM Studio",
     "ollama": "Ollama",
+    "tensorboard": "the package tensorboard",
     "vllm": "vLLM",
 }
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from orpo_mlx.config import TrainConfig
@@ -28,6 +28,8 @@ from orpo_mlx.runs.directory import (
     sweep,
 )
 from orpo_mlx.runs.listener import RunListener
+from orpo_mlx.trackers.processes import TrackerProcesses
+from orpo_mlx.trackers.table import require_trackers
 from orpo_mlx.training.end import TrainResult, fail, finish
 
 if TYPE_CHECKING:
@@ -52,6 +54,7 @@ def train(config: TrainConfig, *, report: RunListener | None = None) -> TrainRes
     from orpo_mlx.training.start import require_disk
 
     require_consistent(config)
+    require_trackers(config.report_to)
     check_place(config)
     prepared = prepare(config, report.progress if report else None)
     prepared = require_disk(prepared, run_place(config))
@@ -91,6 +94,7 @@ def resume(
             )
         found = find_newest(directory.checkpoints_folder)
         config = directory.read_config().model_copy(update=overrides or {})
+        require_trackers(config.report_to)
         require_same(settings_identity(config), found.manifest)
         require_known_plan(found.manifest)
         # A dataset's branch may have moved on; the run goes on with the commit it began with.
@@ -117,7 +121,7 @@ def _run(
     checkpoints.sweep(directory.path)
     limits = choose_limits(prepared.plan.estimate, prepared.available_bytes)
     with (
-        _event_sink(directory, report) as emit,
+        _event_sink(directory, report, prepared.config.report_to) as emit,
         SignalFlags() as signals,
         limited_memory(limits),
     ):
@@ -209,12 +213,18 @@ def _obey(run: TrainingRun) -> str:
 
 @contextmanager
 def _event_sink(
-    directory: RunDirectory, report: RunListener | None
+    directory: RunDirectory, report: RunListener | None, names: Sequence[str]
 ) -> Iterator[Callable[[events.Event], None]]:
     """Open the run's only channel out; the report sees each event after it is on disk."""
     writer = events.EventWriter(directory.events_file)
+    trackers = TrackerProcesses(directory, names)
 
     def emit(event: events.Event) -> None:
+        for complaint in trackers.complaints():
+            write(events.NoteLogged("warning", complaint))
+        write(event)
+
+    def write(event: events.Event) -> None:
         line = writer.write(event)
         if isinstance(event, events.CheckpointSaved):
             writer.sync()
@@ -222,4 +232,9 @@ def _event_sink(
             report.handle(event, line)
 
     with closing(writer):
-        yield emit
+        try:
+            yield emit
+        finally:
+            with suppress(OSError):  # of a full disk, which has ended the run by itself
+                for complaint in trackers.close():
+                    write(events.NoteLogged("warning", complaint))

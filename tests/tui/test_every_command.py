@@ -17,6 +17,7 @@ from tui.playground.screen import PlaygroundScreen
 from tui.result.screen import ResultScreen
 from tui.screens.help import HelpScreen, help_lines
 from tui.screens.settings import SettingsScreen
+from tui.serve.screen import ServeScreen
 
 FAKES = Path(__file__).parents[1] / "fakes"
 LEAVING = ("App: quit", "Run: detach", "Screen: back")
@@ -35,6 +36,7 @@ def screens(app, run):
     chat.words = [str(FAKES / "fake_chat.py")]
     judge = JudgeScreen([run])
     judge.words = [str(FAKES / "fake_judge.py")]
+    app.server.words = [str(FAKES / "fake_serve.py")]
     app.exports.writer(run).words = [str(FAKES / "fake_export.py")]
     return {
         "live": LiveScreen(run),
@@ -43,13 +45,16 @@ def screens(app, run):
         "test": test,
         "chat": chat,
         "judge": judge,
+        "serve": ServeScreen([run], app.server),
         "settings": SettingsScreen(),
         "result": result_screen(run),
         "runs": None,
     }
 
 
-NAMES = ("runs", "live", "compare", "export", "test", "chat", "judge", "settings", "result")
+NAMES = (
+    "runs", "live", "compare", "export", "test", "chat", "judge", "serve", "settings", "result",
+)  # fmt: skip
 
 
 @pytest.fixture

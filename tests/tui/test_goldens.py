@@ -33,6 +33,7 @@ from tui.playground.screen import PlaygroundScreen
 from tui.processes.trainer_log import log_of
 from tui.result.screen import ResultScreen
 from tui.screens.doctor import DoctorScreen
+from tui.serve.screen import ServeScreen
 from tui.shell.machine import Machine
 
 FOLDER = Path(__file__).parent / "goldens"
@@ -161,6 +162,13 @@ async def show_judge(pilot, old_run, wait_for):
     screen.words = [str(FAKES / "fake_judge.py")]
     pilot.app.push_screen(screen)
     await wait_for(pilot, lambda: screen.state.duel)
+
+
+async def show_serve(pilot, old_run, wait_for):
+    server = pilot.app.server
+    server.words = [str(FAKES / "fake_serve.py")]
+    pilot.app.push_screen(ServeScreen([old_run("run-c").path], server))
+    await wait_for(pilot, lambda: len(server.state.lines) == 3)
 
 
 async def show_playground(pilot, old_run, wait_for):
@@ -323,6 +331,7 @@ SCREENS = {
     "playground": show_playground,
     "chat": show_chat,
     "judge": show_judge,
+    "serve": show_serve,
     "doctor": show_doctor,
     "result": show_result,
     "result-none": show_no_result,

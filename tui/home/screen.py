@@ -43,6 +43,7 @@ from tui.shell.messages import (
     OpenPlayground,
     OpenResult,
     OpenRun,
+    OpenServe,
     Resume,
     StartDemo,
 )
@@ -50,10 +51,10 @@ from tui.shell.messages import (
 REFRESH_SECONDS = 2.0
 MACHINE_SECONDS = 10.0
 _NEEDS_RUN = (
-    "open", "resume", "compare", "export", "chat", "test", "judge", "result", "mark", "delete",
-    "filter", "sort", "turn",
+    "open", "resume", "compare", "export", "chat", "test", "judge", "serve", "result", "mark",
+    "delete", "filter", "sort", "turn",
 )  # fmt: skip
-_NEEDS_FOLDER = ("export", "chat", "test", "judge", "result", "mark", "delete")
+_NEEDS_FOLDER = ("export", "chat", "test", "judge", "serve", "result", "mark", "delete")
 """What a run that is still being prepared cannot serve."""
 
 
@@ -296,6 +297,12 @@ class RunsScreen(AppScreen):
             self.post_message(OpenJudge(marked))
         elif run := self.selected:
             self.post_message(OpenJudge([run.path]))
+
+    def action_serve(self) -> None:
+        """Serve the marked runs, or else the selected one."""
+        marked = [run.path for run in self.runs if run.path in self.marked]
+        if runs := marked or ([self.selected.path] if self.selected else []):
+            self.post_message(OpenServe(runs))
 
     def action_result(self) -> None:
         if run := self.selected:

@@ -125,6 +125,10 @@ class JsonLinesChild:
             self._process.stdin.write((json.dumps(message) + "\n").encode())
             await self._process.stdin.drain()
 
+    def interrupt(self) -> None:
+        """Ask the child to end, as Ctrl-C does; its output ends when it has."""
+        self._let_go()  # which the leash sees
+
     async def close(self) -> None:
         """End the child and what it started: let it clean up, then insist."""
         self._let_go()  # the leash interrupts it

@@ -24,7 +24,7 @@ from tui.result.facts import ResultFacts, read_facts
 from tui.result.texts import result_lines, result_sentence
 from tui.run.status import ALIVE
 from tui.shell.commands import bindings, key_of
-from tui.shell.messages import OpenChat, OpenExport, OpenNewRun, OpenPlayground
+from tui.shell.messages import OpenChat, OpenExport, OpenNewRun, OpenPlayground, OpenServe
 
 
 class ResultScreen(AppScreen):
@@ -141,6 +141,9 @@ class ResultScreen(AppScreen):
 
     def action_export(self) -> None:
         self.post_message(OpenExport(self.run.path))
+
+    def action_serve(self) -> None:
+        self.post_message(OpenServe([self.run.path]))
 
     def action_new_from_this(self) -> None:
         """Plan a run with this one's settings."""

@@ -86,6 +86,8 @@ RUNS = (
             "Ask the selected run's adapter and its base model the same things."),
     Command("runs.judge", "j", "", "Runs: judge answers blind",
             "Compare answers of two marked runs, or of the selected one and its base, blind."),
+    Command("runs.serve", "v", "", "Runs: serve",
+            "Let the marked runs, or the selected one, answer other programs, as OpenAI's API."),
     Command("runs.result", "r", "", "Runs: result",
             "Show whether the selected run has helped."),
     Command("runs.mark", "space", "", "Runs: mark for comparing", "Mark or unmark a run."),
@@ -269,6 +271,8 @@ RESULT = (
     Command("result.test", "t", "", "Result: test",
             "Ask the run's adapter and its base model the same things."),
     Command("result.export", "e", "Export", "Result: export", "Export the run's adapter."),
+    Command("result.serve", "s", "", "Result: serve",
+            "Let base and adapter answer other programs, as OpenAI's API."),
     Command("result.new-from-this", "n", "New from this", "Result: new run from this",
             "Plan a run with the settings of this one, to change some."),
     Command("result.evaluate", "v", "Evaluate", "Result: compare base and adapter",
@@ -298,6 +302,17 @@ JUDGE = (
             "Give another verdict on the one before."),
 )  # fmt: skip
 
+SERVE = (
+    Command("serve.turn", "s", "Stop/start", "Serve: stop, or start",
+            "End the server, or start one for the chosen runs."),
+    Command("serve.copy", "y", "Copy curl", "Serve: copy a line for curl",
+            "Copy a command that asks the server something."),
+    Command("serve.copy-address", "u", "Copy address", "Serve: copy the address",
+            "Copy the address, for programs that speak OpenAI's API."),
+    Command("serve.copy-command", "c", "", "Serve: copy the command",
+            "Copy the command that serves the same without the app."),
+)  # fmt: skip
+
 AREAS: dict[str, tuple[Command, ...]] = {
     "app": APP,
     "screen": SCREEN,
@@ -314,6 +329,7 @@ AREAS: dict[str, tuple[Command, ...]] = {
     "compare": COMPARE,
     "judge": JUDGE,
     "result": RESULT,
+    "serve": SERVE,
 }
 """All commands by area. To add one: a line in its area, and an `action_` of that name."""
 

@@ -101,6 +101,13 @@ class OpenJudge(Message):
 
 
 @dataclass
+class OpenServe(Message):
+    """Please let base and adapters of these runs answer other programs, or show what does."""
+
+    runs: Sequence[Path]
+
+
+@dataclass
 class OpenExport(Message):
     """Please show how this run's adapter leaves for other programs."""
 

@@ -63,12 +63,14 @@ def test_every_valued_flag_reaches_its_setting(name: str) -> None:
     words = [setting.flag, FLAG_WORDS[setting.kind]]
     if name == "label_smoothing":
         words = [setting.flag, "0.25"]
+    if name == "report_to":
+        words = [setting.flag, "tensorboard"]
     command = parse_train([*needed, *words, *others, *objective_with(name)])
     expected = {
         "int": 9,
         "float": 0.25 if name == "label_smoothing" else 0.5,
         "str": "some text",
-        "list": ["a", "b"],
+        "list": ["tensorboard"] if name == "report_to" else ["a", "b"],
     }
     expected = {**expected, "map": {"a": "b", "c": "d.0"}}[setting.kind]
     if name == "trunk_cache_dir":  # need not exist, so it is made absolute as it is written

@@ -269,6 +269,7 @@ TESTED_ELSEWHERE = {
     "objective", "dpo_loss", "beta", "gamma", "label_smoothing", "ipo_length", "reference",
     "use_margin", "center",
     "kto_loss", "desirable_weight", "undesirable_weight", "unpair",
+    "report_to",
 }  # fmt: skip
 TIMES = {
     "time", "monotonic", "seconds", "step_seconds", "pairs_per_second", "tokens_per_second",

@@ -1,0 +1,1 @@
+"""Completion of words in a shell, made from the table of commands."""

@@ -1,0 +1,1 @@
+"""Settings files, on the command line."""

@@ -1,0 +1,1 @@
+"""Models that answer other programs, on the command line."""

@@ -1,0 +1,1 @@
+"""Runs in the tables of other programs, on the command line."""

@@ -1,0 +1,1 @@
+"""Base and adapters as OpenAI's API, started and stopped from the app."""
