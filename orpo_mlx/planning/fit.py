@@ -126,9 +126,7 @@ def answer(config: TrainConfig, limit: int, on_progress: OnProgress | None = Non
         pairs=len(clipped(train, config.max_seq_length)),
         past=memory_shares(config.runs_dir),
         notes=pairs.notes,
-        course=plan_course(config, len(train), len(valid), plan.estimate.adapter)
-        if train
-        else None,
+        course=course,
     )
 
 

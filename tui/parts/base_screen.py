@@ -15,7 +15,6 @@ from tui.parts.title_bar import TitleBar
 from tui.parts.too_small import TooSmall
 from tui.shell.host import Host
 
-
 _LOW = 20
 """Rows below which even a short window's layout has no room for all its parts."""
 

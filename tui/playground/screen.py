@@ -52,7 +52,7 @@ class PlaygroundScreen(AppScreen):
         self._child: JsonLinesChild | None = None
         self._pair = -1
         self._first: Literal["", "begin", "pairs", "answer"] = "begin"
-        """How far the answer nobody asked for is, to the first held-out prompt; "" when it is over."""
+        """How far the answer to the first held-out prompt is, which nobody asked for; "": over."""
 
     def compose_body(self) -> Iterable[Widget]:
         charset = self.orpo.charset
