@@ -49,10 +49,10 @@ from tui.shell.messages import (
 REFRESH_SECONDS = 2.0
 MACHINE_SECONDS = 10.0
 _NEEDS_RUN = (
-    "open", "resume", "compare", "export", "test", "judge", "result", "mark", "delete", "filter",
-    "sort", "turn",
+    "like", "open", "resume", "compare", "export", "test", "judge", "result", "mark", "delete",
+    "filter", "sort", "turn",
 )  # fmt: skip
-_NEEDS_FOLDER = ("export", "test", "judge", "result", "mark", "delete")
+_NEEDS_FOLDER = ("like", "export", "test", "judge", "result", "mark", "delete")
 """What a run that is still being prepared cannot serve."""
 
 
@@ -230,6 +230,11 @@ class RunsScreen(AppScreen):
 
     def action_new(self) -> None:
         self.post_message(OpenNewRun())
+
+    def action_like(self) -> None:
+        """Plan a run with the selected one's settings."""
+        if run := self.selected:
+            self.post_message(OpenNewRun(run.path))
 
     def action_demo(self) -> None:
         self.post_message(StartDemo())

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from orpo_mlx import demo
 from orpo_mlx.config import TrainConfig, build_config
+from orpo_mlx.config.adapter import OF_THE_ADAPTER
 from orpo_mlx.config.declaration import Setting
 from orpo_mlx.config.objective import RATES, foreign_settings
 from orpo_mlx.config.train_config import conflicts, iter_settings
@@ -27,9 +28,6 @@ from tui.new_run.presets import PRESETS
 SETTINGS: dict[str, Setting] = {setting.name: setting for setting in iter_settings()}
 _SIBLINGS = (("steps", "epochs"), ("scale", "alpha"), ("valid_data", "valid_fraction"))
 _DATA_GROUPS = ("model", "data")
-OF_THE_ADAPTER = ("rank", "scale", "alpha", "rslora", "dora", "dropout", "target_modules",
-                  "num_layers")  # fmt: skip
-"""Settings that an --init-adapter brings with it."""
 
 
 class Problem(NamedTuple):
@@ -245,13 +243,21 @@ class Draft:
         return [self.data, *self.flags(names - {"data"}), "--json"]
 
 
-def draft_like(config: TrainConfig) -> Draft:
-    """Return a draft with the settings of a run, which are then changed; its places are its own."""
+def draft_like(config: TrainConfig, start: Path | None = None) -> Draft:
+    """Return a draft with the settings of a run, which are then changed; its places are its own.
+
+    Args:
+        config: of that run.
+        start: a folder with an adapter to go on from; its shape is its own.
+    """
     values = config.model_dump(exclude={"model", "run_dir", "runs_dir"}, exclude_none=True)
     for wins, name in (("steps", "epochs"), ("valid_data", "valid_fraction")):
         if wins in values:
             values.pop(name, None)
-    return Draft().with_model(str(config.model or "")).with_values(values)
+    draft = Draft().with_model(str(config.model or "")).with_values(values)
+    if start is None:
+        return draft
+    return draft.with_values({**dict.fromkeys(OF_THE_ADAPTER), "init_adapter": str(start)})
 
 
 def draft_anew(config: TrainConfig, checkpoint: Path | None) -> Draft:
@@ -261,11 +267,7 @@ def draft_anew(config: TrainConfig, checkpoint: Path | None) -> Draft:
         config: of that run.
         checkpoint: a folder with its adapter; None to begin afresh.
     """
-    draft = draft_like(config).with_value("learning_rate", config.learning_rate / 2)
-    if checkpoint is None:
-        return draft
-    brought = dict.fromkeys(OF_THE_ADAPTER)
-    return draft.with_values({**brought, "init_adapter": str(checkpoint)})
+    return draft_like(config, checkpoint).with_value("learning_rate", config.learning_rate / 2)
 
 
 def local_path(text: str) -> str:

@@ -74,6 +74,8 @@ SCREEN = (
 
 RUNS = (
     Command("runs.new", "n", "New", "Runs: new run", "Choose model, data and settings; start."),
+    Command("runs.like", "N", "", "Runs: new run from this",
+            "Plan a run with the settings of the selected one, to change some."),
     Command("runs.open", "o", "", "Runs: open", "Open the selected run (Enter does too)."),
     Command("runs.resume", "R", "Resume", "Runs: resume",
             "Go on with the selected run from its newest checkpoint."),
@@ -110,8 +112,9 @@ LIVE = (
             "Save a checkpoint after this step."),
     Command("live.sample", "g", "", "Run: sample now", "Answer the held-out prompts now."),
     Command("live.resume", "R", "Resume", "Run: resume", "Go on from the newest checkpoint."),
-    Command("live.anew", "n", "", "Run: begin anew after NaN",
-            "Plan a run from the last checkpoint at half the rate, after NaN ended this one."),
+    Command("live.anew", "n", "", "Run: new run from this",
+            "Plan a run like this one, once it has ended; after NaN at half the rate, from the "
+            "last checkpoint."),
     Command("live.charts", "v", "Charts", "Run: choose charts", "Choose which charts are shown."),
     Command("live.detach", "d", "", "Run: detach", "Leave this screen; the training goes on."),
     Command("live.export", "e", "Export", "Run: export",
@@ -239,6 +242,8 @@ COMPARE = (
     Command("compare.x-axis", "x", "X axis", "Compare: x axis", "Steps, tokens or time."),
     Command("compare.settings", "d", "All settings", "Compare: all settings, or those that differ",
             "Show all settings, or only those that differ."),
+    Command("compare.like", "n", "", "Compare: new run from one of these",
+            "Plan a run with the settings of one of these, to change some."),
     Command("compare.judge", "j", "", "Compare: judge answers blind",
             "Compare answers of the first two runs, blind."),
     Command("compare.save", "w", "Save", "Compare: save as CSV and SVG",

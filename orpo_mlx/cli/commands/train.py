@@ -39,6 +39,7 @@ from orpo_mlx.runs.directory import (
     run_place,
 )
 from orpo_mlx.runs.event_text import cadence_line
+from orpo_mlx.runs.group.like import adapter_of, settings_like
 from orpo_mlx.runs.listener import RunListener
 from orpo_mlx.runs.listing import find_run
 from orpo_mlx.training.train import resume, train
@@ -58,7 +59,7 @@ def build_train_parser(prog: str = "python -m orpo_mlx.train") -> Parser:
     parser = Parser(
         prog,
         "Train a LoRA adapter on preference pairs with ORPO.\n"
-        "Flags win over the --config file, the file over the defaults.",
+        "Flags win over the --config file or the run of --like, these over the defaults.",
         _EXAMPLES.format(prog=prog),
         usage=f"{prog} --model MODEL --data FILE [options]",
     )
@@ -75,6 +76,17 @@ def _add_actions(parser: Parser) -> None:
     )
     group.add_argument(
         "--config", metavar="FILE", help="Read settings from a TOML file; --show-config writes one."
+    )
+    group.add_argument(
+        "--like",
+        metavar="RUN",
+        help="Begin with the settings of an earlier run; flags win over them. With other data, "
+        "model or objective, what was said of the old one is left out.",
+    )
+    group.add_argument(
+        "--from",
+        metavar="adapter|last|STEP",
+        help="With --like: go on from that run's adapter, or a checkpoint: the last, or of a step.",
     )
     group.add_argument(
         "--show-config",
@@ -116,6 +128,8 @@ def parse_train(
     _check_extras(extras)
     flags = Layer(given, {name: "--" + name.replace("_", "-") for name in given})
     layers = [*file_layer(extras["config"]), flags]
+    if extras["like"]:
+        layers.insert(0, _like(extras, flags))
     run = find_run(extras["resume"], given.get("runs_dir")) if extras["resume"] else None
     base = resumed_layer(run) if run else demo_layer(layers) if extras["demo"] else Layer({}, {})
     merged = base
@@ -140,13 +154,38 @@ def parse_train(
     )
 
 
-_EXTRAS = ("config", "show_config", "demo", "resume", "dry_run", "quiet", "json", "debug")
+_EXTRAS = (
+    "config", "like", "from", "show_config", "demo", "resume", "dry_run", "quiet", "json", "debug",
+)  # fmt: skip
+_EITHER = (
+    ("quiet", "json"), ("demo", "resume"), ("like", "config"), ("like", "demo"), ("like", "resume"),
+)  # fmt: skip
 
 
 def _check_extras(extras: dict[str, Any]) -> None:
-    for one, other in (("quiet", "json"), ("demo", "resume")):
+    for one, other in _EITHER:
         if extras[one] and extras[other]:
             raise ConfigError(f"--{one} and --{other}: give only one of both", "Leave one out.")
+    if extras["from"] and not extras["like"]:
+        raise ConfigError(
+            f"--from {extras['from']}: which run's?",
+            "Name it with --like RUN; --init-adapter FOLDER starts from any adapter.",
+        )
+
+
+def _like(extras: dict[str, Any], flags: Layer) -> Layer:
+    """Return the settings of --like, with the adapter of --from."""
+    run = find_run(extras["like"], flags.values.get("runs_dir"))
+    begin = {}
+    if extras["from"]:
+        if "init_adapter" in flags.values:
+            raise ConfigError(
+                f"--from {extras['from']} and --init-adapter: give only one of both",
+                "Leave one out.",
+            )
+        begin = {"init_adapter": str(adapter_of(run, extras["from"]))}
+    values = {**settings_like(run, {**flags.values, **begin}), **begin}
+    return Layer(values, dict.fromkeys(values, f"--like {run.id}"))
 
 
 def _require_own_place_and_start(config: TrainConfig, run: RunDirectory, start: str | None) -> None:

@@ -1,0 +1,1 @@
+"""Runs in relation to others: one that begins with the settings of another."""
