@@ -71,6 +71,12 @@ COMMANDS: dict[str, CliCommand] = {
         "orpo_mlx.cli.commands.doctor",
     ),
     "runs": CliCommand("[--json]", "list all runs", "orpo_mlx.cli.commands.runs", "list_command"),
+    "compare": CliCommand(
+        "RUN RUN... [--sort METRIC] [--json]",
+        "runs side by side: settings that differ, a result with its interval",
+        "orpo_mlx.cli.runs.compare",
+    ),
+    "rm": CliCommand("RUN... [--yes]", "move runs to the trash", "orpo_mlx.cli.runs.rm"),
     "resume": CliCommand(
         "RUN",
         "go on with a run from its newest checkpoint",

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from orpo_mlx.errors import RunError
 from orpo_mlx.runs.directory import RunDirectory, Status, runs_folder
 from orpo_mlx.runs.listing import RunSummary, iter_runs, summarise
 from tui.processes.trainer_log import starting
 from tui.run.status import ALIVE
 from tui.shell.machine import Machine
 from tui.shell.names import short_name
-
-TRASH = ".trash"
 
 _TITLE_GAP = 4
 """Cells between the two ends of a title, and around them."""
@@ -67,31 +63,6 @@ def _stamp(path: Path) -> tuple[int, int]:
     except OSError:
         return 0, 0
     return found.st_mtime_ns, found.st_size
-
-
-def move_to_trash(run: RunDirectory) -> Path:
-    """Move a run into the trash beside the runs; return its new place.
-
-    Raises:
-        RunError: a trainer is at it, or it cannot be moved; it is where it was.
-    """
-    if run.is_locked():
-        raise RunError(f"{run.id} is being trained; nothing was moved", "Stop it first.")
-    trash = run.path.parent / TRASH
-    target = trash / run.id
-    number = 1
-    while target.exists():
-        number += 1
-        target = trash / f"{run.id}-{number}"
-    try:
-        trash.mkdir(exist_ok=True)
-        os.rename(run.path, target)
-    except OSError as error:
-        raise RunError(
-            f"{run.path}: cannot be moved ({error.strerror}); nothing was changed",
-            "See who owns the folder, and whether the disk can be written.",
-        ) from None
-    return target
 
 
 def runs_to_compare(

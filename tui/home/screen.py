@@ -17,9 +17,10 @@ from textual.worker import get_current_worker
 
 from orpo_mlx.errors import OrpoError
 from orpo_mlx.runs.directory import RunDirectory
+from orpo_mlx.runs.group.removal import TRASH, move_to_trash
 from orpo_mlx.runs.listing import RunSummary
 from orpo_mlx.text.formatting import counted
-from tui.home.run_list import Order, RunList, move_to_trash, row_of, runs_to_compare, title_end
+from tui.home.run_list import Order, RunList, row_of, runs_to_compare, title_end
 from tui.home.run_news import RunNews
 from tui.home.run_summary import RunSummaryPanel
 from tui.home.run_table import RunTable
@@ -359,7 +360,7 @@ def _may_delete(runs: Sequence[RunSummary]) -> AskScreen:
     what = names if len(runs) == 1 else f"{len(runs)} marked runs"
     return AskScreen(
         f"Delete {what}?",
-        f"{names}: with all checkpoints and the adapter moved to {runs[0].path.parent}/.trash; "
+        f"{names}: with all checkpoints and the adapter moved to {runs[0].path.parent / TRASH}; "
         "moved back from there, a run is listed again.",
         [AskChoice("keep", "Keep"), AskChoice("delete", "Delete", is_dangerous=True)],
     )

@@ -1,1 +1,1 @@
-"""Runs in relation to others: one that begins with the settings of another."""
+"""Runs in relation to others: one like another, several compared, some removed."""
