@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import get_args
 
 from orpo_mlx.runs.directory import RunDirectory, Status, runs_folder
+from orpo_mlx.runs.label import FILE as LABEL
+from orpo_mlx.runs.label import NO_LABEL, RunLabel
 from orpo_mlx.runs.listing import RunSummary, iter_runs, summarise
 from tui.processes.trainer_log import starting
 from tui.run.status import ALIVE
@@ -41,7 +43,8 @@ class RunList:
         return sorted(found, key=lambda run: (run.started or 0.0, run.id), reverse=True)
 
     def _summary(self, run: RunDirectory) -> RunSummary:
-        stamp = (run.is_locked(), *map(_stamp, (run.events_file, run.state_file, run.config_file)))
+        files = run.events_file, run.state_file, run.config_file, run.path / LABEL
+        stamp = (run.is_locked(), *map(_stamp, files))
         known = self._known.get(run.path)
         if known is None or known[0] != stamp or stamp[0]:
             known = self._known[run.path] = stamp, summarise(run)
@@ -94,10 +97,12 @@ class RunRow:
     log_odds_ratio: str
     accuracy: str
     when: str
+    label: RunLabel = NO_LABEL
 
     def matches(self, words: str) -> bool:
         """Tell whether every word occurs somewhere, upper or lower case."""
-        text = " ".join((self.id, self.model, self.data)).lower()
+        said = (self.label.short, self.label.note)
+        text = " ".join((self.id, self.model, self.data, *said)).lower()
         return all(word in text for word in words.lower().split())
 
 
@@ -113,6 +118,7 @@ def row_of(run: RunSummary, now: float) -> RunRow:
         log_odds_ratio=run.brief("log_odds_ratio"),
         accuracy=run.brief("preference_accuracy"),
         when="" if run.started is None else when_text(run.started, now),
+        label=run.label,
     )
 
 

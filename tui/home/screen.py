@@ -18,8 +18,10 @@ from textual.worker import get_current_worker
 from orpo_mlx.errors import OrpoError
 from orpo_mlx.runs.directory import RunDirectory
 from orpo_mlx.runs.group.removal import TRASH, move_to_trash
+from orpo_mlx.runs.label import write_label
 from orpo_mlx.runs.listing import RunSummary
 from orpo_mlx.text.formatting import counted
+from tui.home.label_dialog import LabelScreen
 from tui.home.run_list import Order, RunList, row_of, runs_to_compare, title_end
 from tui.home.run_news import RunNews
 from tui.home.run_summary import RunSummaryPanel
@@ -51,9 +53,9 @@ REFRESH_SECONDS = 2.0
 MACHINE_SECONDS = 10.0
 _NEEDS_RUN = (
     "like", "open", "resume", "compare", "export", "test", "judge", "result", "mark", "delete",
-    "filter", "sort", "turn",
+    "label", "filter", "sort", "turn",
 )  # fmt: skip
-_NEEDS_FOLDER = ("like", "export", "test", "judge", "result", "mark", "delete")
+_NEEDS_FOLDER = ("like", "export", "test", "judge", "result", "mark", "delete", "label")
 """What a run that is still being prepared cannot serve."""
 
 
@@ -301,6 +303,20 @@ class RunsScreen(AppScreen):
     def action_result(self) -> None:
         if run := self.selected:
             self.post_message(OpenResult(run.path))
+
+    @work(exclusive=True, group="label")
+    async def action_label(self) -> None:
+        """Name the selected run, tag it, note something about it."""
+        if (run := self.selected) is None:
+            return
+        is_ascii = self.orpo.charset == "ascii"
+        said = await self.app.push_screen_wait(LabelScreen(run.id, run.label, is_ascii))
+        if said is not None and said != run.label:
+            try:
+                write_label(run.path, said)
+            except OrpoError as error:
+                self.orpo.show_error(error)
+            self.refresh_runs()
 
     @work(exclusive=True, group="delete")
     async def action_delete(self) -> None:

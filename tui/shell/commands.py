@@ -91,6 +91,8 @@ RUNS = (
     Command("runs.mark", "space", "", "Runs: mark for comparing", "Mark or unmark a run."),
     Command("runs.delete", "D", "", "Runs: delete to the trash",
             "Move the marked runs, or the selected one, to the trash folder, after asking."),
+    Command("runs.label", "l", "", "Runs: name, tags, note",
+            "Name the selected run, tag it, note something about it; the filter finds it by that."),
     Command("runs.filter", "slash", "", "Runs: filter", "Show only runs that contain a text."),
     Command("runs.sort", "s", "", "Runs: sort by the next column",
             "Sort by the next column (a click on a header does too)."),
