@@ -83,6 +83,11 @@ COMMANDS: dict[str, CliCommand] = {
         "runs side by side: settings that differ, a result with its interval",
         "orpo_mlx.cli.runs.compare",
     ),
+    "queue": CliCommand(
+        "[go | stop | remove RUN...]",
+        "runs of `train --sweep` that follow one another: list, go on, stop, remove",
+        "orpo_mlx.cli.runs.queue",
+    ),
     "rm": CliCommand("RUN... [--yes]", "move runs to the trash", "orpo_mlx.cli.runs.rm"),
     "resume": CliCommand(
         "RUN",
