@@ -35,6 +35,7 @@ from tui.shell.messages import (
     OpenCompare,
     OpenDoctor,
     OpenExport,
+    OpenGroup,
     OpenJudge,
     OpenNewRun,
     OpenPlayground,
@@ -224,9 +225,18 @@ class OrpoApp(App[None]):
         self.push_screen(ResultScreen(message.run))
 
     def on_open_compare(self, message: OpenCompare) -> None:
+        from tui.compare.comparing import MAX_RUNS
         from tui.compare.screen import CompareScreen
 
+        if len(message.runs) > MAX_RUNS:  # more than a chart has colours for
+            self.on_open_group(OpenGroup(message.runs))
+            return
         self.push_screen(CompareScreen(message.runs))
+
+    def on_open_group(self, message: OpenGroup) -> None:
+        from tui.compare.group_screen import GroupScreen
+
+        self.push_screen(GroupScreen(message.runs, message.name))
 
     def on_open_playground(self, message: OpenPlayground) -> None:
         from tui.playground.screen import PlaygroundScreen
@@ -264,7 +274,8 @@ class OrpoApp(App[None]):
         elif path in self.starts:
             self.push_screen(StartingScreen(self.starts[path], _live))
         else:
-            self.notify(f"{path.name} is prepared by another window, or gone.", markup=False)
+            text = f"{path.name} waits in the queue, is prepared by another window, or gone."
+            self.notify(text, markup=False)
 
     def start(self, config: TrainConfig) -> None:
         """Start a training with these settings and show it."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tui.compare.group_screen import GroupScreen
 from tui.compare.screen import CompareScreen
 from tui.export.screen import ExportScreen
 from tui.judge.screen import JudgeScreen
@@ -39,13 +40,14 @@ def screens(app, run):
         "export": ExportScreen(run, app.exports),
         "test": test,
         "judge": judge,
+        "group": GroupScreen([run, run.with_name("run-b")], "sweep-x"),
         "settings": SettingsScreen(),
         "result": result_screen(run),
         "runs": None,
     }
 
 
-NAMES = ("runs", "live", "compare", "export", "test", "judge", "settings", "result")
+NAMES = ("runs", "live", "compare", "export", "test", "judge", "settings", "result", "group")
 
 
 @pytest.fixture

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import get_args
 
 from orpo_mlx.runs.directory import RunDirectory, Status, runs_folder
+from orpo_mlx.runs.group.queue import GROUP, Queue, QueueEntry
 from orpo_mlx.runs.label import FILE as LABEL
 from orpo_mlx.runs.label import NO_LABEL, RunLabel
 from orpo_mlx.runs.listing import RunSummary, iter_runs, summarise
+from tui.home.queue import queued_summaries, without_folder
 from tui.processes.trainer_log import starting
 from tui.run.status import ALIVE
 from tui.shell.machine import Machine
@@ -32,12 +34,17 @@ class RunList:
 
     def __init__(self, runs_dir: Path | None) -> None:
         self.runs_dir = runs_dir
+        self.queue = Queue(runs_dir)
+        self.queued: dict[Path, QueueEntry] = {}
+        """Runs of the queue that have no folder."""
         self._known: dict[Path, tuple[_Stamp, RunSummary]] = {}
 
     def read(self) -> list[RunSummary]:
         """Return all runs as they are now."""
         runs = iter_runs(self.runs_dir)
+        self.queued = without_folder(self.queue)
         found = [self._summary(run) for run in runs] + starting_summaries(self.runs_dir)
+        found += queued_summaries(self.queued.values())
         paths = {run.path for run in runs}
         self._known = {path: entry for path, entry in self._known.items() if path in paths}
         return sorted(found, key=lambda run: (run.started or 0.0, run.id), reverse=True)
@@ -66,6 +73,11 @@ def _stamp(path: Path) -> tuple[int, int]:
     except OSError:
         return 0, 0
     return found.st_mtime_ns, found.st_size
+
+
+def group_of(run: RunSummary) -> str:
+    """Return the name of the sweep that a run is of, "" for none."""
+    return next((tag for tag in run.label.tags if tag.startswith(GROUP)), "")
 
 
 def runs_to_compare(

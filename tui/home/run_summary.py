@@ -100,6 +100,10 @@ def summary_lines(
         lines.append(f"last checkpoint at step {last.step} ({format_bytes(last.bytes)}){best}")
     if isinstance(state.ended, RunFailed) and run.status == "failed":
         lines.append(f"{state.ended.message}. {state.ended.what_to_do}")
+    elif run.status == "waiting":
+        lines.append("waits for its turn in the queue")
+    elif run.status == "failed" and run.damage:
+        lines.append(visible(run.damage))
     elif run.damage:
         lines.append(f"damaged: {run.damage}; what could be read is shown")
     elif run.status == "crashed":

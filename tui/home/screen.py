@@ -22,7 +22,8 @@ from orpo_mlx.runs.label import write_label
 from orpo_mlx.runs.listing import RunSummary
 from orpo_mlx.text.formatting import counted
 from tui.home.label_dialog import LabelScreen
-from tui.home.run_list import Order, RunList, row_of, runs_to_compare, title_end
+from tui.home.queue import left_over, tend
+from tui.home.run_list import Order, RunList, group_of, row_of, runs_to_compare, title_end
 from tui.home.run_news import RunNews
 from tui.home.run_summary import RunSummaryPanel
 from tui.home.run_table import RunTable
@@ -40,6 +41,7 @@ from tui.shell.messages import (
     OpenCompare,
     OpenDoctor,
     OpenExport,
+    OpenGroup,
     OpenJudge,
     OpenNewRun,
     OpenPlayground,
@@ -151,6 +153,10 @@ class RunsScreen(AppScreen):
         self._update_title()
 
     def on_runs_screen_listed(self, message: Listed) -> None:
+        if not self._listed and (left := left_over(self._list.queue)):
+            key = key_of("runs.queue", self.orpo.keymap)
+            text = f"{counted(left, 'run')} left in the queue, and nobody works: {key} goes on."
+            self.notify(text, title="Queue", timeout=12)
         if not self._listed or message.runs != self.runs:
             self._listed = True
             self.runs = message.runs
@@ -223,7 +229,8 @@ class RunsScreen(AppScreen):
         if action == "resume" and (run := self.selected):
             return run.status in RESUMABLE
         if action in _NEEDS_FOLDER and (run := self.selected):
-            return RunDirectory(run.path).is_run()
+            is_queued = action == "delete" and run.path in self._list.queued
+            return is_queued or RunDirectory(run.path).is_run()
         return bool(self.runs) or action not in _NEEDS_RUN
 
     @on(DataTable.RowSelected)
@@ -274,6 +281,9 @@ class RunsScreen(AppScreen):
 
     def action_compare(self) -> None:
         """Compare the marked runs; with fewer than two, the selected one and the newest other."""
+        if not self.marked and (group := self._group()):
+            self.post_message(group)
+            return
         ready = [run for run in self.runs if RunDirectory(run.path).is_run()]
         selected = self.selected if self.selected in ready else None
         paths = runs_to_compare(ready, self.marked, selected)
@@ -281,6 +291,19 @@ class RunsScreen(AppScreen):
             self.notify("There is only one run to compare; comparing needs two.")
         else:
             self.post_message(OpenCompare(paths))
+
+    def _group(self) -> OpenGroup | None:
+        """Return the selected run's sweep; None if it is of none, or has no second run yet."""
+        name = group_of(self.selected) if self.selected else ""
+        runs = [run for run in self.runs if name and group_of(run) == name]
+        paths = [run.path for run in runs if RunDirectory(run.path).is_run()]
+        return OpenGroup(paths, name) if len(paths) > 1 else None
+
+    @work(exclusive=True, group="queue")
+    async def action_queue(self) -> None:
+        """Say how the queue stands; go on, stop or empty it."""
+        await tend(self.orpo, self, self._list.queue)
+        self.refresh_runs()
 
     def action_export(self) -> None:
         if run := self.selected:
@@ -330,6 +353,9 @@ class RunsScreen(AppScreen):
         gone = []
         for run in runs:
             try:
+                if entry := self._list.queued.get(run.path):
+                    self._list.queue.remove(entry)
+                    continue
                 gone.append(move_to_trash(RunDirectory(run.path)))
             except OrpoError as error:
                 self.orpo.show_error(error)

@@ -80,7 +80,7 @@ RUNS = (
     Command("runs.resume", "R", "Resume", "Runs: resume",
             "Go on with the selected run from its newest checkpoint."),
     Command("runs.compare", "c", "Compare", "Runs: compare",
-            "Compare the marked runs, or the selected one with the newest other."),
+            "Compare the marked runs, the selected one's sweep, or it with the newest other."),
     Command("runs.export", "e", "Export", "Runs: export", "Export the selected run's adapter."),
     Command("runs.test", "t", "Test", "Runs: test",
             "Ask the selected run's adapter and its base model the same things."),
@@ -89,6 +89,8 @@ RUNS = (
     Command("runs.result", "r", "", "Runs: result",
             "Show whether the selected run has helped."),
     Command("runs.mark", "space", "", "Runs: mark for comparing", "Mark or unmark a run."),
+    Command("runs.queue", "Q", "", "Runs: the queue",
+            "How runs that wait for their turn stand; go on with them, stop, or empty the queue."),
     Command("runs.delete", "D", "", "Runs: delete to the trash",
             "Move the marked runs, or the selected one, to the trash folder, after asking."),
     Command("runs.label", "l", "", "Runs: name, tags, note",
@@ -252,6 +254,17 @@ COMPARE = (
             "Write what the chart shows into the first run's folder."),
 )  # fmt: skip
 
+GROUP = (
+    Command("group.metric", "m", "Metric", "Group: choose the metric",
+            "Choose by which metric the runs are sorted."),
+    Command("group.charts", "c", "Charts", "Group: the first ones in one chart",
+            "Compare the first four runs in one chart."),
+    Command("group.result", "r", "Result", "Group: result",
+            "Show whether the selected run has helped (Enter does too)."),
+    Command("group.like", "n", "New from this", "Group: new run from this",
+            "Plan a run with the settings of the selected one, to change some."),
+)  # fmt: skip
+
 JUDGE = (
     Command("judge.first", "1", "First", "Judge: the first answer is better",
             "The first answer is better."),
@@ -276,6 +289,7 @@ AREAS: dict[str, tuple[Command, ...]] = {
     "tokens": TOKENS,
     "export": EXPORT,
     "compare": COMPARE,
+    "group": GROUP,
     "judge": JUDGE,
     "result": RESULT,
 }

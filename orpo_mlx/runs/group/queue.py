@@ -26,6 +26,8 @@ from orpo_mlx.storage.atomic import write_atomically
 from orpo_mlx.storage.regular import read_regular
 
 QUEUE = ".queue"
+GROUP = "sweep-"
+"""How the name of a group begins; its runs have it as a tag."""
 OUTCOMES = ("", "completed", "failed", "stopped")
 _MAX_BYTES = 1 << 18
 _LONGEST = 200
@@ -149,12 +151,13 @@ class Queue:
             RunError: the folder cannot be written; nothing waits then.
         """
         last = max((entry.waiting.number for entry in self.read()), default=0)
-        group = f"sweep-{time.strftime('%Y%m%d-%H%M')}-{secrets.token_hex(2)}"
+        group = f"{GROUP}{time.strftime('%Y%m%d-%H%M')}-{secrets.token_hex(2)}"
         entries: list[QueueEntry] = []
+        now = time.time()
         for place, (config, own) in enumerate(zip(configs, changes, strict=True), start=1):
             here = config.model_copy(update={"run_dir": None, "runs_dir": None})
             text = write_settings(with_absolute_paths(here))
-            said = Waiting(group, last + place, dict(own), text, time.time())
+            said = Waiting(group, last + place, dict(own), text, now)
             entries.append(QueueEntry(RunDirectory(self._free_place(config)), said))
         try:
             self.folder.mkdir(parents=True, exist_ok=True)

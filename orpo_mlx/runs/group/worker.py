@@ -145,6 +145,8 @@ class QueueWorker:
             with contextlib.suppress(OSError):
                 os.rename(log, run.log_file)
         if self._must_stop() and status != "completed":
+            if not run.is_run():  # else a later app would tell of a start that failed
+                log.unlink(missing_ok=True)
             self._say(f"{run.id}: stopped; `orpo-mlx queue go` goes on with it")
             return
         if status == "crashed":
