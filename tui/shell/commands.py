@@ -163,6 +163,8 @@ NEW = (
     Command("new.map", "f3", "Columns", "New run: name the columns",
             "Say which column is the prompt, the good answer and the bad one."),
     Command("new.start", "ctrl+r", "Start", "New run: start", "Start the training."),
+    Command("new.sweep", "w", "Sweep", "New run: several values of a setting",
+            "Give a setting several values: each makes a run, one after the other."),
     Command("new.copy-command", "ctrl+y", "Copy", "New run: copy the command",
             "Copy the command line that does the same."),
     Command("new.source", "f2", "", "New run: this machine, or the Hub",
