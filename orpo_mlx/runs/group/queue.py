@@ -123,7 +123,9 @@ class Queue:
             paths = sorted(self.folder.glob("*.json"))
         except OSError:
             return []
-        found = [entry for path in paths if (entry := self._entry(path)) is not None]
+        # A name that begins with a dot is none of ours: "..", for one, leads elsewhere.
+        plain = [path for path in paths if not path.name.startswith(".")]
+        found = [entry for path in plain if (entry := self._entry(path)) is not None]
         return sorted(found, key=lambda entry: (entry.waiting.number, entry.run.id))
 
     def _entry(self, path: Path) -> QueueEntry | None:

@@ -144,6 +144,7 @@ def test_the_trainer_outlives_a_killed_worker_and_is_not_started_twice(
     until(queue.is_worked_at)
     assert main(["stop", held.run.id]) == 0
     thread.join()
+    assert statuses(queue) == ["stopped", "completed"], "it was waited for"
     assert starts(held) == ["--config"]
     assert starts(last) == ["--config"]
 
@@ -167,7 +168,17 @@ def test_all_killed_at_once_as_by_a_reboot_the_half_done_one_is_resumed(
     assert starts(held) == ["--config", "--resume"]
 
 
-def test_it_waits_for_a_training_of_somebody_else(queue: Queue, add: Add) -> None:
+def test_it_waits_for_a_training_of_somebody_else(
+    queue: Queue, add: Add, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[bool] = []
+    look = QueueWorker._is_free
+
+    def count(worker: QueueWorker, entry: QueueEntry) -> bool:
+        looks.append(look(worker, entry))
+        return looks[-1]
+
+    monkeypatch.setattr(QueueWorker, "_is_free", count)
     (other,) = add(0.4)
     queue.remove(other)
     trainer = subprocess.Popen(
@@ -177,7 +188,8 @@ def test_it_waits_for_a_training_of_somebody_else(queue: Queue, add: Add) -> Non
     (entry,) = add(0.1)
     thread = threading.Thread(target=work, args=(queue,))
     thread.start()
-    until(queue.is_worked_at)
+    until(lambda: len(looks) > 2)
+    assert not any(looks)
     assert not entry.run.is_run()
     assert main(["stop", other.run.id]) == 0
     trainer.wait()
@@ -216,6 +228,13 @@ def test_a_damaged_file_is_no_entry(queue: Queue, add: Add, text: str) -> None:
     (queue.folder / "odd.json").write_text(text)
     assert queue.read() == entries
     assert main(["queue"]) == 0
+
+
+def test_a_name_that_leads_elsewhere_is_no_entry(queue: Queue, add: Add) -> None:
+    (entry,) = add(0.1)
+    sound = (queue.folder / f"{entry.run.id}.json").read_text()
+    (queue.folder / "...json").write_text(sound)
+    assert queue.read() == [entry]
 
 
 def test_the_command_lists_and_removes(queue: Queue, add: Add, capsys) -> None:
