@@ -64,6 +64,12 @@ async def test_another_metric_sorts_anew_and_the_cursor_stays_on_its_run(
         await wait_for(pilot, lambda: pilot.app.screen is screen)
         assert [row.id for row in screen.rows] == ["run-1", "run-0"], "trained longer"
         assert screen.selected.id == "run-1"
+        await pilot.press("m")
+        await wait_for(pilot, lambda: isinstance(pilot.app.screen, PickOneScreen))
+        await pilot.press("home", "enter")
+        await wait_for(pilot, lambda: screen.metric == "preference_accuracy")
+        await wait_for(pilot, lambda: screen.table.cursor_row == 1)
+        assert screen.selected.id == "run-1"
 
 
 async def test_keys_lead_to_charts_result_and_a_new_run(make_run, open_app, wait_for, made_up):

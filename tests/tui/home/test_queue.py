@@ -34,6 +34,14 @@ def test_what_waits_is_listed_in_order_with_what_it_will_be(queue, runs_dir):
     assert (failed.status, failed.damage) == ("failed", "error: no such model")
 
 
+def test_a_run_of_the_queue_that_has_begun_is_listed_once(queue, runs_dir, make_run):
+    first, second = queue.read()
+    make_run(first.run.id)
+    found = {run.id: run.status for run in RunList(runs_dir).read()}
+    assert found == {first.run.id: "completed", second.run.id: "waiting"}
+    assert len(RunList(runs_dir).read()) == 2
+
+
 async def test_a_new_app_offers_to_go_on_and_does(
     queue, open_app, wait_for, screen_text, monkeypatch
 ):
