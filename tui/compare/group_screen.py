@@ -35,10 +35,12 @@ from tui.parts.row_table import RowTable
 from tui.run.status import status_text
 from tui.shell.commands import bindings
 from tui.shell.messages import OpenCompare, OpenNewRun, OpenResult
-from tui.shell.names import shortened
+from tui.shell.names import cut_middle, shortened
 
 _REFRESH_SECONDS = 2.0
 _SETTING_CELLS = 14
+_ID_CELLS = 16
+"""Fewest for a run's name, whose end tells it from the others of its group."""
 
 
 class GroupScreen(AppScreen):
@@ -119,7 +121,7 @@ class GroupScreen(AppScreen):
         self._order = [row.path for row in self.rows]
         names = differing(self.rows)
         title = metric(self.metric).title if self.metric else "no result yet"
-        heads = ["St", "Run", "Step", *(name.replace("_", " ") for name in names), title]
+        heads = ["St", "Run", title, *(name.replace("_", " ") for name in names), "Step"]
         lines = [self._cells(row, names) for row in self.rows]
         self.table.clear(columns=True)
         for index, head in enumerate(heads):
@@ -144,10 +146,10 @@ class GroupScreen(AppScreen):
             settings.append(Text(shortened(short, _SETTING_CELLS, charset), justify="right"))
         return [
             Text(status_text(row.status, charset).sign),
-            Text(shortened(visible(row.id), max(12, self.size.width // 3), charset)),
-            Text(f"{row.step}/{row.total_steps}", justify="right"),
-            *settings,
+            Text(cut_middle(visible(row.id), max(_ID_CELLS, self.size.width // 3), charset)),
             Text(result_text(row, self.metric), justify="right"),
+            *settings,
+            Text(f"{row.step}/{row.total_steps}", justify="right"),
         ]
 
     @on(DataTable.RowHighlighted)

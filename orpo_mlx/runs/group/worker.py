@@ -35,6 +35,9 @@ from orpo_mlx.storage.atomic import write_unsynced
 from orpo_mlx.storage.regular import read_regular_text
 from orpo_mlx.storage.safe_path import child_environment
 
+_started: list[subprocess.Popen[bytes]] = []
+"""Workers this process began: one that is forgotten while it lives would be warned of."""
+
 POLL_SECONDS = 0.3
 START_SECONDS = 20.0
 """A worker in the background has the lock by then, or has ended."""
@@ -232,6 +235,7 @@ def start_worker(queue: Queue, environment: Mapping[str, str] | None = None) -> 
         raise RunError(
             f"{queue.folder}: cannot be written ({reason_of(error)})", "Choose another --runs-dir."
         ) from None
+    _started.append(process)
     deadline = time.monotonic() + START_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
         if queue.is_worked_at():

@@ -43,7 +43,7 @@ async def test_the_best_stands_first_with_interval_and_differing_settings(
         assert "80.0 % (70.0 to 90.0)" in text
         assert "sweep-x · 5 runs" in text
         head = next(line for line in text.splitlines() if "Accuracy" in line)
-        assert head.split() == ["St", "Run", "Step", "seed", "Accuracy"]
+        assert head.split() == ["St", "Run", "Accuracy", "seed", "Step"]
         assert "first run-3 (seed 3): 80.0 %" in screen.sentence()
 
 
