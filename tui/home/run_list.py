@@ -13,7 +13,7 @@ from orpo_mlx.runs.group.queue import GROUP, Queue, QueueEntry
 from orpo_mlx.runs.label import FILE as LABEL
 from orpo_mlx.runs.label import NO_LABEL, RunLabel
 from orpo_mlx.runs.listing import RunSummary, iter_runs, summarise
-from tui.home.queue import queued_summaries, without_folder
+from tui.home.queued_runs import queued_summaries, without_folder
 from tui.processes.trainer_log import starting
 from tui.run.status import ALIVE
 from tui.shell.machine import Machine

@@ -22,7 +22,8 @@ from orpo_mlx.runs.label import write_label
 from orpo_mlx.runs.listing import RunSummary
 from orpo_mlx.text.formatting import counted
 from tui.home.label_dialog import LabelScreen
-from tui.home.queue import left_over, tend
+from tui.home.queue_dialog import tend
+from tui.home.queued_runs import left_over
 from tui.home.run_list import Order, RunList, group_of, row_of, runs_to_compare, title_end
 from tui.home.run_news import RunNews
 from tui.home.run_summary import RunSummaryPanel
@@ -227,7 +228,7 @@ class RunsScreen(AppScreen):
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Offer what needs a run only where there is one, and Resume where it can go on."""
         if action == "resume" and (run := self.selected):
-            return run.status in RESUMABLE
+            return run.status in RESUMABLE and run.path not in self._list.queued
         if action in _NEEDS_FOLDER and (run := self.selected):
             is_queued = action == "delete" and run.path in self._list.queued
             return is_queued or RunDirectory(run.path).is_run()
@@ -346,7 +347,8 @@ class RunsScreen(AppScreen):
         """Move the marked runs, or else the selected one, to the trash, after asking."""
         marked = [run for run in self.runs if run.path in self.marked]
         runs = marked or ([self.selected] if self.selected else [])
-        if runs and await self.app.push_screen_wait(_may_delete(runs)) == "delete":
+        queued = [run for run in runs if run.path in self._list.queued]
+        if runs and await self.app.push_screen_wait(_may_delete(runs, len(queued))) == "delete":
             self._delete(runs)
 
     def _delete(self, runs: Sequence[RunSummary]) -> None:
@@ -396,13 +398,19 @@ class RunsScreen(AppScreen):
         return " ".join(parts)
 
 
-def _may_delete(runs: Sequence[RunSummary]) -> AskScreen:
-    """Ask whether runs of one folder may go."""
+def _may_delete(runs: Sequence[RunSummary], queued: int) -> AskScreen:
+    """Ask whether runs of one folder may go; those of the queue have none to be moved."""
     names = ", ".join(run.id for run in runs[:5]) + (", ..." if len(runs) > 5 else "")
     what = names if len(runs) == 1 else f"{len(runs)} marked runs"
+    text = (
+        f"{names}: with all checkpoints and the adapter moved to {runs[0].path.parent / TRASH}; "
+        "moved back from there, a run is listed again."
+    )
+    if queued:
+        out = f"{counted(queued, 'run')} taken out of the queue, not to be trained."
+        text = out if queued == len(runs) else f"{text} {out}"
     return AskScreen(
         f"Delete {what}?",
-        f"{names}: with all checkpoints and the adapter moved to {runs[0].path.parent / TRASH}; "
-        "moved back from there, a run is listed again.",
+        text,
         [AskChoice("keep", "Keep"), AskChoice("delete", "Delete", is_dangerous=True)],
     )

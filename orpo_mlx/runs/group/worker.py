@@ -153,7 +153,8 @@ class QueueWorker:
             self._say(f"{run.id}: stopped; `orpo-mlx queue go` goes on with it")
             return
         if status == "crashed":
-            status, words = "failed", f"its process ended (code {process and process.returncode})"
+            code = f", code {process.returncode}" if process else ""
+            status, words = "failed", f"its process ended without a word{code}"
         self.queue.close(entry, status if status in ("completed", "stopped") else "failed", words)
         self._say(f"{run.id}: {status}" + (f": {words}" if words else ""))
 

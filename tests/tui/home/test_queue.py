@@ -46,7 +46,7 @@ async def test_a_new_app_offers_to_go_on_and_does(
     queue, open_app, wait_for, screen_text, monkeypatch
 ):
     started = []
-    monkeypatch.setattr("tui.home.queue.start_worker", lambda *given: started.append(given))
+    monkeypatch.setattr("tui.home.queue_dialog.start_worker", lambda *given: started.append(given))
     async with open_app((120, 30)) as pilot:
         told = pilot.app._notifications
         await wait_for(pilot, lambda: any("2 runs left in the" in one.message for one in told))
@@ -80,6 +80,7 @@ async def test_a_waiting_run_is_removed_and_so_is_the_rest(queue, open_app, wait
         assert not screen.check_action("test", ())
         await pilot.press("D")
         await wait_for(pilot, lambda: isinstance(pilot.app.screen, AskScreen))
+        assert pilot.app.screen.text == "1 run taken out of the queue, not to be trained."
         await pilot.press("right", "enter")
         await wait_for(pilot, lambda: len(queue.read()) == 1)
         await wait_for(pilot, lambda: pilot.app.screen is screen)

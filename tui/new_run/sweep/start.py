@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 from orpo_mlx.runs.group.queue import Queue
 from orpo_mlx.runs.group.worker import start_worker
 from tui.new_run.draft import Draft
+from tui.processes.background import ask_aside
 from tui.processes.launcher import trainer_environment
 from tui.shell.host import Host
 
@@ -23,5 +23,5 @@ async def start_sweep(app: Host, draft: Draft) -> int:
     queue = Queue(Path(config.runs_dir) if config.runs_dir else app.runs_dir)
     queue.add([one for one, _ in runs], [changes for _, changes in runs])
     if not queue.is_worked_at():
-        await asyncio.to_thread(start_worker, queue, trainer_environment(app.settings))
+        await ask_aside(start_worker, queue, trainer_environment(app.settings))
     return len(runs)
