@@ -111,6 +111,7 @@ def _lines(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[s
 
 
 AREA_TITLES = {
+    "group": "Runs of a group",
     "app": "The app",
     "screen": "Every screen but the first",
     "chart": "A chart",

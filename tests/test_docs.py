@@ -240,7 +240,9 @@ def read_words(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("line", COMMAND_LINES)
 def test_every_command_line_parses(line: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.chdir(ROOT)  # where the pages say to start them
-    create_run(TrainConfig(model="m", data="d", run_dir=str(default_runs_dir() / "RUN")))
+    run = create_run(TrainConfig(model="m", data="d", run_dir=str(default_runs_dir() / "RUN")))
+    (run.checkpoints_folder / "0000005").mkdir()
+    (run.checkpoints_folder / "0000005" / "adapter_config.json").write_text("{}")
     words = shlex.split(line)
     if words == ["orpo-mlx"]:
         return

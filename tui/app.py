@@ -20,11 +20,13 @@ from orpo_mlx.config import TrainConfig
 from orpo_mlx.errors import OrpoError
 from orpo_mlx.runs.checkpoints import iter_checkpoints
 from orpo_mlx.runs.directory import RunDirectory
+from orpo_mlx.runs.group.like import starts_of
 from tui.export.session import Exports
 from tui.home.screen import RunsScreen
 from tui.leaving import may_leave
 from tui.parts.ask import AskChoice, AskScreen
 from tui.parts.harmless import HarmlessFilter
+from tui.parts.pick_one import PickOneScreen
 from tui.processes import launcher
 from tui.screens.help import HelpScreen
 from tui.serve.session import ServeSession
@@ -36,6 +38,7 @@ from tui.shell.messages import (
     OpenCompare,
     OpenDoctor,
     OpenExport,
+    OpenGroup,
     OpenJudge,
     OpenNewRun,
     OpenPlayground,
@@ -188,13 +191,30 @@ class OrpoApp(App[None]):
         self.open_run(message.run)
 
     def on_open_new_run(self, message: OpenNewRun) -> None:
-        from tui.new_run.draft import Draft, draft_like
+        from tui.new_run.draft import Draft
         from tui.new_run.screen import NewRunScreen
 
         if message.like is None:
             self.push_screen(NewRunScreen(Draft()))
         elif config := self._settings_of(message.like):
-            self.push_screen(NewRunScreen(draft_like(config)))
+            self._open_like(RunDirectory(message.like), config)
+
+    @work(exclusive=True, group="like")
+    async def _open_like(self, run: RunDirectory, config: TrainConfig) -> None:
+        """Plan a run like another; ask with which adapter it begins, if that one has any."""
+        from tui.new_run.draft import draft_like
+        from tui.new_run.screen import NewRunScreen
+
+        starts = starts_of(run)
+        texts = {"fresh": "a fresh adapter"}
+        for name in starts:
+            texts[name] = "its adapter" if name == "adapter" else f"its checkpoint of step {name}"
+        chosen = "fresh"
+        if starts:
+            picker = PickOneScreen("Its settings, beginning with", texts, chosen)
+            chosen = await self.push_screen_wait(picker)
+        if chosen:
+            self.push_screen(NewRunScreen(draft_like(config, starts.get(chosen))))
 
     def on_plan_anew(self, message: PlanAnew) -> None:
         from tui.new_run.draft import draft_anew
@@ -217,9 +237,18 @@ class OrpoApp(App[None]):
         self.push_screen(ResultScreen(message.run))
 
     def on_open_compare(self, message: OpenCompare) -> None:
+        from tui.compare.comparing import MAX_RUNS
         from tui.compare.screen import CompareScreen
 
+        if len(message.runs) > MAX_RUNS:  # more than a chart has colours for
+            self.on_open_group(OpenGroup(message.runs))
+            return
         self.push_screen(CompareScreen(message.runs))
+
+    def on_open_group(self, message: OpenGroup) -> None:
+        from tui.compare.group_screen import GroupScreen
+
+        self.push_screen(GroupScreen(message.runs, message.name))
 
     def on_open_playground(self, message: OpenPlayground) -> None:
         from tui.playground.screen import PlaygroundScreen
@@ -269,7 +298,8 @@ class OrpoApp(App[None]):
         elif path in self.starts:
             self.push_screen(StartingScreen(self.starts[path], _live))
         else:
-            self.notify(f"{path.name} is prepared by another window, or gone.", markup=False)
+            text = f"{path.name} waits in the queue, is prepared by another window, or gone."
+            self.notify(text, markup=False)
 
     def start(self, config: TrainConfig) -> None:
         """Start a training with these settings and show it."""

@@ -90,7 +90,25 @@ COMMANDS: dict[str, CliCommand] = {
         "look at this machine, and train the demo as a test",
         "orpo_mlx.cli.commands.doctor",
     ),
-    "runs": CliCommand("[--json]", "list all runs", "orpo_mlx.cli.commands.runs", "list_command"),
+    "runs": CliCommand(
+        "[--tag T] [--json]", "list all runs", "orpo_mlx.cli.commands.runs", "list_command"
+    ),
+    "note": CliCommand(
+        'RUN ["text"] [--name N] [--tag T]',
+        "say something about a run: a note, a name, tags",
+        "orpo_mlx.cli.runs.note",
+    ),
+    "compare": CliCommand(
+        "RUN RUN... [--sort METRIC] [--json]",
+        "runs side by side: settings that differ, a result with its interval",
+        "orpo_mlx.cli.runs.compare",
+    ),
+    "queue": CliCommand(
+        "[go | stop | remove RUN...]",
+        "runs of `train --sweep` that follow one another: list, go on, stop, remove",
+        "orpo_mlx.cli.runs.queue",
+    ),
+    "rm": CliCommand("RUN... [--yes]", "move runs to the trash", "orpo_mlx.cli.runs.rm"),
     "resume": CliCommand(
         "RUN",
         "go on with a run from its newest checkpoint",

@@ -9,6 +9,11 @@ from orpo_mlx.config.values import NameList, SettingsGroup
 
 setting = partial(declare, "adapter")
 
+OF_THE_ADAPTER = (
+    "rank", "scale", "alpha", "rslora", "dora", "dropout", "target_modules", "num_layers",
+)  # fmt: skip
+"""Settings that an --init-adapter brings with it."""
+
 
 class AdapterSettings(SettingsGroup):
     """How large the adapter is, and where it sits."""

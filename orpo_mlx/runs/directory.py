@@ -29,10 +29,10 @@ from orpo_mlx.storage.regular import read_regular
 
 Status = Literal[
     "preparing", "running", "paused", "stopping", "stalled",
-    "completed", "stopped", "failed", "crashed", "damaged",
+    "completed", "stopped", "failed", "crashed", "damaged", "waiting",
 ]  # fmt: skip
 """stalled: alive without a heartbeat; crashed: ended without saying so; damaged: in a list, its
-files make no sense; the rest the trainer says."""
+files make no sense; waiting: in a list, in the queue; the rest the trainer says."""
 
 STALLED_AFTER_SECONDS = 60.0
 

@@ -20,6 +20,7 @@ from orpo_mlx.runs.events import (
     read_last_events,
 )
 from orpo_mlx.runs.history import void_after
+from orpo_mlx.runs.label import NO_LABEL, RunLabel, read_label
 from orpo_mlx.runs.metrics import metric
 from orpo_mlx.storage.regular import read_regular_text
 
@@ -43,6 +44,8 @@ class RunSummary:
     """Unix seconds of the first start."""
     damage: str = ""
     """What of its files makes no sense, "" if nothing was found."""
+    label: RunLabel = NO_LABEL
+    """What a person says about it."""
 
     def brief(self, name: str, digits: int = 2) -> str:
         """Return a metric where there is little room, "" if it is not known."""
@@ -92,6 +95,7 @@ def summarise(run: RunDirectory) -> RunSummary:
         metrics=measured.metrics if measured else {},
         started=first.time if first else _modified(run.config_file),
         damage=damage,
+        label=read_label(run.path),
     )
 
 

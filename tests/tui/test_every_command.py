@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tui.chat.screen import ChatScreen
+from tui.compare.group_screen import GroupScreen
 from tui.compare.screen import CompareScreen
 from tui.export.screen import ExportScreen
 from tui.judge.screen import JudgeScreen
@@ -46,6 +47,7 @@ def screens(app, run):
         "chat": chat,
         "judge": judge,
         "serve": ServeScreen([run], app.server),
+        "group": GroupScreen([run, run.with_name("run-b")], "sweep-x"),
         "settings": SettingsScreen(),
         "result": result_screen(run),
         "runs": None,
@@ -54,6 +56,7 @@ def screens(app, run):
 
 NAMES = (
     "runs", "live", "compare", "export", "test", "chat", "judge", "serve", "settings", "result",
+    "group",
 )  # fmt: skip
 
 

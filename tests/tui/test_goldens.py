@@ -16,6 +16,7 @@ import pytest
 from orpo_mlx.runs.directory import RunDirectory
 from orpo_mlx.runs.events import read_events
 from tui.chat.screen import ChatScreen
+from tui.compare.group_screen import GroupScreen
 from tui.compare.screen import CompareScreen
 from tui.export import form
 from tui.export.jobs import Job
@@ -122,6 +123,13 @@ async def show_compare(pilot, old_run, wait_for):
     await wait_for(pilot, lambda: {run.status for run in screen.runs} == {"completed"})
     await wait_for(pilot, lambda: screen.caught_up)
     screen._draw()
+
+
+async def show_group(pilot, old_run, wait_for):
+    runs = [old_run(f"run-{n}", seed=n) for n in range(5)]
+    screen = GroupScreen([run.path for run in runs], "sweep-20260102-1530-1a2b")
+    pilot.app.push_screen(screen)
+    await wait_for(pilot, lambda: len(screen.rows) == 5 and screen.selected)
 
 
 def exported_jobs():
@@ -326,6 +334,7 @@ SCREENS = {
     "live": show_live,
     "crashed": show_crash,
     "compare": show_compare,
+    "group": show_group,
     "export": show_export,
     "exported": show_exported,
     "playground": show_playground,

@@ -15,8 +15,9 @@ from typing import Any, Literal
 
 from orpo_mlx.runs.directory import Status
 from orpo_mlx.runs.events import EvalCompleted
+from orpo_mlx.runs.group.comparison import PLACES, setting_text
 from orpo_mlx.runs.metrics import Metric, metric, shown
-from orpo_mlx.text.formatting import format_bytes, format_duration, visible
+from orpo_mlx.text.formatting import format_bytes, format_duration
 from orpo_mlx.text.smoothing import smooth
 from orpo_mlx.text.svg_chart import Series, chart_svg, svg_page
 from orpo_mlx.text.ticks import format_value
@@ -28,9 +29,6 @@ from tui.run.state import RunState
 
 LETTERS = "ABCD"
 MAX_RUNS = len(LETTERS)
-
-_PLACES = ("run_dir", "runs_dir")
-"""Settings that say where a run lies: they differ always and mean nothing."""
 
 
 @dataclass(frozen=True)
@@ -232,29 +230,15 @@ def _beside_row(rows: Sequence[Metric], best: Sequence[EvalCompleted | None]) ->
 
 def setting_rows(runs: Sequence[ComparedRun]) -> list[CompareRow]:
     """Return all settings in the order of the declaration; those that only name places left out."""
-    names = dict.fromkeys(name for run in runs for name in run.config() if name not in _PLACES)
+    names = dict.fromkeys(name for run in runs for name in run.config() if name not in PLACES)
     return [
         CompareRow(
             name.replace("_", " "),
-            tuple(_setting(run.config().get(name)) for run in runs),
+            tuple(setting_text(run.config().get(name)) for run in runs),
             is_setting=True,
         )
         for name in names
     ]
-
-
-def _setting(value: object) -> str:
-    match value:
-        case None:
-            return "-"
-        case bool():
-            return "on" if value else "off"
-        case float():
-            return f"{value:g}"
-        case list() | tuple():
-            return ", ".join(map(str, value)) or "-"
-        case _:
-            return visible(str(value))
 
 
 # Files

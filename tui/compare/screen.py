@@ -25,7 +25,7 @@ from tui.parts.pick_one import PickOneScreen
 from tui.run.follow import follow_run
 from tui.run.status import status_text
 from tui.shell.commands import bindings, key_of
-from tui.shell.messages import CaughtUp, EventsArrived, OpenJudge, StatusChanged
+from tui.shell.messages import CaughtUp, EventsArrived, OpenJudge, OpenNewRun, StatusChanged
 
 
 class CompareScreen(AppScreen):
@@ -198,6 +198,14 @@ class CompareScreen(AppScreen):
         self.shows_all = not self.shows_all
         self.set_class(self.shows_all, "-all")
         self._draw_table()
+
+    @work(exclusive=True, group="ask")
+    async def action_like(self) -> None:
+        """Plan a run with the settings of one of these."""
+        titles = {str(run.path): f"{run.letter} {run.id}" for run in self.runs}
+        picker = PickOneScreen("A new run from which", titles, next(iter(titles)))
+        if chosen := await self.app.push_screen_wait(picker):
+            self.post_message(OpenNewRun(Path(chosen)))
 
     def action_judge(self) -> None:
         """Judge answers of the first two runs, blind."""

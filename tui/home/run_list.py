@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from orpo_mlx.errors import RunError
 from orpo_mlx.runs.directory import RunDirectory, Status, runs_folder
+from orpo_mlx.runs.group.queue import GROUP, Queue, QueueEntry
+from orpo_mlx.runs.label import FILE as LABEL
+from orpo_mlx.runs.label import NO_LABEL, RunLabel
 from orpo_mlx.runs.listing import RunSummary, iter_runs, summarise
+from tui.home.queued_runs import queued_summaries, without_folder
 from tui.processes.trainer_log import starting
 from tui.run.status import ALIVE
 from tui.shell.machine import Machine
 from tui.shell.names import short_name
-
-TRASH = ".trash"
 
 _TITLE_GAP = 4
 """Cells between the two ends of a title, and around them."""
@@ -34,18 +34,24 @@ class RunList:
 
     def __init__(self, runs_dir: Path | None) -> None:
         self.runs_dir = runs_dir
+        self.queue = Queue(runs_dir)
+        self.queued: dict[Path, QueueEntry] = {}
+        """Runs of the queue that have no folder."""
         self._known: dict[Path, tuple[_Stamp, RunSummary]] = {}
 
     def read(self) -> list[RunSummary]:
         """Return all runs as they are now."""
         runs = iter_runs(self.runs_dir)
+        self.queued = without_folder(self.queue)
         found = [self._summary(run) for run in runs] + starting_summaries(self.runs_dir)
+        found += queued_summaries(self.queued.values())
         paths = {run.path for run in runs}
         self._known = {path: entry for path, entry in self._known.items() if path in paths}
         return sorted(found, key=lambda run: (run.started or 0.0, run.id), reverse=True)
 
     def _summary(self, run: RunDirectory) -> RunSummary:
-        stamp = (run.is_locked(), *map(_stamp, (run.events_file, run.state_file, run.config_file)))
+        files = run.events_file, run.state_file, run.config_file, run.path / LABEL
+        stamp = (run.is_locked(), *map(_stamp, files))
         known = self._known.get(run.path)
         if known is None or known[0] != stamp or stamp[0]:
             known = self._known[run.path] = stamp, summarise(run)
@@ -69,29 +75,9 @@ def _stamp(path: Path) -> tuple[int, int]:
     return found.st_mtime_ns, found.st_size
 
 
-def move_to_trash(run: RunDirectory) -> Path:
-    """Move a run into the trash beside the runs; return its new place.
-
-    Raises:
-        RunError: a trainer is at it, or it cannot be moved; it is where it was.
-    """
-    if run.is_locked():
-        raise RunError(f"{run.id} is being trained; nothing was moved", "Stop it first.")
-    trash = run.path.parent / TRASH
-    target = trash / run.id
-    number = 1
-    while target.exists():
-        number += 1
-        target = trash / f"{run.id}-{number}"
-    try:
-        trash.mkdir(exist_ok=True)
-        os.rename(run.path, target)
-    except OSError as error:
-        raise RunError(
-            f"{run.path}: cannot be moved ({error.strerror}); nothing was changed",
-            "See who owns the folder, and whether the disk can be written.",
-        ) from None
-    return target
+def group_of(run: RunSummary) -> str:
+    """Return the name of the sweep that a run is of, "" for none."""
+    return next((tag for tag in run.label.tags if tag.startswith(GROUP)), "")
 
 
 def runs_to_compare(
@@ -123,10 +109,12 @@ class RunRow:
     log_odds_ratio: str
     accuracy: str
     when: str
+    label: RunLabel = NO_LABEL
 
     def matches(self, words: str) -> bool:
         """Tell whether every word occurs somewhere, upper or lower case."""
-        text = " ".join((self.id, self.model, self.data)).lower()
+        said = (self.label.short, self.label.note)
+        text = " ".join((self.id, self.model, self.data, *said)).lower()
         return all(word in text for word in words.lower().split())
 
 
@@ -142,6 +130,7 @@ def row_of(run: RunSummary, now: float) -> RunRow:
         log_odds_ratio=run.brief("log_odds_ratio"),
         accuracy=run.brief("preference_accuracy"),
         when="" if run.started is None else when_text(run.started, now),
+        label=run.label,
     )
 
 

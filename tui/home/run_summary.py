@@ -12,7 +12,7 @@ from orpo_mlx.runs.directory import RunDirectory
 from orpo_mlx.runs.events import RunFailed
 from orpo_mlx.runs.listing import RunSummary
 from orpo_mlx.runs.metrics import shown
-from orpo_mlx.text.formatting import format_bytes, format_duration
+from orpo_mlx.text.formatting import format_bytes, format_duration, visible
 from orpo_mlx.text.ticks import format_value
 from tui.charts.sparkline import trend
 from tui.run.columns import Floats
@@ -79,7 +79,10 @@ def summary_lines(
     run: RunSummary, state: RunState, charset: CharsetName, resume_key: str
 ) -> list[str]:
     """Return the lines of the panel."""
+    label = run.label
+    said = [label.short, *([label.note.splitlines()[0]] if label.note.strip() else [])]
     lines = [_how(run, state)]
+    lines += [visible(" · ".join(filter(None, said)))] if any(said) else []
     lines += [
         _course(row.short, state.steps.column(row.name), charset)
         for row in shown(state.metrics, ("loss", "log_odds_ratio"))
@@ -97,6 +100,10 @@ def summary_lines(
         lines.append(f"last checkpoint at step {last.step} ({format_bytes(last.bytes)}){best}")
     if isinstance(state.ended, RunFailed) and run.status == "failed":
         lines.append(f"{state.ended.message}. {state.ended.what_to_do}")
+    elif run.status == "waiting":
+        lines.append("waits for its turn in the queue")
+    elif run.status == "failed" and run.damage:
+        lines.append(visible(run.damage))
     elif run.damage:
         lines.append(f"damaged: {run.damage}; what could be read is shown")
     elif run.status == "crashed":

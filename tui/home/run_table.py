@@ -13,6 +13,7 @@ from textual.message import Message
 from textual.widgets import DataTable
 
 from orpo_mlx.runs.listing import RunSummary
+from orpo_mlx.text.formatting import visible
 from tui.home.run_list import Order, RunRow, row_of
 from tui.parts.row_table import RowTable
 from tui.run.status import status_text
@@ -151,7 +152,8 @@ class RunTable(RowTable):
         status = status_text(run.status, charset)
         mark = "*" if run.path in marked else " "
         word = "" if run.status == "completed" else f" {status.word}"
-        name = Text(shortened(row.id, room - len(word), charset))
+        title = visible(f"{row.label.name} · {row.id}" if row.label.name else row.id)
+        name = Text(shortened(title, room - len(word), charset))
         name.append(word, style="italic" if status.tone != "bad" else "bold red")
         cells = {
             "Status": Text(mark + status.sign),

@@ -17,9 +17,14 @@ from textual.worker import get_current_worker
 
 from orpo_mlx.errors import OrpoError
 from orpo_mlx.runs.directory import RunDirectory
+from orpo_mlx.runs.group.removal import TRASH, move_to_trash
+from orpo_mlx.runs.label import write_label
 from orpo_mlx.runs.listing import RunSummary
 from orpo_mlx.text.formatting import counted
-from tui.home.run_list import Order, RunList, move_to_trash, row_of, runs_to_compare, title_end
+from tui.home.label_dialog import LabelScreen
+from tui.home.queue_dialog import tend
+from tui.home.queued_runs import left_over
+from tui.home.run_list import Order, RunList, group_of, row_of, runs_to_compare, title_end
 from tui.home.run_news import RunNews
 from tui.home.run_summary import RunSummaryPanel
 from tui.home.run_table import RunTable
@@ -38,6 +43,7 @@ from tui.shell.messages import (
     OpenCompare,
     OpenDoctor,
     OpenExport,
+    OpenGroup,
     OpenJudge,
     OpenNewRun,
     OpenPlayground,
@@ -51,10 +57,12 @@ from tui.shell.messages import (
 REFRESH_SECONDS = 2.0
 MACHINE_SECONDS = 10.0
 _NEEDS_RUN = (
-    "open", "resume", "compare", "export", "chat", "test", "judge", "serve", "result", "mark",
-    "delete", "filter", "sort", "turn",
+    "like", "open", "resume", "compare", "export", "chat", "test", "judge", "serve", "result",
+    "mark", "delete", "label", "filter", "sort", "turn",
 )  # fmt: skip
-_NEEDS_FOLDER = ("export", "chat", "test", "judge", "serve", "result", "mark", "delete")
+_NEEDS_FOLDER = (
+    "like", "export", "chat", "test", "judge", "serve", "result", "mark", "delete", "label",
+)  # fmt: skip
 """What a run that is still being prepared cannot serve."""
 
 
@@ -150,6 +158,10 @@ class RunsScreen(AppScreen):
         self._update_title()
 
     def on_runs_screen_listed(self, message: Listed) -> None:
+        if not self._listed and (left := left_over(self._list.queue)):
+            key = key_of("runs.queue", self.orpo.keymap)
+            text = f"{counted(left, 'run')} left in the queue, and nobody works: {key} goes on."
+            self.notify(text, title="Queue", timeout=12)
         if not self._listed or message.runs != self.runs:
             self._listed = True
             self.runs = message.runs
@@ -220,9 +232,10 @@ class RunsScreen(AppScreen):
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Offer what needs a run only where there is one, and Resume where it can go on."""
         if action == "resume" and (run := self.selected):
-            return run.status in RESUMABLE
+            return run.status in RESUMABLE and run.path not in self._list.queued
         if action in _NEEDS_FOLDER and (run := self.selected):
-            return RunDirectory(run.path).is_run()
+            is_queued = action == "delete" and run.path in self._list.queued
+            return is_queued or RunDirectory(run.path).is_run()
         return bool(self.runs) or action not in _NEEDS_RUN
 
     @on(DataTable.RowSelected)
@@ -232,6 +245,11 @@ class RunsScreen(AppScreen):
 
     def action_new(self) -> None:
         self.post_message(OpenNewRun())
+
+    def action_like(self) -> None:
+        """Plan a run with the selected one's settings."""
+        if run := self.selected:
+            self.post_message(OpenNewRun(run.path))
 
     def action_demo(self) -> None:
         self.post_message(StartDemo())
@@ -268,6 +286,9 @@ class RunsScreen(AppScreen):
 
     def action_compare(self) -> None:
         """Compare the marked runs; with fewer than two, the selected one and the newest other."""
+        if not self.marked and (group := self._group()):
+            self.post_message(group)
+            return
         ready = [run for run in self.runs if RunDirectory(run.path).is_run()]
         selected = self.selected if self.selected in ready else None
         paths = runs_to_compare(ready, self.marked, selected)
@@ -275,6 +296,19 @@ class RunsScreen(AppScreen):
             self.notify("There is only one run to compare; comparing needs two.")
         else:
             self.post_message(OpenCompare(paths))
+
+    def _group(self) -> OpenGroup | None:
+        """Return the selected run's sweep; None if it is of none, or has no second run yet."""
+        name = group_of(self.selected) if self.selected else ""
+        runs = [run for run in self.runs if name and group_of(run) == name]
+        paths = [run.path for run in runs if RunDirectory(run.path).is_run()]
+        return OpenGroup(paths, name) if len(paths) > 1 else None
+
+    @work(exclusive=True, group="queue")
+    async def action_queue(self) -> None:
+        """Say how the queue stands; go on, stop or empty it."""
+        await tend(self.orpo, self, self._list.queue)
+        self.refresh_runs()
 
     def action_export(self) -> None:
         if run := self.selected:
@@ -308,18 +342,36 @@ class RunsScreen(AppScreen):
         if run := self.selected:
             self.post_message(OpenResult(run.path))
 
+    @work(exclusive=True, group="label")
+    async def action_label(self) -> None:
+        """Name the selected run, tag it, note something about it."""
+        if (run := self.selected) is None:
+            return
+        is_ascii = self.orpo.charset == "ascii"
+        said = await self.app.push_screen_wait(LabelScreen(run.id, run.label, is_ascii))
+        if said is not None and said != run.label:
+            try:
+                write_label(run.path, said)
+            except OrpoError as error:
+                self.orpo.show_error(error)
+            self.refresh_runs()
+
     @work(exclusive=True, group="delete")
     async def action_delete(self) -> None:
         """Move the marked runs, or else the selected one, to the trash, after asking."""
         marked = [run for run in self.runs if run.path in self.marked]
         runs = marked or ([self.selected] if self.selected else [])
-        if runs and await self.app.push_screen_wait(_may_delete(runs)) == "delete":
+        queued = [run for run in runs if run.path in self._list.queued]
+        if runs and await self.app.push_screen_wait(_may_delete(runs, len(queued))) == "delete":
             self._delete(runs)
 
     def _delete(self, runs: Sequence[RunSummary]) -> None:
         gone = []
         for run in runs:
             try:
+                if entry := self._list.queued.get(run.path):
+                    self._list.queue.remove(entry)
+                    continue
                 gone.append(move_to_trash(RunDirectory(run.path)))
             except OrpoError as error:
                 self.orpo.show_error(error)
@@ -360,13 +412,19 @@ class RunsScreen(AppScreen):
         return " ".join(parts)
 
 
-def _may_delete(runs: Sequence[RunSummary]) -> AskScreen:
-    """Ask whether runs of one folder may go."""
+def _may_delete(runs: Sequence[RunSummary], queued: int) -> AskScreen:
+    """Ask whether runs of one folder may go; those of the queue have none to be moved."""
     names = ", ".join(run.id for run in runs[:5]) + (", ..." if len(runs) > 5 else "")
     what = names if len(runs) == 1 else f"{len(runs)} marked runs"
+    text = (
+        f"{names}: with all checkpoints and the adapter moved to {runs[0].path.parent / TRASH}; "
+        "moved back from there, a run is listed again."
+    )
+    if queued:
+        out = f"{counted(queued, 'run')} taken out of the queue, not to be trained."
+        text = out if queued == len(runs) else f"{text} {out}"
     return AskScreen(
         f"Delete {what}?",
-        f"{names}: with all checkpoints and the adapter moved to {runs[0].path.parent}/.trash; "
-        "moved back from there, a run is listed again.",
+        text,
         [AskChoice("keep", "Keep"), AskChoice("delete", "Delete", is_dangerous=True)],
     )

@@ -39,6 +39,7 @@ from tui.shell.messages import (
     EventsArrived,
     OpenChat,
     OpenExport,
+    OpenNewRun,
     OpenPlayground,
     OpenResult,
     PlanAnew,
@@ -236,8 +237,6 @@ class LiveScreen(AppScreen):
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Say which commands make sense now; the footer shows only those."""
         needs_folder = action in ("resume", "export", "chat", "test", "save_charts")
-        if action == "anew" and not (self.state.has_met_nan and self.status == "failed"):
-            return False
         allowed = self.trainer.allows(action, self.status, time.monotonic())
         return allowed and not (needs_folder and self.unreadable)
 
@@ -283,7 +282,10 @@ class LiveScreen(AppScreen):
         self.app.post_message(Resume(self.run_directory.path))
 
     def action_anew(self) -> None:
-        """Plan the run that the card speaks of."""
+        """Plan a run like this one, or the one that the card of a NaN speaks of."""
+        if not (self.state.has_met_nan and self.status == "failed"):
+            self.post_message(OpenNewRun(self.run_directory.path))
+            return
         folder = self.run_directory.checkpoints_folder
         saved = [checkpoint_path(folder, event.step) for event in self.state.checkpoints]
         newest = next((path for path in reversed(saved) if path.is_dir()), None)

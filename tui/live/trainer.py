@@ -64,7 +64,7 @@ class Trainer:
             return status in RESUMABLE
         if action == "kill":
             return status == "stalled" or self.is_overdue(now)
-        if action in ("export", "chat", "test", "result"):
+        if action in ("export", "chat", "test", "result", "anew"):
             return status not in ALIVE
         return True
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,18 +18,18 @@ from pydantic import ValidationError
 
 from orpo_mlx import demo
 from orpo_mlx.config import TrainConfig, build_config
+from orpo_mlx.config.adapter import OF_THE_ADAPTER
 from orpo_mlx.config.declaration import Setting
 from orpo_mlx.config.objective import RATES, foreign_settings
 from orpo_mlx.config.train_config import conflicts, iter_settings
+from orpo_mlx.errors import ConfigError
+from orpo_mlx.runs.group.sweep import changes_text, combinations, parse_sweeps
 from orpo_mlx.storage.atomic import write_atomically
 from tui.new_run.presets import PRESETS
 
 SETTINGS: dict[str, Setting] = {setting.name: setting for setting in iter_settings()}
 _SIBLINGS = (("steps", "epochs"), ("scale", "alpha"), ("valid_data", "valid_fraction"))
 _DATA_GROUPS = ("model", "data")
-OF_THE_ADAPTER = ("rank", "scale", "alpha", "rslora", "dora", "dropout", "target_modules",
-                  "num_layers")  # fmt: skip
-"""Settings that an --init-adapter brings with it."""
 
 
 class Problem(NamedTuple):
@@ -53,6 +53,8 @@ class Draft:
     own: Mapping[str, Any] = field(default_factory=dict)
     preset: str = "balanced"
     counted: tuple[tuple[str, ...], int, bool] = ((), 0, False)
+    sweeps: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Values of settings that have several; each combination makes a run."""
 
     @property
     def values(self) -> dict[str, Any]:
@@ -182,7 +184,26 @@ class Draft:
             *self._too_few(config.micro_batch_size),
             *self._unserved(config),
         ]
-        return [Problem(named_settings(sentence), sentence) for sentence in found]
+        return [Problem(named_settings(sentence), sentence) for sentence in found] or [
+            Problem(tuple(changes), f"{changes_text(changes)}: {problem.text}")
+            for changes in self._changes()
+            for problem in self._as_one(changes).problems()
+        ]
+
+    def _changes(self) -> list[dict[str, str]]:
+        """What is each run's own where settings have several values."""
+        return combinations(self.sweeps) if self.sweeps else []
+
+    def _as_one(self, changes: Mapping[str, str]) -> Draft:
+        return replace(self, sweeps={}).with_values(changes)
+
+    def runs(self) -> list[tuple[TrainConfig, dict[str, str]]]:
+        """Return the settings of each run of a sweep, and what is its own.
+
+        Raises:
+            ConfigError: listing every problem.
+        """
+        return [(self._as_one(changes).config(), changes) for changes in self._changes()]
 
     def _too_few(self, smallest: int) -> list[str]:
         if not 0 < self.pairs < smallest:
@@ -226,7 +247,10 @@ class Draft:
 
     def command(self) -> str:
         """Return the command that does the same."""
-        return shlex.join(["orpo-mlx", "train", *self.flags()])
+        swept = [f"{name}={','.join(values)}" for name, values in self.sweeps.items()]
+        words = [word for text in swept for word in ("--sweep", text)]
+        flags = self.flags(set(SETTINGS) - set(self.sweeps))
+        return shlex.join(["orpo-mlx", "train", *flags, *words])
 
     def fit_words(self, model: str = "") -> list[str]:
         """Return the words behind `orpo-mlx fit` for this draft.
@@ -245,13 +269,21 @@ class Draft:
         return [self.data, *self.flags(names - {"data"}), "--json"]
 
 
-def draft_like(config: TrainConfig) -> Draft:
-    """Return a draft with the settings of a run, which are then changed; its places are its own."""
+def draft_like(config: TrainConfig, start: Path | None = None) -> Draft:
+    """Return a draft with the settings of a run, which are then changed; its places are its own.
+
+    Args:
+        config: of that run.
+        start: a folder with an adapter to go on from; its shape is its own.
+    """
     values = config.model_dump(exclude={"model", "run_dir", "runs_dir"}, exclude_none=True)
     for wins, name in (("steps", "epochs"), ("valid_data", "valid_fraction")):
         if wins in values:
             values.pop(name, None)
-    return Draft().with_model(str(config.model or "")).with_values(values)
+    draft = Draft().with_model(str(config.model or "")).with_values(values)
+    if start is None:
+        return draft
+    return draft.with_values({**dict.fromkeys(OF_THE_ADAPTER), "init_adapter": str(start)})
 
 
 def draft_anew(config: TrainConfig, checkpoint: Path | None) -> Draft:
@@ -261,11 +293,7 @@ def draft_anew(config: TrainConfig, checkpoint: Path | None) -> Draft:
         config: of that run.
         checkpoint: a folder with its adapter; None to begin afresh.
     """
-    draft = draft_like(config).with_value("learning_rate", config.learning_rate / 2)
-    if checkpoint is None:
-        return draft
-    brought = dict.fromkeys(OF_THE_ADAPTER)
-    return draft.with_values({**brought, "init_adapter": str(checkpoint)})
+    return draft_like(config, checkpoint).with_value("learning_rate", config.learning_rate / 2)
 
 
 def local_path(text: str) -> str:
@@ -338,7 +366,8 @@ def save_draft(draft: Draft, file: Path) -> None:
         OSError: it could not be written.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
-    content = {"preset": draft.preset, "own": dict(draft.own)}
+    sweeps = {name: list(values) for name, values in draft.sweeps.items()}
+    content = {"preset": draft.preset, "own": dict(draft.own), "sweeps": sweeps}
     write_atomically(file, (json.dumps(content, indent=2) + "\n").encode())
 
 
@@ -356,4 +385,15 @@ def load_draft(file: Path) -> Draft | None:
         return None
     preset = content.get("preset")
     known = {name: value for name, value in own.items() if name in SETTINGS}
-    return Draft(known, preset if preset in PRESETS else "balanced") if known else None
+    preset = preset if preset in PRESETS else "balanced"
+    return Draft(known, preset, sweeps=_kept_sweeps(content.get("sweeps"))) if known else None
+
+
+def _kept_sweeps(raw: object) -> dict[str, list[str]]:
+    """Return the sweeps of a kept draft; none where they make no sense to this version."""
+    if not isinstance(raw, dict):
+        return {}
+    try:
+        return parse_sweeps([f"{name}={','.join(values)}" for name, values in raw.items()])
+    except (ConfigError, TypeError):
+        return {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
@@ -64,6 +65,7 @@ def review_text(
         *(f"          {text}" for text in _data_lines(check)),
     ]
     lines += _setting_lines(draft)
+    lines += _sweep_lines(draft)
     return "\n".join([*lines, "", "Same as (^y copies):", f"  {visible(draft.command())}"])
 
 
@@ -119,6 +121,14 @@ def _setting_lines(draft: Draft) -> list[str]:
         texts = fit_facts.settings_lines(settings, 50) or [none]
         lines += [title + texts[0], *(" " * 10 + text for text in texts[1:])]
     return lines
+
+
+def _sweep_lines(draft: Draft) -> list[str]:
+    if not draft.sweeps:
+        return []
+    count = math.prod(map(len, draft.sweeps.values()))
+    values = " · ".join(f"{name} {', '.join(v)}" for name, v in draft.sweeps.items())
+    return [f"Sweep     {visible(values)}", f"          {count} runs, one after the other"]
 
 
 def _short(name: str, is_demo: bool) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from textual import on, work
@@ -21,6 +22,8 @@ from tui.new_run.planning import Planning
 from tui.new_run.presets import PRESETS
 from tui.new_run.settings_step import SettingRow, SettingsStep
 from tui.new_run.steps import DATA, FORM, MODEL, REVIEW, STEPS, first_open_step, is_offered
+from tui.new_run.sweep.dialog import SweepScreen
+from tui.new_run.sweep.start import start_sweep
 from tui.parts.base_screen import AppScreen
 from tui.parts.tab_strip import TabStrip
 from tui.parts.title_bar import TitleBar
@@ -225,6 +228,13 @@ class NewRunScreen(AppScreen):
         """Copy the command line that does the same."""
         self.orpo.copy(self.draft.command())
 
+    @work(exclusive=True, group="sweep")
+    async def action_sweep(self) -> None:
+        """Give a setting several values."""
+        sweeps = await self.app.push_screen_wait(SweepScreen(self.draft))
+        if sweeps is not None:
+            self.change(replace(self.draft, sweeps=sweeps))
+
     def action_reset(self) -> None:
         """Give the focused setting its value of the preset again."""
         form = self.planning.form
@@ -263,12 +273,28 @@ class NewRunScreen(AppScreen):
             self.notify(why, severity="warning", markup=False)
             return
         self.keeper.keep(self.draft)
+        if self.draft.sweeps:
+            self._start_sweep()
+            return
         self.keeper.expect_run()
         self.planning.end_questions()  # a measurement holds the model that the trainer loads
         try:
             self.post_message(StartTraining(self.draft.config()))
         except OrpoError as error:
             self.orpo.show_error(error)
+
+    @work(exclusive=True, group="sweep")
+    async def _start_sweep(self) -> None:
+        """Put the runs into the queue and leave: the list of runs shows them."""
+        self.planning.end_questions()
+        try:
+            count = await start_sweep(self.orpo, self.draft)
+        except OrpoError as error:
+            self.orpo.show_error(error)
+            return
+        self._forget()
+        self.app.notify(f"{count} runs follow one another, also without the app.")
+        super().action_back()
 
     def on_screen_resume(self) -> None:
         """Leave once a training has begun: nothing is to be planned any more."""

@@ -15,6 +15,7 @@ _OFFERED: dict[str, tuple[int, ...]] = {
     "reset": (FORM,),
     "preset": (FORM, REVIEW),
     "start": (REVIEW,),
+    "sweep": (REVIEW,),
     "copy_command": (FORM, REVIEW),
 }
 """Actions that make sense in some steps only."""

@@ -10,25 +10,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import shlex
 import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 from orpo_mlx.config import TrainConfig
 from orpo_mlx.config.file import with_absolute_paths, write_settings
 from orpo_mlx.errors import RunError
 from orpo_mlx.runs.directory import RunDirectory, new_run_id, runs_folder
+from orpo_mlx.runs.group.launch import (
+    STARTING,
+    start_in_background,
+    start_trainer,
+    starting_log,
+    trainer_argv,
+)
 from orpo_mlx.runs.listing import iter_runs
 from orpo_mlx.storage.atomic import write_unsynced
 from orpo_mlx.storage.safe_path import child_environment
 from tui.processes.trainer_log import (
-    STARTING,
     add_line,
     mark_seen,
     read_tail,
@@ -120,7 +123,7 @@ def start_training(config: TrainConfig, runs_dir: Path | None, settings: Setting
         write_unsynced(file, text.encode())
     except OSError as error:
         raise _unwritable(file, error) from None
-    return _start(run, ["--config", str(file), "--run-dir", str(run.path)], aside, settings)
+    return _start(run, ["--config", str(file), "--run-dir", str(run.path)], settings)
 
 
 def start_demo(runs_dir: Path | None, settings: Settings) -> Start:
@@ -130,8 +133,8 @@ def start_demo(runs_dir: Path | None, settings: Settings) -> Start:
         RunError: the folder of all runs cannot be written.
     """
     run = RunDirectory(_folder(runs_dir) / new_run_id("demo"))
-    aside = _starting_folder(run.path.parent)
-    return _start(run, ["--demo", "--run-dir", str(run.path)], aside, settings)
+    _starting_folder(run.path.parent)
+    return _start(run, ["--demo", "--run-dir", str(run.path)], settings)
 
 
 def resume_training(run: RunDirectory, settings: Settings, why: str = "resumed") -> Start:
@@ -145,13 +148,13 @@ def resume_training(run: RunDirectory, settings: Settings, why: str = "resumed")
     """
     if run.is_locked():
         raise RunError(f"{run.id}: process {run.pid} is training this run", "Open it instead.")
-    argv = _argv("--resume", str(run.path))
+    argv = trainer_argv("--resume", str(run.path))
     add_line(run.log_file, resumed_line(why))
     spoken = _last_event(run)
     try:
         with run.log_file.open("ab") as log:
             begin = log.tell()
-            process = _spawn(argv, log, settings)
+            process = start_in_background(argv, log, trainer_environment(settings))
     except OSError as error:
         raise _unwritable(run.log_file, error) from None
     return ResumeStart(run, argv, run.log_file, process, begin, spoken)
@@ -197,52 +200,13 @@ def trainer_environment(settings: Settings) -> dict[str, str]:
     return environment
 
 
-def _start(run: RunDirectory, words: Sequence[str], aside: Path, settings: Settings) -> Start:
-    argv = _argv(*words)
-    log_file = aside / f"{run.id}.log"
-    unlocked = log_file.with_suffix(".new")
+def _start(run: RunDirectory, words: Sequence[str], settings: Settings) -> Start:
+    argv = trainer_argv(*words)
     try:
-        with unlocked.open("wb") as log:
-            # Inherited with the file, and released when the last process with it has ended: so a
-            # later app knows whether somebody still writes here. Another one looks only at .log.
-            with contextlib.suppress(OSError):
-                fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.rename(unlocked, log_file)
-            process = _spawn(argv, log, settings)
+        process = start_trainer(run, argv, trainer_environment(settings))
     except OSError as error:
-        raise _unwritable(log_file, error) from None
-    return Start(run, argv, log_file, process)
-
-
-def _argv(*words: str) -> list[str]:
-    return [sys.executable, "-m", "orpo_mlx.train", *words]
-
-
-def _spawn(argv: list[str], log: BinaryIO, settings: Settings) -> subprocess.Popen[bytes]:
-    """Start a session leader without a terminal that writes into a log."""
-    process = subprocess.Popen(
-        argv,
-        stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-        env=trainer_environment(settings),
-    )
-    _keep_awake(process.pid)
-    return process
-
-
-def _keep_awake(pid: int) -> None:
-    """Keep a Mac from sleeping while a process lives."""
-    if sys.platform == "darwin":
-        with contextlib.suppress(OSError):
-            subprocess.Popen(
-                ["caffeinate", "-i", "-w", str(pid)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-            )
+        raise _unwritable(starting_log(run), error) from None
+    return Start(run, argv, starting_log(run), process)
 
 
 def _folder(runs_dir: Path | None) -> Path:

@@ -15,10 +15,10 @@ import time
 from pathlib import Path
 
 from orpo_mlx.runs.directory import RunDirectory
+from orpo_mlx.runs.group.launch import STARTING
 from orpo_mlx.runs.lock import is_locked
 from orpo_mlx.storage.regular import open_regular, read_regular
 
-STARTING = ".starting"
 KEPT_DAYS = 7
 """A log of a failed start is kept so long after it was seen."""
 

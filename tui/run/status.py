@@ -27,6 +27,7 @@ _TEXTS: dict[Status, tuple[str, str, str, str]] = {
     "stopped": ("■", "#", "stopped", "quiet"),
     "failed": ("✗", "x", "failed", "bad"),
     "crashed": ("✗", "x", "crashed", "bad"),
+    "waiting": ("–", "-", "waiting", "quiet"),
     "damaged": ("✗", "x", "damaged", "bad"),
 }
 

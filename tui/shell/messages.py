@@ -80,6 +80,14 @@ class OpenCompare(Message):
 
 
 @dataclass
+class OpenGroup(Message):
+    """Please show these runs in a table, the best first."""
+
+    runs: Sequence[Path]
+    name: str = ""
+
+
+@dataclass
 class OpenPlayground(Message):
     """Please let base and adapter of this run answer the same."""
 

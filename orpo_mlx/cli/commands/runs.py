@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from orpo_mlx.cli.parser import (
     Parser,
     add_debug_option,
     add_help_option,
+    add_json_option,
     add_run_argument,
     add_runs_dir_option,
     missing_run,
@@ -25,6 +27,7 @@ from orpo_mlx.runs.directory import RunDirectory, runs_folder
 from orpo_mlx.runs.event_text import plain_lines
 from orpo_mlx.runs.events import EventReader, Record, RunFailed, unusable
 from orpo_mlx.runs.history import RunHistory
+from orpo_mlx.runs.label import has_tags
 from orpo_mlx.runs.listing import RunSummary, find_run, list_runs
 from orpo_mlx.runs.metrics import shown
 from orpo_mlx.text.formatting import visible
@@ -59,9 +62,22 @@ def _find(given: dict[str, Any]) -> RunDirectory:
 
 def list_command(argv: Sequence[str]) -> int:
     """Run `orpo-mlx runs`."""
-    given = _parse(argv, "runs", "[--json]", "List all runs.", run=False, json="Print a JSON list.")
-    folder = given.get("runs_dir")
-    return print_runs(list_runs(folder), runs_folder(folder), "json" in given)
+    usage = "orpo-mlx runs [--tag T] [--json] [options]"
+    parser = Parser("orpo-mlx runs", "List all runs.", usage=usage)
+    add_help_option(parser)
+    parser.add_argument(
+        "--tag", metavar="T", action="append", help="Only runs with this tag; of several, with all."
+    )
+    add_json_option(parser, "Print a JSON list.")
+    add_runs_dir_option(parser, _RUNS_DIR_HELP)
+    add_debug_option(parser)
+    given = parser.parse(argv)
+    folder, tags = given.get("runs_dir"), given.get("tag", [])
+    runs = list_runs(folder)
+    found = [run for run in runs if has_tags(run.label, tags)]
+    if runs and not found and "json" not in given:
+        return print_text(visible(f"No run has the tag {', '.join(tags)}.") + "\n")
+    return print_runs(found, runs_folder(folder), "json" in given)
 
 
 def watch(argv: Sequence[str]) -> int:
@@ -216,7 +232,10 @@ def _json_row(run: RunSummary) -> dict[str, Any]:
     metrics = {row.name: run.metrics[row.name] for row in shown(run.metrics, _USUAL)}
     row: dict[str, Any] = {}
     for name, value in vars(run).items():
-        row |= dict.fromkeys(_USUAL) | metrics if name == "metrics" else {name: value}
+        if name == "metrics":
+            row |= dict.fromkeys(_USUAL) | metrics
+        else:
+            row |= asdict(value) if name == "label" else {name: value}
     return row | {"path": str(run.path)}
 
 
@@ -229,6 +248,9 @@ def runs_table(summaries: Sequence[RunSummary], width: int | None = None) -> lis
     """
     rows = [("RUN", "STATUS", "STEP", "LOSS", "ACC", "STARTED", "MODEL")]
     rows += [_run_row(summary) for summary in summaries]
+    if any(run.label.short for run in summaries):  # a column of its own, last: nobody parses it
+        labels = ["LABEL", *(visible(run.label.short) for run in summaries)]
+        rows = [(*row, label) for row, label in zip(rows, labels, strict=True)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "  ".join(cell.ljust(size) for cell, size in zip(row, widths, strict=True)).rstrip()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -19,6 +20,7 @@ from orpo_mlx.cli.parser import (
     version_text,
 )
 from orpo_mlx.cli.run_report import build_report
+from orpo_mlx.cli.runs.sweep import SweptRun, queue_sweep
 from orpo_mlx.cli.settings_options import (
     NEEDED,
     Layer,
@@ -39,6 +41,8 @@ from orpo_mlx.runs.directory import (
     run_place,
 )
 from orpo_mlx.runs.event_text import cadence_line
+from orpo_mlx.runs.group.like import adapter_of, settings_like
+from orpo_mlx.runs.group.sweep import changes_text, combinations, parse_sweeps
 from orpo_mlx.runs.listener import RunListener
 from orpo_mlx.runs.listing import find_run
 from orpo_mlx.training.train import resume, train
@@ -58,7 +62,7 @@ def build_train_parser(prog: str = "python -m orpo_mlx.train") -> Parser:
     parser = Parser(
         prog,
         "Train a LoRA adapter on preference pairs with ORPO.\n"
-        "Flags win over the --config file, the file over the defaults.",
+        "Flags win over the --config file or the run of --like, these over the defaults.",
         _EXAMPLES.format(prog=prog),
         usage=f"{prog} --model MODEL --data FILE [options]",
     )
@@ -75,6 +79,24 @@ def _add_actions(parser: Parser) -> None:
     )
     group.add_argument(
         "--config", metavar="FILE", help="Read settings from a TOML file; --show-config writes one."
+    )
+    group.add_argument(
+        "--like",
+        metavar="RUN",
+        help="Begin with the settings of an earlier run; flags win over them. With other data, "
+        "model or objective, what was said of the old one is left out.",
+    )
+    group.add_argument(
+        "--from",
+        metavar="adapter|last|STEP",
+        help="With --like: go on from that run's adapter, or a checkpoint: the last, or of a step.",
+    )
+    group.add_argument(
+        "--sweep",
+        action="append",
+        metavar="NAME=A,B,C",
+        help="Train a run for each value, one after the other; repeated, for each combination. "
+        "They follow in the background: `orpo-mlx queue`.",
     )
     group.add_argument(
         "--show-config",
@@ -116,12 +138,15 @@ def parse_train(
     _check_extras(extras)
     flags = Layer(given, {name: "--" + name.replace("_", "-") for name in given})
     layers = [*file_layer(extras["config"]), flags]
+    if extras["like"]:
+        layers.insert(0, _like(extras, flags))
     run = find_run(extras["resume"], given.get("runs_dir")) if extras["resume"] else None
     base = resumed_layer(run) if run else demo_layer(layers) if extras["demo"] else Layer({}, {})
     merged = base
     for layer in layers:
         merged = merged.under(layer)
-    config = with_absolute_paths(build_config(merged.values, merged.origins))
+    sweep = _sweep(extras["sweep"] or [], merged, flags)
+    config = sweep[0].config if sweep else _config(merged)
     if extras["show_config"]:
         raise TextRequested(show_config(config, merged.origins))
     require_model_and_data(config, prog, run)
@@ -131,6 +156,7 @@ def parse_train(
     return TrainCommand(
         config=config,
         origins=merged.origins,
+        sweep=sweep,
         demo=bool(extras["demo"]),
         resume=run,
         resume_overrides={name: getattr(config, name) for name in chosen} if run else {},
@@ -140,13 +166,63 @@ def parse_train(
     )
 
 
-_EXTRAS = ("config", "show_config", "demo", "resume", "dry_run", "quiet", "json", "debug")
+_EXTRAS = (
+    "config", "like", "from", "sweep", "show_config", "demo", "resume", "dry_run", "quiet", "json",
+    "debug",
+)  # fmt: skip
+_EITHER = (
+    ("quiet", "json"), ("demo", "resume"), ("like", "config"), ("like", "demo"), ("like", "resume"),
+    ("sweep", "resume"), ("sweep", "show_config"),
+)  # fmt: skip
 
 
 def _check_extras(extras: dict[str, Any]) -> None:
-    for one, other in (("quiet", "json"), ("demo", "resume")):
+    for one, other in _EITHER:
         if extras[one] and extras[other]:
-            raise ConfigError(f"--{one} and --{other}: give only one of both", "Leave one out.")
+            flags = f"--{one} and --{other}".replace("_", "-")
+            raise ConfigError(f"{flags}: give only one of both", "Leave one out.")
+    if extras["from"] and not extras["like"]:
+        raise ConfigError(
+            f"--from {extras['from']}: which run's?",
+            "Name it with --like RUN; --init-adapter FOLDER starts from any adapter.",
+        )
+
+
+def _config(layer: Layer) -> TrainConfig:
+    return with_absolute_paths(build_config(layer.values, layer.origins))
+
+
+def _sweep(texts: Sequence[str], merged: Layer, flags: Layer) -> list[SweptRun]:
+    """Return the runs of --sweep, [] without any."""
+    sweeps = parse_sweeps(texts)
+    for name in (*sweeps, "run_dir"):
+        if texts and name in flags.values:
+            flag = flags.origins[name]
+            raise ConfigError(f"--sweep and {flag}: give only one of both", f"Leave out {flag}.")
+    runs = []
+    for changes in combinations(sweeps) if sweeps else []:
+        origins = {name: f"--sweep {name} ({changes_text(changes)})" for name in changes}
+        runs.append(SweptRun(_config(merged.under(Layer(changes, origins))), changes))
+    for first, second in itertools.combinations(runs, 2):
+        if first.config == second.config:
+            names = f"{changes_text(first.changes)} and {changes_text(second.changes)}"
+            raise ConfigError(f"--sweep: {names} are the same run", "Leave one out.")
+    return runs
+
+
+def _like(extras: dict[str, Any], flags: Layer) -> Layer:
+    """Return the settings of --like, with the adapter of --from."""
+    run = find_run(extras["like"], flags.values.get("runs_dir"))
+    begin = {}
+    if extras["from"]:
+        if "init_adapter" in flags.values:
+            raise ConfigError(
+                f"--from {extras['from']} and --init-adapter: give only one of both",
+                "Leave one out.",
+            )
+        begin = {"init_adapter": str(adapter_of(run, extras["from"]))}
+    values = {**settings_like(run, {**flags.values, **begin}), **begin}
+    return Layer(values, dict.fromkeys(values, f"--like {run.id}"))
 
 
 def _require_own_place_and_start(config: TrainConfig, run: RunDirectory, start: str | None) -> None:
@@ -187,12 +263,14 @@ class TrainCommand:
     Attributes:
         config: the validated settings; of a resumed run its own, with `resume_overrides` applied.
         origins: where each setting that is no default came from ("--rank", "run.toml: rank").
+        sweep: the runs of --sweep, each validated; `config` is then that of the first.
         resume: the run to go on with.
         resume_overrides: settings given besides --resume, validated.
     """
 
     config: TrainConfig
     origins: dict[str, str] = field(default_factory=dict)
+    sweep: list[SweptRun] = field(default_factory=list)
     demo: bool = False
     resume: RunDirectory | None = None
     resume_overrides: dict[str, Any] = field(default_factory=dict)
@@ -228,6 +306,9 @@ def resume_command(argv: Sequence[str]) -> int:
 def _run(command: TrainCommand) -> int:
     report = build_report(command.output)
     try:
+        if command.sweep:
+            is_dry = command.dry_run
+            return queue_sweep(command.sweep, dry_run=is_dry, output=command.output)
         with ended_by_signals():
             if command.dry_run:
                 return dry_run(command.config, report)

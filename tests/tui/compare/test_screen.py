@@ -11,6 +11,7 @@ import pytest
 from orpo_mlx.runs.directory import RunDirectory
 from tui.compare.compare_table import CompareTable
 from tui.compare.screen import CompareScreen
+from tui.new_run.screen import NewRunScreen
 from tui.parts.pick_one import PickOneScreen
 
 
@@ -75,6 +76,18 @@ async def test_a_fifth_run_is_left_out_and_that_is_said(open_compare, wait_for, 
     async with open_compare(5, size=(160, 48)) as (pilot, screen):
         assert [run.letter for run in screen.runs] == ["A", "B", "C", "D"]
         await wait_for(pilot, lambda: "the first 4 of 5" in screen_text(pilot.app))
+
+
+async def test_a_new_run_begins_with_the_settings_of_the_one_that_is_chosen(
+    open_compare, wait_for, made_up
+):
+    async with open_compare(2, size=(120, 36)) as (pilot, screen):
+        await pilot.press("n")
+        await wait_for(pilot, lambda: isinstance(pilot.app.screen, PickOneScreen))
+        await pilot.press("down", "enter")
+        await wait_for(pilot, lambda: isinstance(pilot.app.screen, NewRunScreen))
+        assert str(pilot.app.screen.draft.get("steps")) == "40"
+        assert screen.runs[1].config()["steps"] == 40
 
 
 async def test_what_is_shown_is_saved(open_compare, wait_for):

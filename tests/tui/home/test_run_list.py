@@ -8,12 +8,12 @@ import pytest
 from support.measured import NAMES
 
 from orpo_mlx.errors import RunError
+from orpo_mlx.runs.group.removal import move_to_trash
 from orpo_mlx.runs.listing import RunSummary
 from tui.home import run_list
 from tui.home.run_list import (
     Order,
     RunList,
-    move_to_trash,
     row_of,
     runs_to_compare,
     title_end,

@@ -7,11 +7,15 @@ from pathlib import Path
 import pytest
 from textual.coordinate import Coordinate
 
+from orpo_mlx.runs.label import RunLabel, read_label
 from orpo_mlx.runs.listing import summarise
+from tui.home.label_dialog import LabelScreen
 from tui.home.screen import RunsScreen
 from tui.home.welcome import Welcome
 from tui.live.screen import LiveScreen
+from tui.new_run.screen import NewRunScreen
 from tui.parts.ask import AskScreen
+from tui.parts.pick_one import PickOneScreen
 from tui.processes.trainer_log import sweep
 
 
@@ -52,6 +56,48 @@ async def test_enter_opens_the_selected_run_and_escape_comes_back(make_run, open
         await wait_for(pilot, lambda: isinstance(pilot.app.screen, LiveScreen))
         await pilot.press("escape")
         await wait_for(pilot, lambda: pilot.app.screen is screen)
+
+
+async def test_a_new_run_may_begin_with_a_checkpoint_of_the_selected_one(
+    make_run, open_app, wait_for, made_up
+):
+    run = make_run(seed=3)
+    for folder in (run.adapter_folder, run.checkpoints_folder / "0000010"):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "adapter_config.json").write_text("{}")
+    async with open_app(size=(120, 30)) as pilot:
+        await runs_screen(pilot, wait_for)
+        await pilot.press("N")
+        await wait_for(pilot, lambda: isinstance(pilot.app.screen, PickOneScreen))
+        assert pilot.app.screen.choices == {
+            "fresh": "a fresh adapter",
+            "adapter": "its adapter",
+            "10": "its checkpoint of step 10",
+        }
+        await pilot.press("down", "down", "enter")
+        await wait_for(pilot, lambda: isinstance(pilot.app.screen, NewRunScreen))
+        draft = pilot.app.screen.draft
+        assert draft.own["init_adapter"] == str(run.checkpoints_folder / "0000010")
+        assert "rank" not in draft.own
+        assert str(draft.get("seed")) == "3"
+
+
+async def test_a_run_is_named_tagged_and_noted(make_run, open_app, wait_for, screen_text):
+    run = make_run()
+    async with open_app(size=(120, 30)) as pilot:
+        screen = await runs_screen(pilot, wait_for)
+        await pilot.press("l")
+        await wait_for(pilot, lambda: isinstance(pilot.app.screen, LabelScreen))
+        await wait_for(pilot, lambda: pilot.app.screen.focused.id == "label-name")
+        await pilot.press(*"First", "enter", *"a b", "enter", *"late", "enter")
+        await wait_for(pilot, lambda: "First · run-a" in screen_text(pilot.app))
+        assert read_label(run.path) == RunLabel("First", ("a", "b"), "late")
+        await wait_for(pilot, lambda: "First #a #b · late" in screen_text(pilot.app))
+        await pilot.press("l")
+        await wait_for(pilot, lambda: isinstance(pilot.app.screen, LabelScreen))
+        await pilot.press("x", "escape")
+        await wait_for(pilot, lambda: pilot.app.screen is screen)
+        assert read_label(run.path).name == "First"
 
 
 async def test_the_filter_keeps_runs_with_all_words(make_run, open_app, wait_for):

@@ -484,12 +484,17 @@ async def test_without_a_checkpoint_it_begins_afresh_at_half_the_rate(
         assert float(own["learning_rate"]) == run.read_config().learning_rate / 2
 
 
-async def test_a_run_that_ended_otherwise_offers_no_such_key(make_run, open_app, wait_for):
+async def test_after_any_other_end_the_key_plans_a_run_with_its_settings(
+    make_run, open_app, wait_for, made_up
+):
     run = make_run()
     async with open_app(size=(160, 48)) as pilot:
         screen = await open_live(pilot, wait_for, run.path)
+        assert screen.trainer.allows("anew", "running", 0.0) is False, "not while it is trained"
         await wait_for(pilot, lambda: screen.status == "completed")
-        assert screen.check_action("anew", ()) is False
         await pilot.press("n")
-        await pilot.pause()
-        assert pilot.app.screen is screen
+        await wait_for(pilot, lambda: isinstance(pilot.app.screen, NewRunScreen))
+        plan = pilot.app.screen
+        await wait_for(pilot, lambda: plan.step == FORM)
+        assert plan.draft.data == run.read_config().data
+        assert plan.draft.get("learning_rate") == run.read_config().learning_rate

@@ -43,7 +43,9 @@ def crashed(make_run) -> RunDirectory:
 def spawned(monkeypatch) -> list[list[str]]:
     """Commands that would have been started."""
     found: list[list[str]] = []
-    monkeypatch.setattr(launcher, "_spawn", lambda argv, log, settings: found.append(argv))
+    monkeypatch.setattr(
+        launcher, "start_in_background", lambda argv, log, environment: found.append(argv)
+    )
     return found
 
 
@@ -146,7 +148,9 @@ async def test_the_app_goes_on_three_times_and_says_so(
     monkeypatch.setattr("tui.home.screen.REFRESH_SECONDS", refresh)
     script = runs_dir.parent / "trainer.py"
     script.write_text(CRASHES_AGAIN.replace("LIFE", str(life)))
-    monkeypatch.setattr(launcher, "_argv", lambda *words: [sys.executable, str(script), words[-1]])
+    monkeypatch.setattr(
+        launcher, "trainer_argv", lambda *words: [sys.executable, str(script), words[-1]]
+    )
     save_settings(ON, config_folder())
     async with open_app() as pilot:
         said = []

@@ -15,6 +15,7 @@ import pytest
 from orpo_mlx.config import TrainConfig
 from orpo_mlx.errors import RunError
 from orpo_mlx.runs.directory import RunDirectory
+from orpo_mlx.runs.group import launch
 from tui.processes import launcher
 from tui.processes.trainer_log import log_of, sweep
 from tui.shell.settings import Settings
@@ -61,7 +62,7 @@ async def test_a_started_run_owns_its_log(runs_dir: Path, monkeypatch):
     ],
 )
 def test_a_run_is_named_after_its_data_and_the_time(runs_dir, monkeypatch, data, begins):
-    monkeypatch.setattr(launcher, "_spawn", lambda *given: None)
+    monkeypatch.setattr(launch, "start_in_background", lambda *given: None)
     start = launcher.start_training(TrainConfig(model="m", data=data), runs_dir, Settings())
     assert start.run.path.parent == runs_dir
     assert re.fullmatch(begins + r"\d{7}-\d{4}-[0-9a-f]{4}", start.run.id), start.run.id
@@ -78,8 +79,8 @@ def test_a_log_is_locked_before_another_app_can_find_it(runs_dir: Path, monkeypa
         fcntl.flock(file, how)
 
     own = SimpleNamespace(LOCK_EX=fcntl.LOCK_EX, LOCK_NB=fcntl.LOCK_NB, flock=look_first)
-    monkeypatch.setattr(launcher, "fcntl", own)
-    monkeypatch.setattr(launcher, "_spawn", look)
+    monkeypatch.setattr(launch, "fcntl", own)
+    monkeypatch.setattr(launch, "start_in_background", look)
     start = launcher.start_demo(runs_dir, Settings())
     assert seen == [[], []]
     assert start.log_file.exists()

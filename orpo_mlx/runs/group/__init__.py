@@ -1,0 +1,1 @@
+"""Runs in relation to others: one like another, several compared, removed, or waiting."""

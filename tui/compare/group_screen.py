@@ -1,0 +1,211 @@
+"""Runs of a group in a table: settings that differ, a result with its interval, the best first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.cells import cell_len
+from rich.text import Text
+from textual import on, work
+from textual.message import Message
+from textual.widget import Widget
+from textual.widgets import DataTable, Static
+from textual.worker import get_current_worker
+
+from orpo_mlx.runs.directory import RunDirectory
+from orpo_mlx.runs.group.comparison import (
+    ComparedRow,
+    all_results,
+    by_result,
+    differing,
+    losses_differ_in_kind,
+    read_row,
+    result_text,
+    setting_text,
+    usual_metric,
+)
+from orpo_mlx.runs.metrics import metric
+from orpo_mlx.text.formatting import counted, visible
+from tui.compare.comparing import MAX_RUNS
+from tui.parts.base_screen import AppScreen
+from tui.parts.pick_one import PickOneScreen
+from tui.parts.row_table import RowTable
+from tui.run.status import status_text
+from tui.shell.commands import bindings
+from tui.shell.messages import OpenCompare, OpenNewRun, OpenResult
+from tui.shell.names import cut_middle, shortened
+
+_REFRESH_SECONDS = 2.0
+_SETTING_CELLS = 14
+_ID_CELLS = 16
+"""Fewest for a run's name, whose end tells it from the others of its group."""
+
+
+class GroupScreen(AppScreen):
+    """Any number of runs; those that are being trained go on changing.
+
+    Args:
+        runs: folders.
+        name: of the group, "" for runs that were marked.
+    """
+
+    AREA = "group"
+    HELP = (
+        "Runs of a group, the best first: the settings in which they differ, and one metric. With "
+        "its 95 % interval it is that of a run's evaluation; without, of its best held-out "
+        "evaluation while it trained. Enter shows a run's result."
+    )
+    TITLE = "orpo-mlx · Group"
+    BINDINGS = bindings("group", "screen")
+    DEFAULT_CSS = """
+    GroupScreen RowTable { height: 1fr; background: $background; }
+    GroupScreen #said { height: auto; max-height: 4; padding: 0 1; }
+    """
+
+    @dataclass
+    class Read(Message, bubble=False):
+        """The runs were read."""
+
+        rows: list[ComparedRow]
+
+    def __init__(self, runs: Sequence[Path], name: str = "") -> None:
+        super().__init__()
+        self.paths, self.group = list(runs), name
+        self.rows: list[ComparedRow] = []
+        self.metric = ""
+        """By which they are sorted; "" until they were read."""
+        self._order: list[Path] = []
+        """The runs as the table shows them."""
+        self._shown: object = None
+
+    def compose_body(self) -> Iterable[Widget]:
+        yield RowTable(id="rows")
+        yield Static("", id="said", markup=False)
+
+    def on_mount(self) -> None:
+        self.table.focus()
+        self._read()
+        self.set_interval(_REFRESH_SECONDS, self._read)
+
+    @property
+    def table(self) -> RowTable:
+        """The runs."""
+        return self.query_one(RowTable)
+
+    @property
+    def selected(self) -> ComparedRow | None:
+        """The run under the cursor."""
+        index = self.table.cursor_row
+        return self.rows[index] if 0 <= index < len(self.rows) else None
+
+    @work(thread=True, exclusive=True, group="read")
+    def _read(self) -> None:
+        rows = [read_row(RunDirectory(path)) for path in self.paths if path.is_dir()]
+        if not get_current_worker().is_cancelled:
+            self.post_message(self.Read(rows))
+
+    def on_group_screen_read(self, message: Read) -> None:
+        if not self.metric and all_results(message.rows):
+            self.metric = usual_metric(message.rows)
+        self.rows = by_result(message.rows, self.metric)
+        self._draw()
+
+    def _draw(self) -> None:
+        look = (self.rows, self.metric, self.size, self.orpo.charset)
+        if not self.is_open or look == self._shown:
+            return
+        self._shown = look
+        kept = self._order[self.table.cursor_row] if self._order else None
+        self._order = [row.path for row in self.rows]
+        names = differing(self.rows)
+        title = metric(self.metric).title if self.metric else "no result yet"
+        heads = ["St", "Run", title, *(name.replace("_", " ") for name in names), "Step"]
+        lines = [self._cells(row, names) for row in self.rows]
+        self.table.clear(columns=True)
+        for index, head in enumerate(heads):
+            width = max([cell_len(head), *(line[index].cell_len for line in lines)])
+            self.table.add_column(head, width=width)
+        for row, line in zip(self.rows, lines, strict=True):
+            self.table.add_row(*line, key=str(row.path))
+        if kept in self._order:
+            self.table.move_cursor(row=self._order.index(kept))
+        title_bar = self.query_one("#title")
+        right = " · ".join(filter(None, [self.group, counted(len(self.rows), "run")]))
+        title_bar.right = right  # type: ignore[attr-defined]
+        self._say()
+        self._show_small()
+
+    def _cells(self, row: ComparedRow, names: Sequence[str]) -> list[Text]:
+        charset = self.orpo.charset
+        settings = []
+        for name in names:
+            text = setting_text(row.settings.get(name))
+            short = Path(text).name if text.startswith("/") else text
+            settings.append(Text(shortened(short, _SETTING_CELLS, charset), justify="right"))
+        return [
+            Text(status_text(row.status, charset).sign),
+            Text(cut_middle(visible(row.id), max(_ID_CELLS, self.size.width // 3), charset)),
+            Text(result_text(row, self.metric), justify="right"),
+            *settings,
+            Text(f"{row.step}/{row.total_steps}", justify="right"),
+        ]
+
+    @on(DataTable.RowHighlighted)
+    def _say(self) -> None:
+        row, lines = self.selected, []
+        if row is not None:
+            verdict = row.evaluation.verdict if row.evaluation else "not evaluated yet"
+            lines = [visible(f"{row.id}: {row.trouble or verdict}")]
+        if losses_differ_in_kind(self.rows, self.metric):
+            lines.append("These runs count their loss differently; m chooses another metric.")
+        self.query_one("#said", Static).update("\n".join(lines))
+
+    # Actions
+
+    @work(exclusive=True, group="ask")
+    async def action_metric(self) -> None:
+        """Choose the metric they are sorted by."""
+        titles = {name: metric(name).title for name in all_results(self.rows)}
+        if not titles:
+            self.notify("There is no result yet.")
+            return
+        chosen = await self.app.push_screen_wait(PickOneScreen("Metric", titles, self.metric))
+        if chosen:
+            self.metric = chosen
+            self.rows = by_result(self.rows, chosen)
+            self._draw()
+
+    def action_charts(self) -> None:
+        """Draw the first ones in one chart."""
+        if len(self.rows) > 1:
+            self.post_message(OpenCompare([row.path for row in self.rows[:MAX_RUNS]]))
+
+    def action_like(self) -> None:
+        """Plan a run with the selected one's settings."""
+        if row := self.selected:
+            self.post_message(OpenNewRun(row.path))
+
+    @on(DataTable.RowSelected)
+    def action_result(self) -> None:
+        """Show the selected run's result."""
+        if row := self.selected:
+            self.post_message(OpenResult(row.path))
+
+    def settings_changed(self) -> None:
+        """Use another charset at once."""
+        self._draw()
+
+    def sentence(self) -> str:
+        if not self.rows:
+            return f"A group of {len(self.paths)} runs; they are being read."
+        best = self.rows[0]
+        own = ", ".join(
+            f"{name.replace('_', ' ')} {setting_text(best.settings.get(name))}"
+            for name in differing(self.rows)
+        )
+        return (
+            f"{counted(len(self.rows), 'run')} by {metric(self.metric).title.lower()}, first "
+            f"{best.id} ({own or 'no setting differs'}): {result_text(best, self.metric)}."
+        )
