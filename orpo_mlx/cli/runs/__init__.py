@@ -1,0 +1,1 @@
+"""Commands about several runs or the notes on one: compare, rm, note, queue."""
