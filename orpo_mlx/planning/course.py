@@ -13,7 +13,7 @@ from orpo_mlx.scoring.batches import steps_in_epoch
 
 
 @dataclass(frozen=True)
-class Course:
+class RunCourse:
     """What a run does, as far as it is known before.
 
     Attributes:
@@ -41,7 +41,7 @@ def count_steps(config: TrainConfig, pairs: int) -> int:
     return max(1, math.ceil(config.epochs * steps_in_epoch(config, pairs)))
 
 
-def plan_course(config: TrainConfig, read: int, held_out: int, adapter_bytes: int) -> Course:
+def plan_course(config: TrainConfig, read: int, held_out: int, adapter_bytes: int) -> RunCourse:
     """Return how a run on so many pairs will go.
 
     Args:
@@ -60,7 +60,7 @@ def plan_course(config: TrainConfig, read: int, held_out: int, adapter_bytes: in
     cadence = plan_cadence(config, steps, trained, evaluated)
     checkpoints = 1 + _times(steps, cadence.save)
     saved = 1 + MOMENTS[config.optimizer]
-    return Course(
+    return RunCourse(
         steps=steps,
         pairs=pairs,
         evaluations=1 + _times(steps, cadence.evaluate) if evaluated else 0,

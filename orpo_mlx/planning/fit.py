@@ -10,7 +10,7 @@ from orpo_mlx.config import TrainConfig
 from orpo_mlx.data.batching.shape import Lengths
 from orpo_mlx.errors import ConfigError
 from orpo_mlx.models.shape import ModelShape, read_shape
-from orpo_mlx.planning.course import Course, plan_course
+from orpo_mlx.planning.course import RunCourse, plan_course
 from orpo_mlx.planning.lengths import read_lengths
 from orpo_mlx.planning.memory import MEASURED, Estimate, Grid, Savings
 from orpo_mlx.planning.plan import Plan, Question, clipped
@@ -83,7 +83,7 @@ class FitAnswer:
     untimed: str = ""
     notes: Sequence[str] = ()
     taken: int = 0
-    course: Course | None = None
+    course: RunCourse | None = None
 
     @property
     def estimate(self) -> Estimate:

@@ -20,10 +20,9 @@ from tui.export.jobs import Job, jobs_lines
 from tui.export.options import FIELDS_BY_NAME, GOALS, fields_for, missing, place_of
 from tui.export.session import Exports
 from tui.export.writer import HINT
-from tui.parts.base_screen import AppScreen
+from tui.parts.base_screen import AppScreen, pane
 from tui.parts.choices import Choices
 from tui.parts.line_view import LineView
-from tui.parts.pane import pane
 from tui.shell.commands import bindings
 
 

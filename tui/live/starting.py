@@ -13,8 +13,7 @@ from textual.widget import Widget
 from textual.widgets import Static
 
 from orpo_mlx.text.formatting import visible
-from tui.parts.base_screen import AppScreen
-from tui.parts.pane import pane
+from tui.parts.base_screen import AppScreen, pane
 from tui.processes.launcher import Start
 from tui.shell.commands import SCREEN
 
@@ -62,6 +61,8 @@ class StartingScreen(AppScreen):
             self._give_way()
             return
         self.failed = True
+        if not self.is_open:
+            return
         self.query_one("#title").left = "orpo-mlx · Not started"  # type: ignore[attr-defined]
         self._show_log()
         self.start.has_been_seen()

@@ -18,7 +18,7 @@ from tui.new_run.advice import warnings
 from tui.new_run.draft import SETTINGS, Draft
 from tui.new_run.fit_card import ESTIMATING
 from tui.new_run.presets import ELSEWHERE, PRESETS
-from tui.parts.pane import pane
+from tui.parts.base_screen import pane
 from tui.shell.charset import CharsetName
 
 Answer = Mapping[str, Any] | None

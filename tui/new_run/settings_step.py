@@ -24,8 +24,8 @@ from tui.new_run.setting_text import (
     label_of,
     preset_text,
 )
+from tui.parts.base_screen import pane
 from tui.parts.form import Form, OneOf
-from tui.parts.pane import pane
 from tui.parts.text_field import TextField
 
 _TALL = 24

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import ClassVar, cast
+from typing import ClassVar, TypeVar, cast
 
 from textual.app import ComposeResult
 from textual.screen import Screen
@@ -17,6 +17,21 @@ from tui.shell.host import Host
 
 _LOW = 20
 """Rows below which even a short window's layout has no room for all its parts."""
+
+
+AnyWidget = TypeVar("AnyWidget", bound=Widget)
+
+
+def pane(widget: AnyWidget, title: str) -> AnyWidget:
+    """Return the widget as a pane; app.tcss draws its frame, in one colour where the focus is.
+
+    Args:
+        widget: of any kind, a container or something to look at.
+        title: for people, markup is read; not for text from outside.
+    """
+    widget.border_title = title
+    widget.add_class("pane")
+    return widget
 
 
 class AppScreen(Screen[None]):

@@ -18,7 +18,7 @@ from orpo_mlx.cli.terminal import print_text
 from orpo_mlx.config import TrainConfig
 from orpo_mlx.config.declaration import GROUPS
 from orpo_mlx.errors import ConfigError
-from orpo_mlx.planning.course import Course
+from orpo_mlx.planning.course import RunCourse
 from orpo_mlx.planning.fit import FitAnswer, MeasuredTime, answer, as_planned
 from orpo_mlx.planning.memory import Grid, available_bytes, parse_size
 from orpo_mlx.runs.listing import bytes_in_training
@@ -107,7 +107,7 @@ def fit_lines(found: FitAnswer) -> list[str]:
     return [*lines, *(f"note: {visible(note)}" for note in found.notes)]
 
 
-def course_text(course: Course) -> str:
+def course_text(course: RunCourse) -> str:
     """Return how a run will go, in one line."""
     evaluations = (
         f"{counted(course.evaluations, 'evaluation')} on {counted(course.evaluated_pairs, 'pair')}"

@@ -41,7 +41,9 @@ def _parser() -> Parser:
     )
     add_help_option(parser)
     add_run_argument(parser)
-    parser.add_argument("note", nargs="?", metavar="TEXT", help="The note; it replaces the old one.")
+    parser.add_argument(
+        "note", nargs="?", metavar="TEXT", help="The note; it replaces the old one."
+    )
     parser.add_argument("--name", metavar="NAME", help="A name to show before the id.")
     parser.add_argument("--tag", metavar="T", action="append", help="Add a tag; may be repeated.")
     parser.add_argument("--untag", metavar="T", action="append", help="Take a tag back.")

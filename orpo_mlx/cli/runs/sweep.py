@@ -37,7 +37,9 @@ def queue_sweep(runs: Sequence[SweptRun], *, dry_run: bool, output: str) -> int:
     """
     plans = [_plan(run) for run in runs]
     if dry_run:
-        lines = [f"  {changes_text(run.changes)}: {plan}" for run, plan in zip(runs, plans, strict=True)]
+        lines = [
+            f"  {changes_text(run.changes)}: {plan}" for run, plan in zip(runs, plans, strict=True)
+        ]
         text = f"dry run: {counted(len(runs), 'run')} would follow; nothing was written"
         return print_text(visible("\n".join([*lines, text])) + "\n")
     queue = Queue(runs[0].config.runs_dir)
