@@ -1,4 +1,5 @@
-"""What is known of one run, in a few lines: how it goes, its course, its settings."""
+"""What is known of one run: how it goes, its course, its settings; a chart and an answer if there
+is room."""
 
 from __future__ import annotations
 
@@ -6,6 +7,8 @@ import math
 from pathlib import Path
 
 from textual import work
+from textual.app import ComposeResult
+from textual.containers import Horizontal
 from textual.widgets import Static
 
 from orpo_mlx.runs.directory import RunDirectory
@@ -14,6 +17,8 @@ from orpo_mlx.runs.listing import RunSummary
 from orpo_mlx.runs.metrics import shown
 from orpo_mlx.text.formatting import format_bytes, format_duration, visible
 from orpo_mlx.text.ticks import format_value
+from tui.charts.kinds import chart_lines, chart_marks, chosen_charts
+from tui.charts.line_chart import LineChart
 from tui.charts.sparkline import trend
 from tui.run.columns import Floats
 from tui.run.follow import follow_run
@@ -27,25 +32,28 @@ from tui.shell.names import place_text
 _TREND_WIDTH = 24
 
 
-class RunSummaryPanel(Static):
-    """The selected run."""
+class RunSummaryPanel(Horizontal):
+    """The selected run; app.tcss says where chart and answers have room."""
 
     DEFAULT_CSS = """
-    RunSummaryPanel {
-        height: auto;
-        max-height: 9;
-        border-top: solid $foreground 40%;
-        border-title-color: $foreground;
-        padding: 0 1;
-    }
+    RunSummaryPanel { height: auto; max-height: 9; }
+    RunSummaryPanel Static { width: 1fr; height: auto; }
+    RunSummaryPanel LineChart, RunSummaryPanel #summary-answers { display: none; }
     """
 
     def __init__(self) -> None:
-        super().__init__(markup=False)
+        super().__init__(classes="pane")
         self.state = RunState()
         """What is known of the run so far."""
         self._resume_key = ""
         self._shown: tuple[RunSummary, CharsetName] | None = None
+
+    def compose(self) -> ComposeResult:
+        yield Static("", id="summary-lines", markup=False)
+        chart = LineChart("Log-odds ratio")
+        chart.can_focus = False  # the list keeps the keys
+        yield chart
+        yield Static("", id="summary-answers", markup=False)
 
     def show(self, run: RunSummary, charset: CharsetName, resume_key: str) -> None:
         """Show a run, and what happens to it from now on."""
@@ -54,6 +62,7 @@ class RunSummaryPanel(Static):
         self._shown = run, charset
         if is_other:
             self.state = RunState()
+            self.query_one(LineChart).painter.forget()
             self._follow(run.path)
         self._draw()
 
@@ -72,7 +81,13 @@ class RunSummaryPanel(Static):
         run, charset = self._shown
         status = status_text(run.status, charset)
         self.border_title = f"{run.id} · {status.sign} {status.word}"
-        self.update("\n".join(summary_lines(run, self.state, charset, self._resume_key)))
+        lines = summary_lines(run, self.state, charset, self._resume_key)
+        self.query_one("#summary-lines", Static).update("\n".join(lines))
+        chart, kind = self.query_one(LineChart), chosen_charts("log_odds", self.state.metrics)[0]
+        chart.border_title = kind.title
+        chart.set_charset(charset)
+        chart.plot(chart_lines(kind, self.state), chart_marks(self.state), end=self.state.step)
+        self.query_one("#summary-answers", Static).update("\n".join(answer_lines(self.state)))
 
 
 def summary_lines(
@@ -110,6 +125,18 @@ def summary_lines(
         how = "goes on from the last checkpoint" if state.checkpoints else "begins again"
         lines.append(f"its process ended without a word; {resume_key} {how}")
     return lines
+
+
+def answer_lines(state: RunState) -> list[str]:
+    """Return one prompt with its first answer and its newest, [] without samples."""
+    if not state.samples:
+        return []
+    index = min(sample.index for sample in state.samples)
+    first, *_, last = [s for s in state.samples if s.index == index] * 2
+    said = [f"> {last.prompt}", "", f"step {first.step:,}", first.response]
+    if last.step > first.step:
+        said += ["", f"step {last.step:,}", last.response]
+    return [visible(line) for text in said for line in text.split("\n")]
 
 
 def _how(run: RunSummary, state: RunState) -> str:
