@@ -155,6 +155,14 @@ class OptimisationSettings(SettingsGroup):
         speed="higher is faster",
         ge=1,
     )
+    float32: Literal["exact", "fast"] = setting(
+        "exact",
+        "Products of float32 numbers: exact, or fast = a GPU with matrix units (Apple's from the "
+        "M5 on) may round their factors to 10 bits (TF32); elsewhere both are the same.",
+        speed="'fast' is faster there, with a model or adapter in float32",
+        quality="'fast' gives each product a relative error of about 5e-4",
+        usual="exact",
+    )
     compile: Literal["auto", "on", "off"] = setting(
         "auto",
         "Compile the training step (mx.compile); auto = on a GPU only, because on a CPU MLX calls "
