@@ -28,7 +28,7 @@ SCHEMA_VERSION = 2
 DONE = ("completed", "early_stop", "drift")
 """Reasons of `RunFinished` with which there is nothing to resume."""
 
-FailureKind = Literal["not_finite", "out_of_memory", "disk", "other"]
+FailureKind = Literal["not_finite", "out_of_memory", "gpu_timeout", "disk", "other"]
 
 
 @dataclass(frozen=True)

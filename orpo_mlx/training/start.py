@@ -211,6 +211,12 @@ def _announce(run: TrainingRun, resumed_from: int) -> None:
 def start_notes(prepared: Prepared) -> list[str]:
     """Return what the user should know before the first step."""
     notes = list(prepared.notes)
+    if (parts := prepared.config.micro_batch_parts) > 1:
+        masks = ", and dropout draws other masks" if prepared.config.dropout else ""
+        notes.append(
+            f"each forward pass of a step is divided into {parts} (--micro-batch-parts): the "
+            f"gradient is the same up to rounding, the bytes of the adapter are not{masks}"
+        )
     warm, total = warmup_steps(prepared.config, prepared.total_steps), prepared.total_steps
     if warm >= total:
         notes.append(

@@ -238,6 +238,8 @@ class LiveScreen(AppScreen):
         needs_folder = action in ("resume", "export", "chat", "test", "save_charts")
         if action == "anew" and not (self.state.has_met_nan and self.status == "failed"):
             return False
+        if action == "gentler" and not self.course.changes:
+            return False
         allowed = self.trainer.allows(action, self.status, time.monotonic())
         return allowed and not (needs_folder and self.unreadable)
 
@@ -281,6 +283,11 @@ class LiveScreen(AppScreen):
     def action_resume(self) -> None:
         self.app.pop_screen()
         self.app.post_message(Resume(self.run_directory.path))
+
+    def action_gentler(self) -> None:
+        """Go on as the card proposes."""
+        self.app.pop_screen()
+        self.app.post_message(Resume(self.run_directory.path, self.course.changes))
 
     def action_anew(self) -> None:
         """Plan the run that the card speaks of."""

@@ -15,10 +15,10 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from orpo_mlx.config import TrainConfig
 from orpo_mlx.config.file import with_absolute_paths, write_settings
@@ -134,18 +134,35 @@ def start_demo(runs_dir: Path | None, settings: Settings) -> Start:
     return _start(run, ["--demo", "--run-dir", str(run.path)], aside, settings)
 
 
-def resume_training(run: RunDirectory, settings: Settings, why: str = "resumed") -> Start:
+def start_again(run: RunDirectory, changes: Mapping[str, Any] | None, settings: Settings) -> Start:
+    """Start a training like a run that saved nothing, as a run of its own; as `start_training`."""
+    config = run.read_config().model_copy(update=dict(changes or {}))
+    return start_training(config, run.path.parent, settings)
+
+
+def resume_training(
+    run: RunDirectory,
+    settings: Settings,
+    why: str = "resumed",
+    changes: Mapping[str, Any] | None = None,
+) -> Start:
     """Start a trainer that goes on with a run; its output follows the earlier one.
 
     Args:
         why: what the log says above the output.
+        changes: settings it shall have from now on.
 
     Raises:
         RunError: a trainer is at it, or the log cannot be written.
     """
     if run.is_locked():
         raise RunError(f"{run.id}: process {run.pid} is training this run", "Open it instead.")
-    argv = _argv("--resume", str(run.path))
+    words = [
+        word
+        for name, value in (changes or {}).items()
+        for word in ("--" + name.replace("_", "-"), str(value))
+    ]
+    argv = _argv("--resume", str(run.path), *words)
     add_line(run.log_file, resumed_line(why))
     spoken = _last_event(run)
     try:

@@ -114,6 +114,8 @@ LIVE = (
     Command("live.resume", "R", "Resume", "Run: resume", "Go on from the newest checkpoint."),
     Command("live.anew", "n", "", "Run: begin anew after NaN",
             "Plan a run from the last checkpoint at half the rate, after NaN ended this one."),
+    Command("live.gentler", "L", "", "Run: resume with less work at a time",
+            "Go on with shorter command buffers, then in halves, after GPU time or memory ended."),
     Command("live.charts", "v", "Charts", "Run: choose charts", "Choose which charts are shown."),
     Command("live.detach", "d", "", "Run: detach", "Leave this screen; the training goes on."),
     Command("live.export", "e", "Export", "Run: export",
