@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from textual import work
 from textual.app import App, SystemCommand
@@ -287,7 +287,7 @@ class OrpoApp(App[None]):
         self.start_demo()
 
     def on_resume(self, message: Resume) -> None:
-        self.resume(RunDirectory(message.run))
+        self.resume(RunDirectory(message.run), message.changes)
 
     def open_run(self, path: Path) -> None:
         """Show a run live, or what the trainer says that prepares it."""
@@ -309,14 +309,12 @@ class OrpoApp(App[None]):
         """Start the built-in demo and show it."""
         self._begin(lambda: launcher.start_demo(self.runs_dir, self.settings))
 
-    def resume(self, run: RunDirectory) -> None:
+    def resume(self, run: RunDirectory, changes: Mapping[str, Any] | None = None) -> None:
         """Go on with a run and show it; one that saved nothing begins anew as a run of its own."""
         if any(iter_checkpoints(run.checkpoints_folder)):
-            self._begin(lambda: launcher.resume_training(run, self.settings))
+            self._begin(lambda: launcher.resume_training(run, self.settings, changes=changes))
         else:
-            self._begin(
-                lambda: launcher.start_training(run.read_config(), run.path.parent, self.settings)
-            )
+            self._begin(lambda: launcher.start_again(run, changes, self.settings))
 
     @work(exclusive=True, group="begin")
     async def _begin(self, start: Callable[[], launcher.Start]) -> None:

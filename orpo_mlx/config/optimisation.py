@@ -131,6 +131,19 @@ class OptimisationSettings(SettingsGroup):
         ge=1,
         le=1 << 14,
     )
+    micro_batch_parts: int = setting(
+        1,
+        "Divide each forward pass of a step into N, by tokens or pairs as batching says; for a "
+        "resumed run, whose other sizes must stay. The gradient is the same up to rounding; "
+        "dropout draws other masks.",
+        unit="parts",
+        memory="higher needs less; the estimate does not count on it",
+        speed="higher is slower, and gives the GPU shorter pieces of work",
+        usual="1; 2 after the GPU timed out or memory ran out",
+        ge=1,
+        le=1024,
+        may_change=True,
+    )
     scoring: Literal["auto", "packed", "shared", "fork", "plain"] = setting(
         "auto",
         "How pairs are computed: packed = prompts once, no padding; shared and fork = prompts "
@@ -155,6 +168,14 @@ class OptimisationSettings(SettingsGroup):
         speed="higher is faster",
         ge=1,
     )
+    float32: Literal["exact", "fast"] = setting(
+        "exact",
+        "Products of float32 numbers: exact, or fast = a GPU with matrix units (Apple's from the "
+        "M5 on) may round their factors to 10 bits (TF32); elsewhere both are the same.",
+        speed="'fast' is faster there, with a model or adapter in float32",
+        quality="'fast' gives each product a relative error of about 5e-4",
+        usual="exact",
+    )
     compile: Literal["auto", "on", "off"] = setting(
         "auto",
         "Compile the training step (mx.compile); auto = on a GPU only, because on a CPU MLX calls "
@@ -162,6 +183,15 @@ class OptimisationSettings(SettingsGroup):
         memory="on, batches are filled up to a few shapes, which needs some more",
         speed="on, the first step of each shape takes longer",
         usual="auto",
+    )
+    command_buffers: Literal["auto", "short"] = setting(
+        "auto",
+        "How much work MLX hands to a Mac's GPU at a time: auto = MLX's own limits, short = about "
+        "a tenth (MLX_MAX_OPS_PER_BUFFER and MLX_MAX_MB_PER_BUFFER, if not set already).",
+        memory="'short' frees arrays of a step sooner",
+        speed="'short' costs some, and keeps macOS from ending long work",
+        usual="auto; short after the GPU timed out or memory ran out",
+        may_change=True,
     )
     trunk_cache: Literal["off", "memory", "disk"] = setting(
         "off",

@@ -85,6 +85,7 @@ def _machine() -> Iterator[Fact]:
         "Close other programs before a training." if share < 0.25 else "",
     )
     yield _device()
+    yield _products()
 
 
 def _system() -> Fact:
@@ -118,6 +119,18 @@ def _device() -> Fact:
     limit = found.get("max_recommended_working_set_size")
     share = f", up to {format_bytes(float(limit))} for the GPU" if limit else ""
     return Fact("machine", "MLX device", f"{found.get('device_name', 'GPU')}{share}", "ok")
+
+
+def _products() -> Fact:
+    """Say how exact products of float32 are where nobody asks for exact ones; loads mlx."""
+    from orpo_mlx.models.precision import EXACT_PRODUCT, VARIABLE, product_error
+
+    error, said = product_error(), os.environ.get(VARIABLE)
+    text = f"relative error {error:.0e}" + (f", {VARIABLE}={said:.20}" if said else "")
+    if error <= EXACT_PRODUCT:
+        return Fact("machine", "float32 products", f"exact, {text}", "ok")
+    text = f"rounded to TF32, {text}; trainings compute exact ones unless --float32 fast"
+    return Fact("machine", "float32 products", text)
 
 
 # Power

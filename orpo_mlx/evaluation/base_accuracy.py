@@ -10,6 +10,7 @@ from orpo_mlx.config import TrainConfig
 from orpo_mlx.data.batching.order import split_by_tokens
 from orpo_mlx.data.types import TokenPair
 from orpo_mlx.models import load
+from orpo_mlx.models.precision import choose_float32
 from orpo_mlx.scoring.base import Scoring
 from orpo_mlx.scoring.plain import Plain
 
@@ -27,6 +28,7 @@ def count_right(
     Raises:
         ModelError: the model cannot be loaded.
     """
+    choose_float32(config.float32)
     folder = load.resolve_model(str(config.model), config.revision)
     model = load.load_model(folder, chat_template=config.chat_template).model
     scoring = Scoring(Plain(), "response")

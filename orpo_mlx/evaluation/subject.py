@@ -28,6 +28,7 @@ from orpo_mlx.models.load import (
     read_weights,
     resolve_model,
 )
+from orpo_mlx.models.precision import choose_float32
 from orpo_mlx.objectives import build_objective
 from orpo_mlx.runs.checkpoints import find_newest
 from orpo_mlx.runs.directory import RunDirectory
@@ -174,6 +175,7 @@ def open_subject(
     """
     config, own, start = asked.config, asked.adapter, start_of(asked.config)
     manifest = (own.manifest if own else None) or {}
+    contradicted = choose_float32(config.float32)
     of_run = bool(own and own.run) and not asked.has_own_data
     name = own.name if own else ""
     found = (
@@ -198,7 +200,7 @@ def open_subject(
     if reads_weights:
         read_weights(loaded)
     notes = (
-        *filter(None, [folder.note]),
+        *filter(None, [contradicted, folder.note]),
         *(place.note for place in sides.values() if place.note),
         *held.notes,
         *notes_on_groups(held),

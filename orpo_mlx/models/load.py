@@ -7,6 +7,7 @@ chat template (data/tokens/template_check.py). No code that comes with a model i
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from orpo_mlx.data.tokens.template_check import read_template, set_template
 from orpo_mlx.errors import ConfigError, ModelError, describe
 from orpo_mlx.models.check import CONFIG, TOKENIZER_CONFIG, check_model_folder, check_weight_names
 from orpo_mlx.models.download import download_model
+from orpo_mlx.models.precision import VARIABLE
 from orpo_mlx.storage.safetensors import read_json_object
 from orpo_mlx.text.progress import OnProgress
 from orpo_mlx.text.spelling import did_you_mean
@@ -210,6 +212,7 @@ def load_model(
     """
     path = _path_of(folder)
     check_model_folder(path)
+    os.environ.setdefault(VARIABLE, "0")  # where no run's setting was followed before
     if tokenizer is None:
         tokenizer = load_tokenizer(path, chat_template)
     from mlx_lm import utils

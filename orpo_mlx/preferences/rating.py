@@ -21,6 +21,7 @@ from orpo_mlx.data.types import Drop, PreferencePair, TokenPair
 from orpo_mlx.errors import ConfigError
 from orpo_mlx.evaluation.subject import AdapterPlace, adapter_of
 from orpo_mlx.models.load import load_model, load_tokenizer, read_weights, resolve_model
+from orpo_mlx.models.precision import choose_float32
 from orpo_mlx.preferences.questions import PromptAnswers
 from orpo_mlx.runs.directory import RunDirectory
 from orpo_mlx.scoring.base import Scoring, iter_scores
@@ -63,6 +64,7 @@ class Rater:
         self, run: RunDirectory, place: AdapterPlace, on_progress: OnProgress | None = None
     ) -> None:
         self.config = config = run.read_config()
+        choose_float32(config.float32)
         folder = resolve_model(required(config, "model"), config.revision, on_progress)
         tokenizer = load_tokenizer(folder, config.chat_template)
         loaded = load_model(folder, tokenizer, lazy=True)

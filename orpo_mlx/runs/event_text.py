@@ -93,6 +93,8 @@ def _start_lines(event: RunStarted) -> list[str]:
         f"{event.pairs_valid} for validation{resumed}",
         *([cadence_line(event.cadence, event.total_steps, event.checkpoint_bytes)]
           if event.cadence.keys() >= _CADENCE else []),
+        *([f"float32 {event.config.get('float32', 'exact')}: products have a relative error of "
+           f"{event.float32_error:.0e}"] if event.float32_error else []),
     ]  # fmt: skip
 
 

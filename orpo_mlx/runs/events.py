@@ -28,7 +28,7 @@ SCHEMA_VERSION = 2
 DONE = ("completed", "early_stop", "drift")
 """Reasons of `RunFinished` with which there is nothing to resume."""
 
-FailureKind = Literal["not_finite", "out_of_memory", "disk", "other"]
+FailureKind = Literal["not_finite", "out_of_memory", "gpu_timeout", "disk", "other"]
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,8 @@ class RunStarted:
     """The run's folder."""
     scoring: str = ""
     """How pairs are computed: packed, shared, fork or plain."""
+    float32_error: float = 0.0
+    """Relative error of a float32 product, measured: 1e-7 is exact, 5e-4 TF32; 0: not recorded."""
     is_compiled: bool = False
     """Whether the step is compiled, once for each shape of a batch."""
     trunk_blocks: int = 0

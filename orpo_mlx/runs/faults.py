@@ -13,6 +13,11 @@ from orpo_mlx.errors import NotFiniteError
 from orpo_mlx.runs.events import FailureKind
 
 _SMALLER = "lower --max-seq-length or --micro-batch-size, or turn on --grad-checkpoint"
+_GENTLER = (
+    "Resume with --command-buffers short (less GPU work at a time), then with "
+    "--micro-batch-parts 2 too"
+)
+"""Both leave a run the same run."""
 
 
 class Fault(NamedTuple):
@@ -30,7 +35,7 @@ KNOWN_FAULTS = (
         "OutOfMemory",
         "out_of_memory",
         "the GPU ran out of memory",
-        f"Resume from the last checkpoint, or start again with less: {_SMALLER}.",
+        f"{_GENTLER}; or begin a new run with less: {_SMALLER}.",
     ),
     Fault(
         "Unable to allocate",
@@ -40,16 +45,15 @@ KNOWN_FAULTS = (
     ),
     Fault(
         "ImpactingInteractivity",
-        "other",
+        "gpu_timeout",
         "macOS stopped the GPU work because it held up the display",
-        "Resume with the display off, or start again with shorter or fewer rows at a time: "
-        f"{_SMALLER}.",
+        f"{_GENTLER}, or with the display off.",
     ),
     Fault(
         "Caused GPU Timeout",
-        "other",
+        "gpu_timeout",
         "one piece of GPU work took longer than macOS allows",
-        f"Resume with the display off, or make the pieces smaller: {_SMALLER}.",
+        f"{_GENTLER}, or with the display off.",
     ),
     Fault(
         "Resource limit",

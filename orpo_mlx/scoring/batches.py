@@ -11,6 +11,7 @@ from orpo_mlx.data.batching.buckets import BucketTable, build_buckets
 from orpo_mlx.data.batching.order import (
     Part,
     Step,
+    cut_evenly,
     epoch_order,
     locate,
     plan_epoch,
@@ -45,6 +46,7 @@ def step_parts(
     Args:
         step: 1-based.
     """
+    parts = config.micro_batch_parts
     epoch, index = locate(step, steps_in_epoch(config, len(pairs)))
     plan = _epoch_plan(
         len(pairs),
@@ -55,7 +57,11 @@ def step_parts(
         config.grad_accumulation_steps,
         step_rows(config) if config.objective == "kto" else 1,
     )
-    return _regroup(config, scoring, pairs, plan[index])
+    if config.batching == "fixed":
+        return [piece for part in plan[index] for piece in cut_evenly(part, parts)]
+    budget = max(1, config.tokens_per_batch // parts)
+    smaller = config.model_copy(update={"tokens_per_batch": budget})
+    return _regroup(smaller, scoring, pairs, plan[index])
 
 
 @functools.lru_cache(maxsize=2)

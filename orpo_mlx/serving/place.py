@@ -17,6 +17,7 @@ from orpo_mlx.data.types import Message, TokenPair
 from orpo_mlx.errors import ConfigError, DataError
 from orpo_mlx.generation.side_by_side import SideBySide
 from orpo_mlx.models import load
+from orpo_mlx.models.precision import choose_float32
 from orpo_mlx.runs.checkpoints import find_newest, iter_checkpoints
 from orpo_mlx.runs.directory import RunDirectory
 from orpo_mlx.runs.listing import find_run
@@ -107,6 +108,8 @@ def _load(
     spec = files.read_adapter_spec(adapters[current]) if current else None
     if current:
         require_answers(adapters[current])
+    if config is not None:
+        choose_float32(config.float32)
     loaded = load.load_model(load.resolve_model(name, revision), chat_template=template)
     if spec is not None:
         lora.attach_adapter(loaded.model, spec, seed=0)

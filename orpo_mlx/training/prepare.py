@@ -43,6 +43,7 @@ from orpo_mlx.models.load import (
     read_weights,
     resolve_model,
 )
+from orpo_mlx.models.precision import choose_float32, has_exact_products, require_float32
 from orpo_mlx.models.recompute import checkpoint_layers, recomputing
 from orpo_mlx.objectives import build_objective
 from orpo_mlx.objectives.base import Objective
@@ -114,6 +115,7 @@ class Prepared:
         samples: held-out prompts to answer: in words, and all of it tokenized.
         scoring, plan, speed: as in `RunPlan`, `plan` its memory.
         available_bytes: memory a run may use here.
+        product_error: relative error of a float32 product in this process.
         cadence: how often it is reported, evaluated, sampled and saved.
         notes: what the user should know before the first step.
     """
@@ -129,6 +131,7 @@ class Prepared:
     scoring: Scoring
     plan: Plan
     available_bytes: int
+    product_error: float
     cadence: Cadence
     speed: StepPlan
     notes: tuple[str, ...]
@@ -168,6 +171,8 @@ def prepare(
     """
     objective(config)
     required(config, "data")
+    contradicted = choose_float32(config.float32)
+    error = require_float32(config.float32)
     say = phases(on_progress)
     say("reading the data")
     found = find_training_data(config, pinned, on_progress)
@@ -203,9 +208,10 @@ def prepare(
         scoring=plan.scoring,
         plan=plan.memory,
         available_bytes=adapted.needs.available,
+        product_error=error,
         cadence=_cadence(config, data, total_steps),
         speed=plan.speed,
-        notes=(*filter(None, [folder.note]), *data.notes, *plan.notes),
+        notes=(*filter(None, [contradicted, folder.note]), *data.notes, *plan.notes),
     )
 
 
@@ -306,7 +312,7 @@ def _with_reference(
     with _as_reference(config, adapted, resumed) as start:
         content = [adapted.loaded.fingerprint, start, versions(), str(mx.default_device())]
         content += [scoring.way.name, scoring.nll_scope, scoring.chunk, config.batching]
-        content += [config.micro_batch_size, config.tokens_per_batch]
+        content += [config.micro_batch_size, config.tokens_per_batch, has_exact_products()]
         sums = kept_sums(content, pairs, find)
     model.eval()
     digest = hashlib.sha256(sums.tobytes()).hexdigest()
@@ -414,6 +420,7 @@ def _probe(
     device = str(mx.default_device())
     spec = asdict(replace(adapted.spec, read_from=None))
     content = [adapted.loaded.fingerprint, spec, versions(), device, every > 0]
+    content += [has_exact_products()]
     return remembered_scoring(content, nll_scope, choose)
 
 

@@ -56,7 +56,7 @@ def build_run(
 ) -> TrainingRun:
     """Put together what the loop needs: the step, its batches, what it listens to."""
     config, speed = prepared.config, prepared.speed
-    content = f"{prepared.loaded.fingerprint} {versions()}"
+    content = f"{prepared.loaded.fingerprint} {versions()} {config.float32}"
     trunk = build_trunk(config, speed, prepared.model, content, directory.trunk_folder)
     step = TrainStep(
         prepared.model,
@@ -183,6 +183,7 @@ def _announce(run: TrainingRun, resumed_from: int) -> None:
             objective=run.step.objective.name,
             metrics=list(run.step.objective.metrics),
             scoring=prepared.scoring.way.name,
+            float32_error=prepared.product_error,
             is_compiled=prepared.speed.compiled,
             trunk_blocks=prepared.speed.cut,
             resumed_from_step=resumed_from,
@@ -210,6 +211,12 @@ def _announce(run: TrainingRun, resumed_from: int) -> None:
 def start_notes(prepared: Prepared) -> list[str]:
     """Return what the user should know before the first step."""
     notes = list(prepared.notes)
+    if (parts := prepared.config.micro_batch_parts) > 1:
+        masks = ", and dropout draws other masks" if prepared.config.dropout else ""
+        notes.append(
+            f"each forward pass of a step is divided into {parts} (--micro-batch-parts): the "
+            f"gradient is the same up to rounding, the bytes of the adapter are not{masks}"
+        )
     warm, total = warmup_steps(prepared.config, prepared.total_steps), prepared.total_steps
     if warm >= total:
         notes.append(

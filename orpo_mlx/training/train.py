@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from orpo_mlx.config import TrainConfig
 from orpo_mlx.config.train_config import require_consistent
 from orpo_mlx.errors import NotFiniteError, RunError
+from orpo_mlx.models.command_buffers import choose_command_buffers
 from orpo_mlx.planning.cadence import is_due
 from orpo_mlx.runs import checkpoints, events
 from orpo_mlx.runs.control import Actions, Inbox, SignalFlags, obey
@@ -50,6 +51,7 @@ def train(config: TrainConfig, *, report: RunListener | None = None) -> TrainRes
     Raises:
         OrpoError: bad input (nothing was written), or TrainingError for a run that failed.
     """
+    choose_command_buffers(config.command_buffers)
     from orpo_mlx.training.prepare import prepare
     from orpo_mlx.training.start import require_disk
 
@@ -80,9 +82,6 @@ def resume(
         CheckpointError: nothing to resume, or the run would not be the same.
     """
     from orpo_mlx.runs.checkpoints import find_newest
-    from orpo_mlx.training.identity import require_known_plan, require_same, settings_identity
-    from orpo_mlx.training.prepare import prepare
-    from orpo_mlx.training.start import require_disk
 
     with directory.lock():
         # Before the long preparation: a request sent during it is meant for this process.
@@ -95,6 +94,11 @@ def resume(
         found = find_newest(directory.checkpoints_folder)
         config = directory.read_config().model_copy(update=overrides or {})
         require_trackers(config.report_to)
+        choose_command_buffers(config.command_buffers)
+        from orpo_mlx.training.identity import require_known_plan, require_same, settings_identity
+        from orpo_mlx.training.prepare import prepare
+        from orpo_mlx.training.start import require_disk
+
         require_same(settings_identity(config), found.manifest)
         require_known_plan(found.manifest)
         # A dataset's branch may have moved on; the run goes on with the commit it began with.

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from orpo_mlx.errors import describe
+from orpo_mlx.models.precision import EXACT_PRODUCT
 
 EXACT = 1e-5
 """Largest relative difference of numbers that come from the same logits."""
@@ -30,6 +31,22 @@ class Limits:
 FULL_PRECISION = Limits(EXACT, EXACT, "float32")
 HALF_PRECISION = Limits(2e-2, 1e-1, "half precision")
 """Half precision keeps 8 to 11 bits, so another order of additions gives another number."""
+
+
+def limits_of(product_error: float, is_full_precision: bool) -> Limits:
+    """Return the limits for a model on a device.
+
+    Args:
+        product_error: relative error of a float32 product, measured. Rounded factors act as half
+            precision does, by the size of their error; limits stay within a factor of its own.
+        is_full_precision: whether the model is in float32.
+    """
+    if not is_full_precision:
+        return HALF_PRECISION
+    if product_error <= EXACT_PRODUCT:
+        return FULL_PRECISION
+    why = f"float32 with products to {product_error:.0e}"
+    return Limits(20 * product_error, 100 * product_error, why)
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ from orpo_mlx.scoring.select import WAYS, choose_scoring, is_full_precision
 from orpo_mlx.training.optimizer import build_optimizer
 from orpo_mlx.training.prepare import Prepared, objective
 from orpo_mlx.training.step import TrainStep, evaluate
-from orpo_mlx.verify.check import EXACT, FULL_PRECISION, HALF_PRECISION, Check, measured
+from orpo_mlx.verify.check import EXACT, Check, limits_of, measured
 from orpo_mlx.verify.reference import Reference, compute_reference, reference_loss
 
 Gradient = dict[str, np.ndarray]
@@ -59,7 +59,7 @@ class Bench:
         self.scope = scored_of(self.config)
         self.what = "rewards" if self.scope == REWARD else "log-probs"
         fill_adapter(self.model)
-        self.limits = FULL_PRECISION if is_full_precision(self.model) else HALF_PRECISION
+        self.limits = limits_of(prepared.product_error, is_full_precision(self.model))
         self.model.train()
         self.way = choose_scoring(self.model, wanted, self.scope, pairs, False).way
         self.plain = self.gradient(Plain())

@@ -21,6 +21,7 @@ from orpo_mlx import demo
 from orpo_mlx.config import TrainConfig, build_config
 from orpo_mlx.data.batching.buckets import MAX_BUCKETS
 from orpo_mlx.data.types import TokenPair
+from orpo_mlx.models.precision import EXACT_PRODUCT, ROUNDED_PRODUCT
 from orpo_mlx.scoring.base import Scoring, Shifted, Way, score_logits
 from orpo_mlx.scoring.batches import buckets_of_run, scored_of, step_parts, steps_in_epoch
 from orpo_mlx.scoring.packed import PackedRow
@@ -47,6 +48,7 @@ def run_checks(config: TrainConfig, pairs: int = 6) -> Iterator[Check]:
     """
     prepared = prepare(config.model_copy(update=_WITHOUT_A_RUN))
     rows = shortest(prepared.data.train, pairs)
+    yield _check_products(config, prepared.product_error)
     yield from _check_rows(rows, prepared.tokenizer)
     bench = Bench(prepared, rows, config.scoring)
     yield from check_numbers(bench)
@@ -55,6 +57,12 @@ def run_checks(config: TrainConfig, pairs: int = 6) -> Iterator[Check]:
     del prepared, bench
     gc.collect()  # the trainings load the model again
     yield from check_trainings(config, rows, way, blocks)
+
+
+def _check_products(config: TrainConfig, error: float) -> Check:
+    limit = EXACT_PRODUCT if config.float32 == "exact" else ROUNDED_PRODUCT
+    note = "relative error of a float32 product from float64 NumPy"
+    return measured(f"float32 products, {config.float32}", limit, note, lambda: error)
 
 
 def check_demo_trainings() -> Iterator[Check]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
@@ -86,6 +87,12 @@ class RunView(Vertical):
     def tabs(self) -> RunTabs:
         """Events, samples, config and log."""
         return self.query_one(RunTabs)
+
+    @property
+    def changes(self) -> Mapping[str, Any]:
+        """What the card offers to resume with; empty where it offers nothing."""
+        card = self.query_one(EndingCard).card
+        return card.changes if card else {}
 
     @property
     def is_moving(self) -> bool:

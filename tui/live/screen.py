@@ -237,6 +237,8 @@ class LiveScreen(AppScreen):
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Say which commands make sense now; the footer shows only those."""
         needs_folder = action in ("resume", "export", "chat", "test", "save_charts")
+        if action == "gentler" and not self.course.changes:
+            return False
         allowed = self.trainer.allows(action, self.status, time.monotonic())
         return allowed and not (needs_folder and self.unreadable)
 
@@ -280,6 +282,11 @@ class LiveScreen(AppScreen):
     def action_resume(self) -> None:
         self.app.pop_screen()
         self.app.post_message(Resume(self.run_directory.path))
+
+    def action_gentler(self) -> None:
+        """Go on as the card proposes."""
+        self.app.pop_screen()
+        self.app.post_message(Resume(self.run_directory.path, self.course.changes))
 
     def action_anew(self) -> None:
         """Plan a run like this one, or the one that the card of a NaN speaks of."""

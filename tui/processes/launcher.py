@@ -13,9 +13,10 @@ import contextlib
 import os
 import shlex
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from orpo_mlx.config import TrainConfig
 from orpo_mlx.config.file import with_absolute_paths, write_settings
@@ -137,18 +138,35 @@ def start_demo(runs_dir: Path | None, settings: Settings) -> Start:
     return _start(run, ["--demo", "--run-dir", str(run.path)], settings)
 
 
-def resume_training(run: RunDirectory, settings: Settings, why: str = "resumed") -> Start:
+def start_again(run: RunDirectory, changes: Mapping[str, Any] | None, settings: Settings) -> Start:
+    """Start a training like a run that saved nothing, as a run of its own; as `start_training`."""
+    config = run.read_config().model_copy(update=dict(changes or {}))
+    return start_training(config, run.path.parent, settings)
+
+
+def resume_training(
+    run: RunDirectory,
+    settings: Settings,
+    why: str = "resumed",
+    changes: Mapping[str, Any] | None = None,
+) -> Start:
     """Start a trainer that goes on with a run; its output follows the earlier one.
 
     Args:
         why: what the log says above the output.
+        changes: settings it shall have from now on.
 
     Raises:
         RunError: a trainer is at it, or the log cannot be written.
     """
     if run.is_locked():
         raise RunError(f"{run.id}: process {run.pid} is training this run", "Open it instead.")
-    argv = trainer_argv("--resume", str(run.path))
+    words = [
+        word
+        for name, value in (changes or {}).items()
+        for word in ("--" + name.replace("_", "-"), str(value))
+    ]
+    argv = trainer_argv("--resume", str(run.path), *words)
     add_line(run.log_file, resumed_line(why))
     spoken = _last_event(run)
     try:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import signal
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from orpo_mlx.runs.directory import Status
-from orpo_mlx.runs.events import DONE, RunFailed, RunFinished
+from orpo_mlx.runs.events import DONE, FailureKind, RunFailed, RunFinished
 from orpo_mlx.runs.faults import explain
 from orpo_mlx.text.formatting import format_duration
 from tui.processes.trainer_log import newest_process
@@ -59,6 +60,7 @@ class Card:
         cause: what happened, one or two sentences.
         remedy: what can be done, with the keys that do it.
         details: the last lines of the trainer's output, for a crash.
+        changes: settings that the run may be resumed with so that it does not end so again.
     """
 
     title: str
@@ -66,6 +68,7 @@ class Card:
     remedy: str
     is_bad: bool = False
     details: tuple[str, ...] = ()
+    changes: Mapping[str, Any] = field(default_factory=dict)
 
 
 def ending_card(
@@ -94,8 +97,13 @@ def ending_card(
         else f"No checkpoint was saved; {key} tries again from the beginning."
     )
     if status == "crashed":
-        return _crash(state, log, resume, exit_code)
+        fault = explain(newest_process(log)[0])
+        changes = _gentler(fault.kind if fault else "other", state)
+        resume = _resume_gentler(changes, keys) + resume
+        return replace(_crash(state, log, resume, exit_code), changes=changes)
     if status == "failed" and isinstance(state.ended, RunFailed):
+        changes = _gentler(state.ended.kind, state)
+        resume = _resume_gentler(changes, keys) + resume
         return Card(
             f"Failed at step {state.ended.step}",
             f"{state.ended.message[:1].upper()}{state.ended.message[1:].rstrip('.')}.",
@@ -104,6 +112,7 @@ def ending_card(
             if state.has_met_nan
             else f"{state.ended.what_to_do} {resume}".strip(),
             is_bad=True,
+            changes=changes,
         )
     if is_freed and status == "stopped" and saved is not None:
         return Card(
@@ -123,6 +132,29 @@ def ending_card(
             is_bad=True,
         )
     return None
+
+
+def _gentler(kind: FailureKind, state: RunState) -> dict[str, Any]:
+    """Return the settings to resume with where the GPU took too long or memory ran out, else {}.
+
+    First MLX hands over less at a time; where it already did, each forward pass is halved as well.
+    """
+    if kind not in ("gpu_timeout", "out_of_memory"):
+        return {}
+    had = state.started.config if state.started else {}
+    parts = had.get("micro_batch_parts", 1)
+    shorter: dict[str, Any] = {"command_buffers": "short"}
+    if had.get("command_buffers") == "short":
+        is_count = isinstance(parts, int) and 0 < parts <= 512
+        return {**shorter, "micro_batch_parts": 2 * parts} if is_count else {}
+    return shorter
+
+
+def _resume_gentler(changes: Mapping[str, Any], keys: Mapping[str, str]) -> str:
+    if not changes:
+        return ""
+    words = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in changes.items())
+    return f"{key_of('live.gentler', keys)} goes on with {words}. "
 
 
 def unreadable_card(reason: str, events_file: Path) -> Card:

@@ -123,6 +123,8 @@ LIVE = (
     Command("live.anew", "n", "", "Run: new run from this",
             "Plan a run like this one, once it has ended; after NaN at half the rate, from the "
             "last checkpoint."),
+    Command("live.gentler", "L", "", "Run: resume with less work at a time",
+            "Go on with shorter command buffers, then in halves, after GPU time or memory ended."),
     Command("live.charts", "v", "Charts", "Run: choose charts", "Choose which charts are shown."),
     Command("live.detach", "d", "", "Run: detach", "Leave this screen; the training goes on."),
     Command("live.export", "e", "Export", "Run: export",

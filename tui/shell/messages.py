@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from textual.message import Message
 
@@ -151,3 +152,5 @@ class Resume(Message):
     """Please start a trainer that goes on with this run, and show it."""
 
     run: Path
+    changes: Mapping[str, Any] | None = None
+    """Settings it shall have from now on."""

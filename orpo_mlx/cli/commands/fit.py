@@ -18,6 +18,7 @@ from orpo_mlx.cli.terminal import print_text
 from orpo_mlx.config import TrainConfig
 from orpo_mlx.config.declaration import GROUPS
 from orpo_mlx.errors import ConfigError
+from orpo_mlx.models.command_buffers import choose_command_buffers
 from orpo_mlx.planning.course import RunCourse
 from orpo_mlx.planning.fit import FitAnswer, MeasuredTime, answer, as_planned
 from orpo_mlx.planning.memory import Grid, available_bytes, parse_size
@@ -235,6 +236,7 @@ def main(argv: Sequence[str]) -> int:
     """Run `orpo-mlx fit`; return 0 if the settings as given fit, 1 if they do not."""
     with failures_as_json("--json" in argv):
         command = parse_fit(argv)
+        choose_command_buffers(command.config.command_buffers)
         limit, taken = _limit(command)
         on_progress = ProgressLine(as_json=True) if command.as_json else None
         found = replace(answer(command.config, limit, on_progress), taken=taken)

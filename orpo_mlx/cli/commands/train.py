@@ -34,6 +34,7 @@ from orpo_mlx.config import TrainConfig, build_config
 from orpo_mlx.config.declaration import GROUPS
 from orpo_mlx.config.file import expanded, with_absolute_paths
 from orpo_mlx.errors import ConfigError
+from orpo_mlx.models.command_buffers import choose_command_buffers
 from orpo_mlx.runs import events
 from orpo_mlx.runs.control import ended_by_signals
 from orpo_mlx.runs.directory import (
@@ -321,6 +322,7 @@ def _run(command: TrainCommand) -> int:
 
 def dry_run(config: TrainConfig, report: RunListener) -> int:
     """Prepare everything, show what would be trained on, and stop; writes nothing."""
+    choose_command_buffers(config.command_buffers)
     from orpo_mlx.adapters.lora import count_parameters
     from orpo_mlx.planning.disk import checkpoint_bytes
     from orpo_mlx.training.prepare import prepare

@@ -50,6 +50,7 @@ def _verify_parser() -> Parser:
     )
     parser.add_argument("--demo", action="store_true", help="Take the built-in model and pairs.")
     parser.add_argument("--config", metavar="FILE", help="Settings of adapter and objective.")
+    parser.add_argument("--float32", metavar="exact|fast", help="As for train.")
     parser.add_argument("--pairs", metavar="N", help="Look at N pairs, the shortest. [default 6]")
     add_json_option(parser, "Print a JSON list.")
     add_debug_option(parser)

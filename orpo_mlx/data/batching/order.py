@@ -50,6 +50,12 @@ def plan_epoch(
     ]
 
 
+def cut_evenly(part: Part, pieces: int) -> list[Part]:
+    """Cut a micro-batch into at most so many of nearly one size, none of them empty."""
+    size = -(-len(part) // pieces)
+    return [part[i : i + size] for i in range(0, len(part), size)]
+
+
 def split_by_tokens(
     members: Sequence[int],
     pairs: Sequence[TokenPair],

@@ -12,6 +12,7 @@ from orpo_mlx.data.types import TokenPair
 from orpo_mlx.models.recompute import checkpoint_layers, recomputing
 from orpo_mlx.objectives.orpo import Orpo
 from orpo_mlx.scoring.base import Scoring, nll_tokens
+from orpo_mlx.scoring.batches import step_parts
 from orpo_mlx.scoring.select import WAYS
 from orpo_mlx.training.optimizer import build_optimizer, learning_rate_at, warmup_steps
 from orpo_mlx.training.step import TrainStep, evaluate, step_key
@@ -108,6 +109,33 @@ def test_neither_division_nor_way_of_scoring_changes_the_gradient(model, way, ob
         [(5, 2), (0, 7, 1, 3), (6, 4)],
     ):
         assert_same_gradient(whole, gradient_of(model, division, objective, way=way), 1e-5)
+
+
+DIVIDED = [
+    ({"batching": "tokens", "tokens_per_batch": 90}, 2),
+    ({"batching": "fixed", "micro_batch_size": 4}, 2),
+    ({"batching": "fixed", "micro_batch_size": 4}, 3),
+]
+
+
+@pytest.mark.parametrize(("sizes", "parts"), DIVIDED, ids=str)
+def test_divided_micro_batches_are_smaller_and_give_the_same_gradient(model_folder, sizes, parts):
+    model, scoring = load(model_folder), Scoring(WAYS["packed"], "response")
+    config = TrainConfig(**{"micro_batch_size": 8, "order": "file", **sizes})
+    divided = config.model_copy(update={"micro_batch_parts": parts})
+
+    whole, pieces = (step_parts(one, scoring, PAIRS, 1) for one in (config, divided))
+
+    assert sorted(sum(pieces, ())) == sorted(sum(whole, ()))  # the pairs of the step stay
+    assert len(pieces) > len(whole)
+    largest = [
+        max(len(part) if "micro_batch_size" in sizes else scoring.cost([PAIRS[i] for i in part])
+            for part in found if len(part) > 1)
+        for found in (whole, pieces)
+    ]  # fmt: skip
+    assert largest[1] <= -(-largest[0] // parts) or largest[1] <= 90 // parts
+    one, other = (gradient_of(model, found, way="packed") for found in (whole, pieces))
+    assert_same_gradient(one, other, 1e-5)
 
 
 @pytest.mark.parametrize(("way", "objective"), EACH_WAY, ids=str)

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 from orpo_mlx.runs.directory import RunDirectory
-from orpo_mlx.runs.events import Resumed, encode, read_events
+from orpo_mlx.runs.events import Resumed, RunFailed, encode, read_events
 from tui.charts.line_chart import LineChart
 from tui.home.screen import RunsScreen
 from tui.live.ending_card import EndingCard
@@ -484,6 +484,25 @@ async def test_without_a_checkpoint_it_begins_afresh_at_half_the_rate(
         assert float(own["learning_rate"]) == run.read_config().learning_rate / 2
 
 
+async def test_after_a_gpu_timeout_a_key_resumes_with_less_at_a_time(
+    make_run, open_app, wait_for, screen_text, monkeypatch
+):
+    run = make_run()
+    with run.events_file.open("a", encoding="utf-8") as file:
+        file.write(encode(RunFailed("E", "too long", "Do.", 40, None, "gpu_timeout")))
+    asked = []
+    async with open_app(size=(80, 24)) as pilot:
+        monkeypatch.setattr(pilot.app, "resume", lambda *given: asked.append(given))
+        await open_live(pilot, wait_for, run.path)
+        said = "L goes on with --command-buffers short"
+        await wait_for(pilot, lambda: said in " ".join(screen_text(pilot.app).split()))
+        await pilot.press("L")
+        await wait_for(pilot, lambda: asked)
+    assert [(given.path, changes) for given, changes in asked] == [
+        (run.path, {"command_buffers": "short"})
+    ]
+
+
 async def test_after_any_other_end_the_key_plans_a_run_with_its_settings(
     make_run, open_app, wait_for, made_up
 ):
@@ -492,6 +511,7 @@ async def test_after_any_other_end_the_key_plans_a_run_with_its_settings(
         screen = await open_live(pilot, wait_for, run.path)
         assert screen.trainer.allows("anew", "running", 0.0) is False, "not while it is trained"
         await wait_for(pilot, lambda: screen.status == "completed")
+        assert screen.check_action("gentler", ()) is False
         await pilot.press("n")
         await wait_for(pilot, lambda: isinstance(pilot.app.screen, NewRunScreen))
         plan = pilot.app.screen

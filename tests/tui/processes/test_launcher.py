@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from orpo_mlx.cli.commands.train import parse_train
 from orpo_mlx.config import TrainConfig
 from orpo_mlx.errors import RunError
 from orpo_mlx.runs.directory import RunDirectory
@@ -90,6 +91,19 @@ def test_a_run_under_training_is_not_resumed(make_run):
     run = make_run()
     with run.lock(), pytest.raises(RunError, match="is training this run"):
         launcher.resume_training(run, Settings())
+
+
+def test_settings_to_resume_with_are_words_of_the_trainer(make_run, monkeypatch):
+    monkeypatch.setattr(launcher, "_spawn", lambda *given: None)
+    changes = {"command_buffers": "short", "micro_batch_parts": 2}
+
+    start = launcher.resume_training(make_run(), Settings(), changes=changes)
+
+    command = parse_train(start.argv[3:])
+    assert command.resume_overrides == changes
+    again = launcher.start_again(start.run, changes, Settings())
+    saved = parse_train(again.argv[3:]).config
+    assert (saved.command_buffers, saved.micro_batch_parts) == ("short", 2)
 
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path):

@@ -26,6 +26,40 @@ def test_a_crash_without_words_and_checkpoint_still_has_a_remedy(make_state):
     assert "No checkpoint was saved; r tries again from the beginning." in card.remedy
 
 
+TIMEOUT = "[METAL] Caused GPU Timeout Error (00000002:kIOGPUCommandBufferCallbackErrorTimeout)"
+SHORT = {"command_buffers": "short"}
+
+
+@pytest.mark.parametrize(
+    ("had", "offered"),
+    [
+        ({}, SHORT),
+        (SHORT, {**SHORT, "micro_batch_parts": 2}),
+        ({**SHORT, "micro_batch_parts": 2}, {**SHORT, "micro_batch_parts": 4}),
+        ({**SHORT, "micro_batch_parts": "many"}, {}),  # as a damaged file may say
+    ],
+)
+def test_after_a_gpu_timeout_less_at_a_time_is_offered_first_shorter_then_halved(
+    make_state, had, offered
+):
+    failed = RunFailed("RuntimeError", "too long", "Do so.", 3, "/c", kind="gpu_timeout")
+    cards = [
+        ending_card("failed", make_state({"step": 3}, failed, **had)),
+        ending_card("crashed", make_state({"step": 3}, **had), TIMEOUT),
+    ]
+    for card in cards:
+        assert card.changes == offered
+        assert ("L goes on with --command-buffers short" in card.remedy) == bool(offered)
+        assert "--micro-batch-parts 4" in card.remedy or offered.get("micro_batch_parts") != 4
+
+
+@pytest.mark.parametrize("kind", ["not_finite", "disk", "other"])
+def test_after_another_failure_it_is_not(make_state, kind):
+    failed = RunFailed("RuntimeError", "gone", "Do so.", 3, "/c", kind=kind)
+    assert ending_card("failed", make_state({"step": 3}, failed)).changes == {}
+    assert ending_card("crashed", make_state({"step": 3}), "No space left on device").changes == {}
+
+
 def test_a_failure_says_its_own_message_and_advice(make_state):
     failed = RunFailed("TrainingError", "the loss of step 4 is not finite", "Lower lr.", 3, None)
     card = ending_card("failed", make_state({"step": 3}, failed))
