@@ -33,6 +33,7 @@ LABELS = {
     "seed": "Seed of chance",
     "nll_scope": "NLL counts (nll_scope)",
     "nll_weight": "Weight of the NLL",
+    "nll_reduction": "NLL is a mean over",
     "keep_best": "Keep the best evaluation",
     "early_stop": "Stop when it gets worse",
 }

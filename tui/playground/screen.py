@@ -121,6 +121,7 @@ class PlaygroundScreen(AppScreen):
         if event == "pairs" and self.is_open and self.state.pairs and not self._text("prompt"):
             self._first = "answer"
             self._next_pair()
+            self.query_one("#prompt", LineField).select_all()  # typing takes its place
             self.state.asked()
             self._send({"op": "answer", "pair": self._pair, "id": _FIRST, **asdict(self.draws)})
         else:

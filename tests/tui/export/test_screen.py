@@ -57,7 +57,7 @@ def states(screen: ExportScreen) -> list[tuple[str, str]]:
 async def test_formats_say_who_reads_them_and_what_is_lost(open_export, screen_text, wait_for):
     async with open_export() as (pilot, screen):
         assert screen.chosen == ["mlx"]
-        await wait_for(pilot, lambda: "mlx-lm, orpo-mlx" in screen_text(pilot.app))
+        await wait_for(pilot, lambda: "for mlx-lm," in screen_text(pilot.app))
         await pilot.press("down", "down")
         await wait_for(pilot, lambda: "Writes the tuned model" in screen_text(pilot.app))
         assert "Lost on the way: rounding to the number format" in screen_text(pilot.app)
@@ -82,7 +82,7 @@ async def test_the_focused_option_is_explained(open_export, wait_for, screen_tex
 async def test_chosen_formats_are_written_one_after_the_other(
     open_export, wait_for, screen_text, monkeypatch, tmp_path
 ):
-    async with open_export("mlx", "peft", size=(120, 36)) as (pilot, screen):
+    async with open_export("mlx", "peft", size=(120, 60)) as (pilot, screen):
         await pilot.press("ctrl+r")
         await wait_for(
             pilot, lambda: "1 written, 1 failed" in screen.writer.status, "both have ended"

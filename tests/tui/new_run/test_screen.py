@@ -167,7 +167,7 @@ async def test_nothing_counts_as_changed_before_something_was(open_new, wait_for
 
 
 async def test_a_conflict_stands_at_its_fields_and_stops_the_start(open_new, wait_for, screen_text):
-    async with open_new((100, 60)) as (pilot, screen):
+    async with open_new((100, 120)) as (pilot, screen):
         screen.change(Draft({"model": "m", "data": "d", "rslora": "true"}))
         screen.go_to(2)
         said = "! --rslora: needs --alpha"
@@ -190,7 +190,7 @@ async def test_a_doubt_stands_at_its_fields_and_stops_nothing(open_new, wait_for
 
 
 async def test_changed_settings_behind_advanced_are_counted(open_new, wait_for, screen_text):
-    async with open_new((100, 30)) as (pilot, screen):
+    async with open_new((100, 60)) as (pilot, screen):
         screen.change(Draft({"model": "m", "data": "d", "dropout": "0.1", "rank": "4"}))
         screen.go_to(2)
         await wait_for(pilot, lambda: "more, 1 changed)" in screen_text(pilot.app))

@@ -35,6 +35,7 @@ def open_test(open_app, make_run, wait_for):
 
 async def test_both_sides_answer_what_is_typed(open_test, wait_for, screen_text):
     async with open_test() as (pilot, screen):
+        await wait_for(pilot, lambda: screen.state.done)
         await pilot.press(*"Hi", "enter")
         await wait_for(pilot, lambda: "base on Hi" in screen_text(pilot.app), "an answer")
         await wait_for(pilot, lambda: screen.state.done)
@@ -61,6 +62,7 @@ async def test_who_types_at_once_is_not_written_over(open_test, wait_for, screen
 
 async def test_an_answer_can_be_ended(open_test, wait_for):
     async with open_test() as (pilot, screen):
+        await wait_for(pilot, lambda: screen.state.done)
         await pilot.press(*"wait", "enter")
         await wait_for(pilot, lambda: screen.state.answers.get("base") == "base on wait")
         assert screen.state.is_busy
