@@ -133,13 +133,12 @@ class OptimisationSettings(SettingsGroup):
     )
     micro_batch_parts: int = setting(
         1,
-        "Divide each forward pass of a step into N, by tokens or pairs as batching says; for a "
-        "resumed run, whose other sizes must stay. The gradient is the same up to rounding; "
-        "dropout draws other masks.",
+        "Divide each forward pass of a step into N, as a resumed run may. The gradient is the same "
+        "up to rounding; dropout draws other masks.",
         unit="parts",
         memory="higher needs less; the estimate does not count on it",
-        speed="higher is slower, and gives the GPU shorter pieces of work",
-        usual="1; 2 after the GPU timed out or memory ran out",
+        speed="higher is slower, in shorter pieces",
+        usual="1; 2 after a GPU timeout",
         ge=1,
         le=1024,
         may_change=True,
@@ -187,10 +186,10 @@ class OptimisationSettings(SettingsGroup):
     command_buffers: Literal["auto", "short"] = setting(
         "auto",
         "How much work MLX hands to a Mac's GPU at a time: auto = MLX's own limits, short = about "
-        "a tenth (MLX_MAX_OPS_PER_BUFFER and MLX_MAX_MB_PER_BUFFER, if not set already).",
+        "a tenth.",
         memory="'short' frees arrays of a step sooner",
-        speed="'short' costs some, and keeps macOS from ending long work",
-        usual="auto; short after the GPU timed out or memory ran out",
+        speed="'short' costs some",
+        usual="auto; short after a GPU timeout",
         may_change=True,
     )
     trunk_cache: Literal["off", "memory", "disk"] = setting(
