@@ -152,7 +152,7 @@ async def show_export(pilot, old_run, wait_for):
     screen = ExportScreen(run.path, pilot.app.exports)
     pilot.app.push_screen(screen)
     await wait_for(pilot, lambda: screen.is_mounted and screen.form.free_text)
-    await pilot.press("down", "down", "down", "down", "space")
+    await pilot.press("up", "space")
     await wait_for(pilot, lambda: "gguf" in screen.chosen)
 
 
