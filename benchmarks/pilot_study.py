@@ -40,7 +40,7 @@ CELLS: dict[str, list[str]] = {
 """What is compared; the number is ORPO's lambda, or DPO's beta."""
 
 LINES = (("chosen", "chosen_logps"), ("rejected", "rejected_logps"))
-SHOWN = ("preference_accuracy", "log_odds_ratio", "nll_response")
+SHOWN = ("preference_accuracy", "log_odds_ratio", "chosen_logps", "rejected_logps")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -151,7 +151,7 @@ def settings(
         "model": args.model, "data": data[0], "valid-data": data[1], "steps": cell["steps"],
         "seed": cell["seed"], "learning-rate": cell["rate"], "micro-batch-size": 4,
         "eval-every": max(1, cell["steps"] // 2), "save-every": max(1, cell["steps"] // 2),
-        "sample-prompts": 0, "drift-every": 0,
+        "sample-prompts": 0, "drift-every": 0, "eval-pairs": 100,
     }  # fmt: skip
     words = [word for name, value in more.items() for word in (f"--{name}", str(value))]
     return [*CELLS[cell["name"]], *words, "--no-evaluate"]
@@ -213,14 +213,15 @@ def draw(done: Sequence[dict[str, Any]]) -> str:
             Series(
                 f"{label}, seed {cell['seed']}",
                 [at["step"] for at in cell["course"]],
-                [at[metric] for at in cell["course"]],
+                [at[metric] - cell["course"][0][metric] for at in cell["course"]],
                 colour=colour,
             )
             for cell in done
             if (cell["name"], cell["rate"]) == (name, rate)
             for colour, (label, metric) in enumerate(LINES)
         ]
-        title = f"{name}, rate {rate:g}: log-prob of held-out answers"
+        unit = "nats, whole answers" if name.startswith("dpo") else "nats per token"
+        title = f"{name}, rate {rate:g}: change of held-out log-probs, {unit}"
         charts.append(chart_svg(title, "step", series, number * HEIGHT))
     return svg_page(charts)
 
