@@ -337,7 +337,7 @@ def test_the_pilot_study_measures_each_cell_once_and_draws_it(tmp_path: Path):
     assert [at["step"] for at in cells[0]["course"]] == [0, 1, 2]
     assert cells[0]["course"][0] == cells[1]["course"][0]  # the model before any step
     assert cells[0]["course"][2] != cells[1]["course"][2]
-    assert out.with_suffix(".svg").read_text().count("log-prob of held-out answers") == 2
+    assert out.with_suffix(".svg").read_text().count("change of held-out log-probs") == 2
     again = run_benchmark("pilot_study.py", *words)
     assert (again.returncode, again.stderr) == (0, "")
     assert json.loads(out.read_text())["cells"] == cells
