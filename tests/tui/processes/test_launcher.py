@@ -94,7 +94,8 @@ def test_a_run_under_training_is_not_resumed(make_run):
 
 
 def test_settings_to_resume_with_are_words_of_the_trainer(make_run, monkeypatch):
-    monkeypatch.setattr(launcher, "_spawn", lambda *given: None)
+    monkeypatch.setattr(launcher, "start_in_background", lambda *given: None)
+    monkeypatch.setattr(launch, "start_in_background", lambda *given: None)
     changes = {"command_buffers": "short", "micro_batch_parts": 2}
 
     start = launcher.resume_training(make_run(), Settings(), changes=changes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -140,7 +141,7 @@ def test_every_command_is_known_with_what_it_takes():
     found = {" ".join(one.names): one for one in all_commands()}
     assert found.keys() == {*COMMANDS, *(f"data {name}" for name in DATA_COMMANDS)}
     for name, command in COMMANDS.items():
-        takes_runs = command.usage.startswith("RUN")
+        takes_runs = re.search(r"(?<!_)\bRUN\b", command.usage) is not None
         assert (found[name].takes == "run") == takes_runs, name
     options = {flag: one for one in found["train"].options for flag in one.flags}
     assert options["--no-evaluate"].takes == "nothing"
