@@ -127,7 +127,7 @@ class Painter:
         smoothed: Sequence[Floats],
         is_titled: bool,
     ) -> None:
-        """Write what is drawn: names stay longest, values go from the last line on."""
+        """Write what is drawn: values give way from the last line on, names only where none fit."""
         end = picture.write(0, 0, self.title, Ink.TITLE) if is_titled else -2
         if view.log_y:
             end = picture.write(0, end + 1 + (not is_titled), "log", Ink.QUIET)
@@ -136,14 +136,15 @@ class Painter:
         values = [value_at(line, view, ys) for line, ys in zip(lines, smoothed, strict=True)]
         texts = ["-" if np.isnan(value) else format_value(value) for value in values]
         room = picture.codes.shape[1] - end
+        named = _legend_length(lines, [""] * len(texts)) <= room
         for index in reversed(range(len(texts))):
-            if _legend_length(lines, texts) > room:
+            if named and _legend_length(lines, texts) > room:
                 texts[index] = ""
         for name, group in groupby(zip(lines, texts, strict=True), lambda pair: pair[0].name):
             pairs, end = list(group), end + 1
             for line, _ in pairs:
                 end = picture.write(0, end + 1, line.marker, Ink.LINE + line.colour)
-            end = picture.write(0, end + 1, name, Ink.QUIET)
+            end = picture.write(0, end + 1, name, Ink.QUIET) if named else end
             for _, text in pairs:
                 end = picture.write(0, end + 1, text, Ink.TITLE) if text else end
         said = smoothing_text(lines, view)

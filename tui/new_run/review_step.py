@@ -85,7 +85,7 @@ def _course_lines(fit: Answer) -> list[str]:
         f"          {evaluations}",
         f"          {counted(course['checkpoints'], 'checkpoint')} of "
         f"{fit_facts.format_bytes(course['checkpoint_bytes'])}, "
-        f"{course['kept_checkpoints']} on the disk at a time",
+        f"at most {course['kept_checkpoints']} kept",
     ]
 
 

@@ -64,6 +64,8 @@ def test_in_a_narrow_chart_values_give_way_from_the_last_line_on_and_names_stay(
     assert picture.row_text(0).rstrip() == "Loss  o train 1.000  x held out"
     picture = paint(lines, size=(28, 8))
     assert picture.row_text(0).rstrip() == "Loss  o train  x held out"
+    picture = paint(lines, size=(24, 8))
+    assert picture.row_text(0).rstrip() == "Loss  o 1.000  x 2.000"
 
 
 def test_lines_of_one_name_share_it():
