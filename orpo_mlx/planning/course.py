@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from orpo_mlx.config import TrainConfig
-from orpo_mlx.data.batching.order import steps_per_epoch
+from orpo_mlx.data.batching.order import steps_in_epoch
 from orpo_mlx.planning.cadence import plan_cadence
 from orpo_mlx.planning.disk import count_checkpoints
 from orpo_mlx.planning.memory import MOMENTS
@@ -38,11 +38,12 @@ def count_steps(config: TrainConfig, pairs: int) -> int:
     """Return the optimizer steps of the whole run: `steps`, or as many as `epochs` take."""
     if config.steps is not None:
         return config.steps
-    return max(1, math.ceil(config.epochs * _steps_in_epoch(config, pairs)))
+    return max(1, math.ceil(config.epochs * steps_in_epoch(config, pairs)))
 
 
-def _steps_in_epoch(config: TrainConfig, pairs: int) -> int:
-    return steps_per_epoch(pairs, config.micro_batch_size, config.grad_accumulation_steps)
+def trained_pairs(config: TrainConfig, steps: int, pairs: int) -> int:
+    """Return the pairs a run of so many steps trains on, each counted as often as it is seen."""
+    return round(steps / steps_in_epoch(config, pairs) * pairs)
 
 
 def plan_course(config: TrainConfig, read: int, held_out: int, adapter_bytes: int) -> RunCourse:
@@ -60,8 +61,7 @@ def plan_course(config: TrainConfig, read: int, held_out: int, adapter_bytes: in
     evaluated = held_out or apart
     if config.eval_pairs:
         evaluated = min(evaluated, config.eval_pairs)
-    trained = round(steps / _steps_in_epoch(config, pairs) * pairs)
-    cadence = plan_cadence(config, steps, trained, evaluated)
+    cadence = plan_cadence(config, steps, trained_pairs(config, steps, pairs), evaluated)
     checkpoints = 1 + _times(steps, cadence.save)
     saved = 1 + MOMENTS[config.optimizer]
     return RunCourse(

@@ -16,7 +16,7 @@ from orpo_mlx.data.batching.order import (
     locate,
     plan_epoch,
     split_by_tokens,
-    steps_per_epoch,
+    steps_in_epoch,
 )
 from orpo_mlx.data.types import TokenPair
 from orpo_mlx.data.unpaired import step_rows
@@ -31,11 +31,6 @@ LOOKED_AT = 20_000
 def scored_of(config: TrainConfig) -> str:
     """Return what is scored of a pair: the scope of a `Scoring`."""
     return REWARD if config.objective == Reward.name else config.nll_scope
-
-
-def steps_in_epoch(config: TrainConfig, pairs: int) -> int:
-    """Return the number of optimizer steps in one pass over `pairs` pairs."""
-    return steps_per_epoch(pairs, config.micro_batch_size, config.grad_accumulation_steps)
 
 
 def step_parts(

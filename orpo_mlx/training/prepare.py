@@ -30,7 +30,7 @@ from orpo_mlx.adapters.lora import (
 from orpo_mlx.adapters.reward_head import attach_head
 from orpo_mlx.config import TrainConfig
 from orpo_mlx.config.train_config import required
-from orpo_mlx.data.batching.order import draw_some
+from orpo_mlx.data.batching.order import draw_some, steps_in_epoch
 from orpo_mlx.data.prepare import PreparedData, find_training_data, prepare_data, template_hash
 from orpo_mlx.data.types import TokenPair
 from orpo_mlx.errors import CheckpointError, ConfigError, DataError
@@ -49,14 +49,14 @@ from orpo_mlx.objectives import build_objective
 from orpo_mlx.objectives.base import Objective
 from orpo_mlx.objectives.reward import Reward
 from orpo_mlx.planning.cadence import Cadence, plan_cadence
-from orpo_mlx.planning.course import count_steps
+from orpo_mlx.planning.course import count_steps, trained_pairs
 from orpo_mlx.planning.fit import likely_way
 from orpo_mlx.planning.memory import Savings
 from orpo_mlx.planning.plan import Plan
 from orpo_mlx.runs.checkpoints import FoundCheckpoint, versions
 from orpo_mlx.runs.metrics import metric
 from orpo_mlx.scoring.base import MicroBatch, Scoring
-from orpo_mlx.scoring.batches import scored_of, step_parts, steps_in_epoch, valid_parts
+from orpo_mlx.scoring.batches import scored_of, step_parts, valid_parts
 from orpo_mlx.scoring.reference import ReferencedPairs, kept_sums, reference_sums
 from orpo_mlx.scoring.remembered import remembered_scoring
 from orpo_mlx.scoring.select import choose_scoring
@@ -425,8 +425,7 @@ def _probe(
 
 
 def _cadence(config: TrainConfig, data: PreparedData, total_steps: int) -> Cadence:
-    pairs = len(data.train)
-    trained = round(total_steps / steps_in_epoch(config, pairs) * pairs)
+    trained = trained_pairs(config, total_steps, len(data.train))
     return plan_cadence(config, total_steps, trained, len(_evaluated(config, data)))
 
 

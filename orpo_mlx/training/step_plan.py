@@ -13,12 +13,13 @@ from typing import Any
 from orpo_mlx.config import TrainConfig
 from orpo_mlx.config.file import expanded
 from orpo_mlx.data.batching.buckets import BucketTable
+from orpo_mlx.data.batching.order import steps_in_epoch
 from orpo_mlx.data.types import TokenPair
 from orpo_mlx.errors import ConfigError
 from orpo_mlx.planning.memory import limit_bytes
 from orpo_mlx.scoring.activation_cache import ActivationCache, DiskStore, MemoryStore, find_cut
 from orpo_mlx.scoring.base import Scoring
-from orpo_mlx.scoring.batches import buckets_of_run, steps_in_epoch
+from orpo_mlx.scoring.batches import buckets_of_run
 from orpo_mlx.scoring.select import compile_problem, cut_problem
 from orpo_mlx.training.step import wants_compile
 

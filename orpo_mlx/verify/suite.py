@@ -20,10 +20,11 @@ import numpy as np
 from orpo_mlx import demo
 from orpo_mlx.config import TrainConfig, build_config
 from orpo_mlx.data.batching.buckets import MAX_BUCKETS
+from orpo_mlx.data.batching.order import steps_in_epoch
 from orpo_mlx.data.types import TokenPair
 from orpo_mlx.models.precision import EXACT_PRODUCT, ROUNDED_PRODUCT
 from orpo_mlx.scoring.base import Scoring, Shifted, Way, score_logits
-from orpo_mlx.scoring.batches import buckets_of_run, scored_of, step_parts, steps_in_epoch
+from orpo_mlx.scoring.batches import buckets_of_run, scored_of, step_parts
 from orpo_mlx.scoring.packed import PackedRow
 from orpo_mlx.scoring.plain import Plain
 from orpo_mlx.training.prepare import prepare

@@ -11,6 +11,7 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
+from orpo_mlx.config import TrainConfig
 from orpo_mlx.data.types import TokenPair
 
 T = TypeVar("T")
@@ -83,6 +84,11 @@ def split_by_tokens(
 def steps_per_epoch(n: int, micro_batch_size: int, grad_accumulation_steps: int) -> int:
     """Return the number of steps that `plan_epoch` makes of n pairs."""
     return -(-n // (micro_batch_size * grad_accumulation_steps))
+
+
+def steps_in_epoch(config: TrainConfig, pairs: int) -> int:
+    """Return the number of optimizer steps in one pass over `pairs` pairs."""
+    return steps_per_epoch(pairs, config.micro_batch_size, config.grad_accumulation_steps)
 
 
 def locate(step: int, steps_per_epoch: int) -> tuple[int, int]:
