@@ -15,6 +15,8 @@ Tree (each also is the standard exception a caller would already catch):
       CheckpointError(RuntimeError)  no checkpoint can be resumed
       TrainingError(RuntimeError)    the run itself failed; the exit code is 1, not 2
         NotFiniteError               a number it computed is NaN or infinite
+        PeerLostError                another process of the run died, hangs or cannot be reached
+      PeerRefusedError(RunError)     another process of the run was given something else
 
 To add one: subclass the topic, take `message` and `what_to_do`, keep it picklable (no extra
 constructor arguments), and give the message its four parts: where, what was found, what is
@@ -99,6 +101,14 @@ class TrainingError(OrpoError, RuntimeError):
 
 class NotFiniteError(TrainingError):
     """A loss, gradient or metric is NaN or infinite; nothing computed after it means anything."""
+
+
+class PeerLostError(TrainingError):
+    """Another process of the run died, stopped, hangs or cannot be reached."""
+
+
+class PeerRefusedError(RunError):
+    """Another process of the run found bad input, or has other settings, data or versions."""
 
 
 def reason_of(error: BaseException) -> str:

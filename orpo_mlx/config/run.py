@@ -59,6 +59,16 @@ class RunSettings(SettingsGroup):
         disk="each keeps a copy of the metrics in the run's folder",
         may_change=True,
     )
+    peer_timeout: float = setting(
+        60.0,
+        "With several processes: end the run, saved, when one is silent or none gets on for so "
+        "long.",
+        unit="seconds",
+        usual="60; more where one micro-batch takes longer",
+        ge=1,
+        le=86_400,
+        may_change=True,
+    )
     allow_overcommit: bool = setting(
         False,
         "Train although the estimate says that the memory will not suffice.",

@@ -74,6 +74,11 @@ class FoundData:
         valid = {"valid_data": self.sources.valid} if self.sources.valid else {}
         return {"data": self.sources.data, **valid}
 
+    @property
+    def revisions(self) -> dict[str, str]:
+        """The commit of each Hub dataset."""
+        return {repo: commit for s in self.named.values() for repo, commit in s.revisions.items()}
+
 
 def find_training_data(
     config: TrainConfig,
@@ -167,7 +172,7 @@ def prepare_data(
         whole.layout,
         found.hashes,
         list(dict.fromkeys(notes)),
-        {repo: commit for s in found.named.values() for repo, commit in s.revisions.items()},
+        found.revisions,
         [text for source in found.named.values() for text in describe_choice(source)],
         valid_account,
     )

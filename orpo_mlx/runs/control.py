@@ -202,6 +202,11 @@ class SignalFlags:
     def _install(self, number: signal.Signals, handler: Any) -> None:
         self._previous[number] = signal.signal(number, handler)
 
+    def ask(self, name: str) -> None:
+        """Ask to stop after the step, as the signal of this name does."""
+        self.stop = True
+        self.signal_name = self.signal_name or name
+
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         self._ask(number)
         self._interrupts += 1
@@ -213,8 +218,7 @@ class SignalFlags:
         self._ask(number)
 
     def _ask(self, number: int) -> None:
-        self.stop = True
-        self.signal_name = self.signal_name or signal.Signals(number).name
+        self.ask(signal.Signals(number).name)
 
 
 @dataclass(frozen=True)

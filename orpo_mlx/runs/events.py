@@ -28,7 +28,7 @@ SCHEMA_VERSION = 2
 DONE = ("completed", "early_stop", "drift")
 """Reasons of `RunFinished` with which there is nothing to resume."""
 
-FailureKind = Literal["not_finite", "out_of_memory", "gpu_timeout", "disk", "other"]
+FailureKind = Literal["not_finite", "out_of_memory", "gpu_timeout", "disk", "peer", "other"]
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,8 @@ class RunStarted:
     and the end. `reports_slow` and `saves_by_time`: also each slow step, also by the clock."""
     checkpoint_bytes: int = 0
     """What each checkpoint takes on the disk."""
+    hosts: list[str] = field(default_factory=list)
+    """Where each process of the run is; empty for a run of one."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,12 @@ class StepCompleted(_Measured):
     """Such outputs that had to be computed."""
     trunk_bytes: int = 0
     """What is kept of them."""
+    peer_tokens: list[int] = field(default_factory=list)
+    """Tokens that each process computed since the last event; empty for a run of one."""
+    wait_seconds: float = 0.0
+    """Of a step, how long the first process to be ready waited for the last."""
+    exchange_seconds: float = 0.0
+    """Of a step, how long gradients travelled."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 from typing import NamedTuple
 
-from orpo_mlx.errors import NotFiniteError
+from orpo_mlx.errors import NotFiniteError, PeerLostError, PeerRefusedError
 from orpo_mlx.runs.events import FailureKind
 
 _SMALLER = "lower --max-seq-length or --micro-batch-size, or turn on --grad-checkpoint"
@@ -97,6 +97,8 @@ def kind_of(error: BaseException) -> FailureKind:
     """Return what kind of failure an error is, by its class and by what caused it."""
     if isinstance(error, NotFiniteError):
         return "not_finite"
+    if isinstance(error, (PeerLostError, PeerRefusedError)):
+        return "peer"
     if isinstance(error, MemoryError):
         return "out_of_memory"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):

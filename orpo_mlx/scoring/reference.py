@@ -13,11 +13,16 @@ import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from itertools import compress
+from pathlib import Path
 from typing import Any, overload
 
+import mlx.core as mx
 import numpy as np
 
 from orpo_mlx.data.types import TokenPair
+from orpo_mlx.distributed.allotment import allot
+from orpo_mlx.distributed.peers import ALONE, Peers
 from orpo_mlx.models.modes import evaluating
 from orpo_mlx.scoring.base import Scoring, own_arrays
 from orpo_mlx.storage.atomic import write_unsynced
@@ -60,6 +65,7 @@ def reference_sums(
     parts: Sequence[Sequence[int]],
     scoring: Scoring,
     tell: Callable[[int], None],
+    peers: Peers = ALONE,
 ) -> np.ndarray:
     """Score pairs with the model as it is.
 
@@ -69,24 +75,36 @@ def reference_sums(
         parts: their places, in micro-batches; together each once.
         scoring: how pairs become log-probs.
         tell: called with the pairs done so far.
+        peers: other processes, each of which scores some of the micro-batches.
 
     Returns:
         [N, 2] float32 nats, summed over the chosen and the rejected response.
     """
     sums = np.zeros((len(pairs), 2), np.float32)
     done = 0
+    owners = allot([sum(pairs[i].size for i in part) for part in parts], peers.size)
     with evaluating(model):
-        for part in parts:
+        for part in compress(parts, (owner == peers.rank for owner in owners)):
             scores = scoring.score(model, own_arrays(scoring.lay_out(pairs, part)))
             for side, found in enumerate((scores.chosen_sum, scores.rejected_sum)):
                 sums[list(part), side] = np.array(found)
             done += len(part)
+            peers.mark("scoring the reference")
             tell(done)
-    return sums
+    return _summed(sums, peers)
+
+
+def _summed(sums: np.ndarray, peers: Peers) -> np.ndarray:
+    """Return the sums over all processes; each place is 0 in all but one."""
+    peers.sum_numbers([])
+    return np.array(peers.sum_arrays({"sums": mx.array(sums)})["sums"])
 
 
 def kept_sums(
-    content: Any, pairs: Sequence[TokenPair], find: Callable[[], np.ndarray]
+    content: Any,
+    pairs: Sequence[TokenPair],
+    find: Callable[[], np.ndarray],
+    peers: Peers = ALONE,
 ) -> np.ndarray:
     """Return the values of these pairs: as kept on disk, or as `find` finds them now.
 
@@ -94,20 +112,34 @@ def kept_sums(
         content: all else that they follow from, as JSON: model, adapter, way of scoring, versions.
         pairs: [N]; their tokens count.
         find: computes them, [N, 2].
+        peers: other processes; what process 0 has kept is what all take.
     """
     path = cache_folder("reference") / f"{_key(content, pairs)}.npy"
-    with suppress(OSError, ValueError, EOFError):  # not there, or damaged: found anew
-        sums = np.load(io.BytesIO(read_regular(path)), allow_pickle=False)
-        if sums.shape == (len(pairs), 2) and sums.dtype == np.float32 and np.isfinite(sums).all():
-            return sums
+    kept = _read(path, len(pairs)) if peers.is_lead else None
+    if peers.share(kept is not None):
+        return _summed(np.zeros((len(pairs), 2), np.float32) if kept is None else kept, peers)
     sums = find()
+    if peers.is_lead:
+        _keep(path, sums)
+    return sums
+
+
+def _read(path: Path, pairs: int) -> np.ndarray | None:
+    """Return kept values of so many pairs, None if they are not there or damaged: to find anew."""
+    with suppress(OSError, ValueError, EOFError):
+        sums = np.load(io.BytesIO(read_regular(path)), allow_pickle=False)
+        if sums.shape == (pairs, 2) and sums.dtype == np.float32 and np.isfinite(sums).all():
+            return sums
+    return None
+
+
+def _keep(path: Path, sums: np.ndarray) -> None:
     with suppress(OSError):  # without it they are computed again
         path.parent.mkdir(parents=True, exist_ok=True)
         data = io.BytesIO()
         np.save(data, sums, allow_pickle=False)
         write_unsynced(path, data.getvalue())
         forget_old(path.parent, ".npy", MOST_KEPT, path)
-    return sums
 
 
 def _key(content: Any, pairs: Sequence[TokenPair]) -> str:

@@ -87,6 +87,6 @@ def excerpt(label: str, text: str, width: int, max_lines: int, keep_end: bool) -
     return [f"  {name:<9}| {line}".rstrip() for name, line in zip(labels, lines, strict=False)]
 
 
-def counted(count: int, noun: str) -> str:
+def counted(count: int, noun: str, plural: str = "") -> str:
     """Return a number with its noun: 1 pair, 2 pairs."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"

@@ -23,6 +23,7 @@ import mlx.core as mx
 import mlx.optimizers as optimizers
 from mlx.utils import tree_flatten, tree_map_with_path
 
+from orpo_mlx.distributed.peers import Peers
 from orpo_mlx.models.weights import load_checked
 from orpo_mlx.runs.checkpoints import (
     MANIFEST,
@@ -108,6 +109,14 @@ def load_optimizer(path: Path, optimizer: optimizers.Optimizer) -> None:
     """
     expected = dict(tree_flatten(optimizer.state))
     shapes = {name: tuple(value.shape) for name, value in expected.items()}
-    arrays = load_checked(path / OPTIMIZER, shapes, within=path, any_dtype=True)
+    _fill(optimizer, load_checked(path / OPTIMIZER, shapes, within=path, any_dtype=True))
+
+
+def copy_optimizer(optimizer: optimizers.Optimizer, peers: Peers) -> None:
+    """Have process 0's state in all processes of a run."""
+    _fill(optimizer, dict(tree_flatten(peers.copy_arrays(optimizer.state))))
+
+
+def _fill(optimizer: optimizers.Optimizer, arrays: dict[str, mx.array]) -> None:
     # Filled, not replaced: a compiled update holds on to this very dictionary.
     optimizer.state.update(tree_map_with_path(lambda name, _: arrays[name], optimizer.state))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import time
 import traceback
 from contextlib import suppress
@@ -10,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orpo_mlx.errors import OrpoError, TrainingError
+from orpo_mlx.errors import OrpoError, PeerLostError, TrainingError
 from orpo_mlx.runs import events
 from orpo_mlx.runs.faults import explain, kind_of
 from orpo_mlx.text.formatting import format_duration
@@ -52,6 +53,7 @@ def finish(run: TrainingRun, reason: str) -> TrainResult:
         run.heartbeat.beat("stopping", progress.step)
         run.save()
         adapter_path = run.write_result()
+    run.peers.close()
     done = reason in events.DONE
     trunk = run.trunk_counts()
     if done:
@@ -164,6 +166,8 @@ def _evaluate(run: TrainingRun, trained: Trained) -> None:
 
 def fail(run: TrainingRun, error: BaseException) -> BaseException:
     """Record why the run ended; returns the error the caller should see."""
+    if isinstance(error, PeerLostError):
+        error = _saved(run, error)
     if isinstance(error, KeyboardInterrupt):
         raised: BaseException = error
         message, advice = "interrupted three times", "Resume from the last checkpoint."
@@ -192,6 +196,18 @@ def fail(run: TrainingRun, error: BaseException) -> BaseException:
         run.emit(events.RunFailed(type(error).__name__, message, advice, step, last, kind))
     run.heartbeat.beat("failed", run.progress.step)
     return raised
+
+
+def _saved(run: TrainingRun, error: PeerLostError) -> OrpoError:
+    """Save what was computed before a peer was lost, and say how to go on from it."""
+    try:
+        run.save()
+    except OrpoError as full:
+        return full
+    words = ["orpo-mlx", "resume", str(run.directory.argument)]
+    advice = f"See to that machine, then `{shlex.join(words)} --processes {run.peers.size}` or the "
+    advice += "same mlx.launch goes on, as without --processes this machine alone does."
+    return PeerLostError(error.message, advice)
 
 
 def _without_resuming(advice: str, config_file: Path) -> str:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import fields
 from typing import Any
 
+import numpy as np
+
 from orpo_mlx.config import TrainConfig
 from orpo_mlx.config.train_config import iter_settings
+from orpo_mlx.data.prepare import PreparedData
 from orpo_mlx.errors import CheckpointError
 from orpo_mlx.planning.memory import Savings
+from orpo_mlx.runs.checkpoints import versions
 from orpo_mlx.runs.typed import problem
 from orpo_mlx.scoring.select import WAYS
 
@@ -46,6 +51,33 @@ def identity(
     """Return what makes this run this run: settings that matter, and fingerprints of content."""
     content = {"model": fingerprint, **hashes, "data_revision": revisions}
     return {**settings_identity(config), "content": content}
+
+
+OWN = (
+    "model", "data", "valid_data", "init_adapter", "trunk_cache_dir", "report_to",
+    "allow_overcommit", *PLACES,
+)  # fmt: skip
+"""Settings that may differ between the processes of a run: places on their machines, and what
+process 0 alone does."""
+
+
+def settings_facts(config: TrainConfig) -> dict[str, Any]:
+    """Return the settings and versions that all processes of a run must have, by name."""
+    settings = ((s, _recorded(getattr(config, s.name))) for s in iter_settings())
+    return {
+        **{setting.flag: value for setting, value in settings if setting.name not in OWN},
+        **{f"version of {name}": value for name, value in versions().items()},
+    }
+
+
+def content_facts(identity: dict[str, Any], data: PreparedData) -> dict[str, Any]:
+    """Return what model and data are, of which all processes of a run must have the same."""
+    tokens = hashlib.sha256()
+    for pair in (*data.train, *data.valid):
+        for ids in (pair.prompt, pair.chosen, pair.rejected):
+            tokens.update(np.array([len(ids), *ids], np.int64).tobytes())
+    named = {_option(f"content.{name}"): v for name, v in _flatten(identity["content"]).items()}
+    return {**named, "tokens of the pairs": tokens.hexdigest()}
 
 
 def require_same(identity: dict[str, Any], manifest: dict[str, Any]) -> None:

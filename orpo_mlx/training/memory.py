@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,11 @@ class MemoryNeeds:
     recorded: Savings | None = None
     was_compiled: bool = False
     problem: str = ""
+
+    def as_decided(self, decided: Mapping[str, Any]) -> MemoryNeeds:
+        """Return these needs of a run that saves on what was decided elsewhere."""
+        savings, compiled = Savings(**decided["savings"]), bool(decided["compiled"])
+        return replace(self, recorded=savings, was_compiled=compiled)
 
     def require(self, way: Way) -> Plan:
         """Return what is saved on, and what the run needs then.

@@ -9,7 +9,7 @@ are read, and before anything is written.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -31,8 +31,15 @@ from orpo_mlx.adapters.reward_head import attach_head
 from orpo_mlx.config import TrainConfig
 from orpo_mlx.config.train_config import required
 from orpo_mlx.data.batching.order import draw_some, steps_in_epoch
-from orpo_mlx.data.prepare import PreparedData, find_training_data, prepare_data, template_hash
+from orpo_mlx.data.prepare import (
+    FoundData,
+    PreparedData,
+    find_training_data,
+    prepare_data,
+    template_hash,
+)
 from orpo_mlx.data.types import TokenPair
+from orpo_mlx.distributed.peers import ALONE, Peers
 from orpo_mlx.errors import CheckpointError, ConfigError, DataError
 from orpo_mlx.generation.user_turn import LastTurn, PromptReader
 from orpo_mlx.models.load import (
@@ -62,7 +69,7 @@ from orpo_mlx.scoring.remembered import remembered_scoring
 from orpo_mlx.scoring.select import choose_scoring
 from orpo_mlx.text.formatting import counted
 from orpo_mlx.text.progress import OnProgress
-from orpo_mlx.training.identity import identity, require_same
+from orpo_mlx.training.identity import content_facts, identity, require_same
 from orpo_mlx.training.memory import MemoryNeeds, find_needs
 from orpo_mlx.training.step_plan import StepPlan, plan_steps
 
@@ -157,6 +164,7 @@ def prepare(
     on_progress: OnProgress | None = None,
     resumed: FoundCheckpoint | None = None,
     pinned: dict[str, str] | None = None,
+    peers: Peers = ALONE,
 ) -> Prepared:
     """Check and load model and data; writes nothing but caches.
 
@@ -165,6 +173,7 @@ def prepare(
         on_progress: told of each phase, and how far a download or the tokenizing is.
         resumed: the checkpoint to go on from; any difference from what it recorded is refused.
         pinned: commits of Hub datasets to take, by id.
+        peers: other processes of the run, which prepare it too and take what process 0 decides.
 
     Raises:
         OrpoError: naming what is wrong and what to do.
@@ -173,10 +182,9 @@ def prepare(
     required(config, "data")
     contradicted = choose_float32(config.float32)
     error = require_float32(config.float32)
-    say = phases(on_progress)
+    say = phases(on_progress, peers)
     say("reading the data")
-    found = find_training_data(config, pinned, on_progress)
-    folder = resolve_model(required(config, "model"), config.revision, on_progress)
+    found, folder = _find(config, pinned, on_progress, peers)
     say("tokenizing the pairs")
     tokenizer = load_tokenizer(folder, config.chat_template)
     data = prepare_data(
@@ -185,11 +193,11 @@ def prepare(
     if config.objective == Reward.name:
         data = with_margins(config, data)
     say("loading the weights")
-    adapted = _load_adapted(config, folder, tokenizer, data, resumed)
+    adapted = _load_adapted(config, folder, tokenizer, data, resumed, peers)
     total_steps = count_steps(config, len(data.train))
     say("trying ways of scoring on a few short pairs")
-    plan = _plan_run(config, adapted, data, total_steps, resumed)
-    data, compared_with = _with_reference(config, adapted, data, plan, resumed, on_progress)
+    plan = _plan_together(config, adapted, data, total_steps, resumed, peers)
+    data, compared_with = _with_reference(config, adapted, data, plan, resumed, on_progress, peers)
     if every := plan.memory.savings.recompute_every:
         checkpoint_layers(adapted.loaded.model.layers, every)
     reader = PromptReader(tokenizer)
@@ -200,7 +208,9 @@ def prepare(
         spec=adapted.spec,
         data=data,
         total_steps=total_steps,
-        identity={**adapted.identity, **_recorded(plan), **compared_with},
+        identity={
+            **adapted.identity, **_recorded(plan), **compared_with, "processes": peers.size,
+        },
         samples=[
             (reader.read(pair.prompt), pair.prompt)
             for pair in data.valid[: 0 if plan.scoring.rates else config.sample_prompts]
@@ -215,14 +225,33 @@ def prepare(
     )
 
 
-def phases(on_progress: OnProgress | None) -> Callable[[str], None]:
-    """Return what tells that a phase begins."""
+def phases(on_progress: OnProgress | None, peers: Peers = ALONE) -> Callable[[str], None]:
+    """Return what tells that a phase begins; it looks whether all processes are still there."""
 
     def say(label: str) -> None:
+        peers.mark(label)
+        peers.check()
         if on_progress is not None:
             on_progress(0, 0, label, "phase")
 
     return say
+
+
+def _find(
+    config: TrainConfig,
+    pinned: dict[str, str] | None,
+    on_progress: OnProgress | None,
+    peers: Peers,
+) -> tuple[FoundData, ModelFolder]:
+    """Find data and model; the others take them of the commits that process 0 has found."""
+    commits = {"data": pinned, "model": config.revision}
+    if not peers.is_lead:
+        commits = peers.share(None)
+    found = find_training_data(config, commits["data"], on_progress)
+    folder = resolve_model(required(config, "model"), commits["model"], on_progress)
+    if peers.is_lead:
+        peers.share({"data": found.revisions, "model": folder.revision or config.revision})
+    return found, folder
 
 
 def _load_adapted(
@@ -231,10 +260,12 @@ def _load_adapted(
     tokenizer: Any,
     data: PreparedData,
     resumed: FoundCheckpoint | None,
+    peers: Peers,
 ) -> AdaptedModel:
     """Load the model and attach its adapter; everything is checked by names and shapes before the
     weights are read."""
     start = resumed.path if resumed else _start_folder(config)
+    start = start if peers.is_lead else None  # the others get process 0's
     spec = read_spec(start) if start else None
     mx.reset_peak_memory()  # of whatever this process did before
     loaded = load_model(folder, tokenizer, lazy=True)
@@ -242,7 +273,9 @@ def _load_adapted(
     own_identity = identity(config, loaded.fingerprint, hashes, data.revisions)
     if resumed is not None:
         require_same(own_identity, resumed.manifest)
-    spec = spec or build_adapter_spec(config, loaded.model)
+    if peers.size > 1:
+        peers.agree(content_facts(own_identity, data))
+    spec = _shared_spec(spec or build_adapter_spec(config, loaded.model), peers)
     needs = find_needs(config, spec, folder.path, data, resumed)
     savings = needs.require(likely_way(config)).savings
     attach_adapter(loaded.model, spec, config.seed)
@@ -251,7 +284,39 @@ def _load_adapted(
     if start:
         load_into(loaded.model, start, loaded.fingerprint, folder.name)
     read_weights(loaded)
+    copy_adapter(loaded.model, peers)
     return AdaptedModel(loaded, folder.name, spec, own_identity, needs, savings)
+
+
+def _shared_spec(spec: AdapterSpec, peers: Peers) -> AdapterSpec:
+    """Return process 0's; who read it from a file keeps its name."""
+    fields = peers.share({**asdict(spec), "read_from": None})
+    same = {**fields, "target_modules": tuple(fields["target_modules"])}
+    return AdapterSpec(**{**same, "read_from": spec.read_from})
+
+
+def copy_adapter(model: Any, peers: Peers) -> None:
+    """Have process 0's adapter, and a reward model's head, in all processes."""
+    model.update(peers.copy_arrays(model.trainable_parameters()))
+
+
+def _plan_together(
+    config: TrainConfig,
+    adapted: AdaptedModel,
+    data: PreparedData,
+    total_steps: int,
+    resumed: FoundCheckpoint | None,
+    peers: Peers,
+) -> RunPlan:
+    """Have the run computed in the same way by all processes: as process 0 has decided."""
+    decided = resumed.manifest if resumed else {}
+    if not peers.is_lead:
+        decided = peers.share(None)
+        adapted = replace(adapted, needs=adapted.needs.as_decided(decided))
+    plan = _plan_run(config, adapted, data, total_steps, decided)
+    if peers.is_lead:
+        peers.share(_recorded(plan))
+    return plan
 
 
 def _plan_run(
@@ -259,19 +324,19 @@ def _plan_run(
     adapted: AdaptedModel,
     data: PreparedData,
     total_steps: int,
-    resumed: FoundCheckpoint | None,
+    decided: Mapping[str, Any],
 ) -> RunPlan:
     """Decide how the run is computed; the model is tried on a few pairs and left as it was.
 
-    A resumed run is computed as it was.
+    Args:
+        decided: what a resumed run, or process 0, has decided before: as `_recorded` returns it.
     """
     model, needs = adapted.loaded.model, adapted.needs
-    manifest = resumed.manifest if resumed else {}
-    scoring, memory = _choose_way(config, adapted, data, manifest.get("scoring", config.scoring))
+    scoring, memory = _choose_way(config, adapted, data, decided.get("scoring", config.scoring))
     with _being_tried(model), recomputing(model.layers, memory.savings.recompute_every):
         speed = plan_steps(
             config, model, scoring, data.train, _evaluated(config, data), total_steps,
-            manifest.get("compiled"),
+            decided.get("compiled"),
         )  # fmt: skip
     memory, speed = needs.with_buckets(memory, speed)
     notes = (*needs.notes_on(memory, scoring.way), *speed.notes)
@@ -287,6 +352,7 @@ def _with_reference(
     plan: RunPlan,
     resumed: FoundCheckpoint | None,
     on_progress: OnProgress | None,
+    peers: Peers,
 ) -> tuple[PreparedData, dict[str, str]]:
     """Give each pair the log-probs that the objective compares with, if it does.
 
@@ -307,13 +373,13 @@ def _with_reference(
 
     def find() -> np.ndarray:
         parts = valid_parts(config, scoring, pairs)
-        return reference_sums(model, pairs, parts, scoring, tell)
+        return reference_sums(model, pairs, parts, scoring, tell, peers)
 
-    with _as_reference(config, adapted, resumed) as start:
+    with _as_reference(config, adapted, resumed, peers) as start:
         content = [adapted.loaded.fingerprint, start, versions(), str(mx.default_device())]
         content += [scoring.way.name, scoring.nll_scope, scoring.chunk, config.batching]
         content += [config.micro_batch_size, config.tokens_per_batch, has_exact_products()]
-        sums = kept_sums(content, pairs, find)
+        sums = kept_sums(content, pairs, find, peers)
     model.eval()
     digest = hashlib.sha256(sums.tobytes()).hexdigest()
     if resumed and resumed.manifest.get("reference") != digest:
@@ -357,7 +423,7 @@ def with_margins(config: TrainConfig, data: PreparedData) -> PreparedData:
 
 @contextmanager
 def _as_reference(
-    config: TrainConfig, adapted: AdaptedModel, resumed: FoundCheckpoint | None
+    config: TrainConfig, adapted: AdaptedModel, resumed: FoundCheckpoint | None, peers: Peers
 ) -> Iterator[str]:
     """Have the model as the reference is; gives what tells it from other ones.
 
@@ -370,12 +436,15 @@ def _as_reference(
         return
     if resumed:
         load_into(model, start, adapted.loaded.fingerprint, adapted.name)
-    yield _digest_of_adapter(model)
+    copy_adapter(model, peers)
+    yield digest_of_adapter(model)
     if resumed:
         load_into(model, resumed.path, adapted.loaded.fingerprint, adapted.name)
+    copy_adapter(model, peers)
 
 
-def _digest_of_adapter(model: Any) -> str:
+def digest_of_adapter(model: Any) -> str:
+    """Return a sha256 of an adapter's names and values."""
     digest = hashlib.sha256()
     for name, array in sorted(adapter_parameters(model).items()):
         digest.update(name.encode())

@@ -17,6 +17,8 @@ import numpy as np
 from orpo_mlx.adapters.files import load_adapter_into, save_adapter
 from orpo_mlx.config import TrainConfig
 from orpo_mlx.data.batching.prefetch import Prefetch
+from orpo_mlx.distributed.allotment import allot, loads_of
+from orpo_mlx.distributed.peers import ALONE, Peers
 from orpo_mlx.errors import NotFiniteError, TrainingError, reason_of
 from orpo_mlx.evaluation.drift_course import CHEAP, DriftCourse
 from orpo_mlx.generation.greedy import answer
@@ -29,7 +31,7 @@ from orpo_mlx.scoring.activation_cache import ActivationCache
 from orpo_mlx.scoring.base import MicroBatch, own_arrays
 from orpo_mlx.training.checkpoint import replace_folder, save_checkpoint
 from orpo_mlx.training.device_memory import MemoryLimits, process_bytes
-from orpo_mlx.training.prepare import Prepared, best_metric
+from orpo_mlx.training.prepare import Prepared, best_metric, digest_of_adapter
 from orpo_mlx.training.step import StepResult, TrainStep, evaluate
 
 
@@ -45,6 +47,7 @@ class TrainingRun:
         emit: writes an event; the run tells the world nothing by other ways.
         batches: those of each step, the next one made while a step is computed.
         trunk: what the blocks below the adapter made, None if it is not kept.
+        peers: the other processes, which do their share when they are told to.
         before, after: the first and the last evaluation.
     """
 
@@ -58,6 +61,7 @@ class TrainingRun:
     valid: list[MicroBatch]
     batches: Prefetch[list[MicroBatch]]
     trunk: ActivationCache | None = None
+    peers: Peers = ALONE
     progress: Progress = field(default_factory=Progress)
     before: events.EvalCompleted | None = None
     after: events.EvalCompleted | None = None
@@ -66,6 +70,8 @@ class TrainingRun:
     """Of work, when the last checkpoint was made."""
     timed: list[tuple[int, int, float]] = field(default_factory=list)
     """(pairs, tokens, seconds) of the steps this process took since the last report."""
+    peer_tokens: list[int] = field(default_factory=list)
+    """Of the same steps, by process."""
     drift_course: DriftCourse | None = None
     drift: float = 0.0
     """The last one measured, in nats per token."""
@@ -103,6 +109,9 @@ class TrainingRun:
         progress.seconds += seconds
         progress.unreported.append([float(v) if math.isfinite(v) else None for v in result.metrics])
         self.timed.append((pairs, tokens, seconds))
+        costs, size = [batch.tokens for batch in batches], self.peers.size
+        loads, before = loads_of(costs, allot(costs, size), size), self.peer_tokens or [0] * size
+        self.peer_tokens = [load + known for load, known in zip(loads, before, strict=True)]
 
     def report_step(self, rate: float, grad_norm: float) -> None:
         """Emit the means over the steps since the last report."""
@@ -110,6 +119,7 @@ class TrainingRun:
         means = _means(progress.unreported)
         self.look_at_process()
         pairs, tokens, seconds = (sum(column) for column in zip(*self.timed, strict=True))
+        waited, exchanged = self.peers.take_times()
         self.emit(
             events.StepCompleted(
                 self._named(means),
@@ -126,12 +136,16 @@ class TrainingRun:
                 peak_memory_bytes=mx.get_peak_memory(),
                 process_bytes=process_bytes(),
                 batch_shapes=len(self.step.shapes),
+                peer_tokens=self.peer_tokens if self.peers.size > 1 else [],
+                wait_seconds=waited / len(self.timed),
+                exchange_seconds=exchanged / len(self.timed),
                 **self.trunk_counts(),
             )
         )
         self.tell_trunk_problems()
         progress.unreported.clear()
         self.timed.clear()
+        self.peer_tokens = []
 
     def _named(self, measured: Sequence[float] | np.ndarray) -> dict[str, float]:
         """Return metrics, in the order of the objective's, by their names.
@@ -188,11 +202,14 @@ class TrainingRun:
             return False
         progress, best = self.progress, best_metric(self.config, self.step.objective.metrics)
         started = time.perf_counter()
+        self.peers.order("evaluate")
         measured = evaluate(
             self.prepared.model, self.valid, self.step.objective, self.prepared.speed.valid,
             self.breathe,
             self.trunk.feed if self.trunk and self.prepared.speed.valid.cut else own_arrays,
+            self.peers,
         )  # fmt: skip
+        self.peers.take_times()  # those of steps are reported
         values = self._named(measured)
         _require_finite(values, progress.step, self.anew_command)
         value = values.get(best, math.nan)  # answers with one label alone have no margin
@@ -274,6 +291,7 @@ class TrainingRun:
         progress, folder = self.progress, self.directory.checkpoints_folder
         if self.last_checkpoint and int(self.last_checkpoint.name) == progress.step:
             return
+        self.require_agreement()
         started = time.perf_counter()
         try:
             path = save_checkpoint(
@@ -299,6 +317,17 @@ class TrainingRun:
                     "warning", f"an old checkpoint was not deleted: {reason_of(error)}"
                 )
             )
+
+    def require_agreement(self) -> None:
+        """Have all processes look whether they hold the same adapter; lost ones are not asked.
+
+        Raises:
+            PeerRefusedError: one of them holds another.
+        """
+        if self.peers.size == 1 or self.peers.is_broken:
+            return
+        self.peers.order("compare", step=self.progress.step)
+        self.peers.agree(adapter_facts(self.prepared.model, self.progress.step))
 
     def write_result(self) -> Path:
         """Put the last adapter, or with `keep_best` the best one, into the run's `adapter/`."""
@@ -326,6 +355,11 @@ class TrainingRun:
             base_model=prepared.folder.name,
             base_fingerprint=prepared.loaded.fingerprint,
         )
+
+
+def adapter_facts(model: Any, step: int) -> dict[str, Any]:
+    """Return what all processes of a run must hold after a step."""
+    return {f"adapter after step {step}": digest_of_adapter(model)}
 
 
 def _means(steps: Sequence[Sequence[float | None]]) -> list[float]:

@@ -14,6 +14,8 @@ from orpo_mlx.adapters.lora import count_parameters
 from orpo_mlx.data.batching.prefetch import Prefetch
 from orpo_mlx.data.tokens.tokenize import decode_pair, token_percentiles
 from orpo_mlx.data.types import TokenPair
+from orpo_mlx.distributed.log import last_lines, log_in
+from orpo_mlx.distributed.peers import ALONE, Peers
 from orpo_mlx.evaluation.drift_course import DriftCourse
 from orpo_mlx.models.modes import evaluating
 from orpo_mlx.planning.disk import checkpoint_bytes, require_room
@@ -23,10 +25,11 @@ from orpo_mlx.runs.control import Inbox, SignalFlags
 from orpo_mlx.runs.directory import Heartbeat, RunDirectory
 from orpo_mlx.runs.history import valid_events
 from orpo_mlx.runs.listener import RunListener
+from orpo_mlx.scoring.activation_cache import ActivationCache
 from orpo_mlx.scoring.base import Scoring, own_arrays
 from orpo_mlx.scoring.plain import Plain
 from orpo_mlx.text.formatting import counted
-from orpo_mlx.training.checkpoint import load_optimizer
+from orpo_mlx.training.checkpoint import copy_optimizer, load_optimizer
 from orpo_mlx.training.device_memory import MemoryLimits
 from orpo_mlx.training.optimizer import build_optimizer, warmup_steps
 from orpo_mlx.training.prepare import Prepared, objective, phases, step_batches, valid_batches
@@ -53,20 +56,11 @@ def build_run(
     inbox: Inbox,
     signals: SignalFlags,
     limits: MemoryLimits,
+    peers: Peers = ALONE,
 ) -> TrainingRun:
     """Put together what the loop needs: the step, its batches, what it listens to."""
-    config, speed = prepared.config, prepared.speed
-    content = f"{prepared.loaded.fingerprint} {versions()} {config.float32}"
-    trunk = build_trunk(config, speed, prepared.model, content, directory.trunk_folder)
-    step = TrainStep(
-        prepared.model,
-        build_optimizer(config),
-        objective(config),
-        speed.train,
-        max_grad_norm=config.max_grad_norm,
-        compiled=speed.compiled,
-        feed=trunk.feed if trunk and speed.train.cut else own_arrays,
-    )
+    config = prepared.config
+    step, trunk = build_step(prepared, directory.trunk_folder, peers)
     run = TrainingRun(
         directory=directory,
         prepared=prepared,
@@ -78,6 +72,7 @@ def build_run(
         valid=valid_batches(prepared),
         batches=Prefetch(lambda number: step_batches(prepared, number), prepared.total_steps),
         trunk=trunk,
+        peers=peers,
         limits=limits,
     )
     if prepared.cadence.drift:
@@ -85,9 +80,40 @@ def build_run(
     return run
 
 
+def build_step(
+    prepared: Prepared, trunk_folder: Path, peers: Peers
+) -> tuple[TrainStep, ActivationCache | None]:
+    """Return what takes the steps of a run, and the cache it may feed on."""
+    config, speed = prepared.config, prepared.speed
+    content = f"{prepared.loaded.fingerprint} {versions()} {config.float32}"
+    trunk = build_trunk(config, speed, prepared.model, content, trunk_folder)
+    step = TrainStep(
+        prepared.model,
+        build_optimizer(config),
+        objective(config),
+        speed.train,
+        max_grad_norm=config.max_grad_norm,
+        compiled=speed.compiled,
+        feed=trunk.feed if trunk and speed.train.cut else own_arrays,
+        peers=peers,
+    )
+    return step, trunk
+
+
+def start_peers(run: TrainingRun) -> None:
+    """Let the other processes know where the run lies, and have all begin with the same state."""
+    folder = run.directory.path
+    run.peers.last_lines = lambda rank: last_lines(log_in(folder, rank))
+    run.peers.order("place", folder=str(folder), host=run.peers.hosts[0])
+    run.peers.order("begin")
+    copy_optimizer(run.step.optimizer, run.peers)
+    run.peers.is_training = True
+
+
 def start(run: TrainingRun, report: RunListener | None) -> None:
     """Announce a new run, measure it before the first step, and save that."""
     _announce(run, resumed_from=0)
+    start_peers(run)
     run.heartbeat.beat("running", 0)
     if warning := _prefix_warning(run):
         run.emit(events.NoteLogged("warning", warning))
@@ -146,7 +172,10 @@ def take_up(run: TrainingRun, found: FoundCheckpoint, report: RunListener | None
         run.emit(events.NoteLogged("warning", text))
     if changed := _changed_versions(found.manifest):
         run.emit(events.NoteLogged("warning", changed))
+    if changed := _changed_processes(found.manifest, run.peers.size):
+        run.emit(events.NoteLogged("warning", changed))
     run.emit(events.Resumed(run.progress.step, new_process=True))
+    start_peers(run)
     run.heartbeat.beat("running", run.progress.step)
 
 
@@ -157,6 +186,16 @@ def _changed_versions(manifest: dict[str, Any]) -> str:
     if not changed:
         return ""
     return f"{', '.join(changed)}: the run goes on, but no longer to the same bytes"
+
+
+def _changed_processes(manifest: dict[str, Any], size: int) -> str:
+    """Say if the checkpoint was made by another number of processes, "" if not."""
+    before = manifest.get("processes", 1)
+    if before == size:
+        return ""
+    text = f"{counted(before, 'process', 'processes')} made the checkpoint, now there "
+    text += f"{'is' if size == 1 else 'are'} {size}"
+    return f"{text}: the run goes on, but no longer to the same bytes"
 
 
 def _past_events(run: TrainingRun) -> list[events.Event]:
@@ -196,6 +235,7 @@ def _announce(run: TrainingRun, resumed_from: int) -> None:
             memory_limit_bytes=run.limits.active,
             cadence=asdict(prepared.cadence),
             checkpoint_bytes=checkpoint_bytes(run.config, trainable),
+            hosts=run.peers.hosts if run.peers.size > 1 else [],
         )
     )
     run.emit(data_event(prepared))
@@ -206,6 +246,21 @@ def _announce(run: TrainingRun, resumed_from: int) -> None:
         run.emit(events.NoteLogged("info", text))
     for note in start_notes(prepared):
         run.emit(events.NoteLogged("warning", note))
+    if idle := _idle_note(prepared, run.peers.size):
+        run.emit(events.NoteLogged("warning", idle))
+
+
+def _idle_note(prepared: Prepared, size: int) -> str:
+    """Say if there are more processes than micro-batches, "" if not."""
+    config = prepared.config
+    count = len(step_batches(prepared, 1))
+    if count >= size:
+        return ""
+    parts = -(-size // max(1, count // config.micro_batch_parts))
+    return (
+        f"{size - count} of {size} processes have nothing to do: a step has "
+        f"{counted(count, 'micro-batch', 'micro-batches')}; --micro-batch-parts {parts} divides it"
+    )
 
 
 def start_notes(prepared: Prepared) -> list[str]:

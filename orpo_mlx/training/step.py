@@ -17,6 +17,8 @@ from mlx.utils import tree_map
 
 from orpo_mlx.adapters.dropout import set_dropout_key
 from orpo_mlx.config import TrainConfig
+from orpo_mlx.distributed.allotment import allot
+from orpo_mlx.distributed.peers import ALONE, Peers
 from orpo_mlx.models.recompute import Parameters
 from orpo_mlx.objectives.base import (
     KlObjective,
@@ -60,6 +62,7 @@ class TrainStep:
         max_grad_norm: clip the global norm to this; 0 = off.
         compiled: compile forward, backward and update once per batch shape.
         feed: gives the arrays of a batch; a trunk cache's, if scoring has a cut.
+        peers: other processes, each of which computes some of the micro-batches.
 
     Attributes:
         shapes: the shapes of all batches so far; a compiled step was compiled once for each.
@@ -74,12 +77,14 @@ class TrainStep:
         max_grad_norm: float = 0.0,
         compiled: bool = True,
         feed: Feed = own_arrays,
+        peers: Peers = ALONE,
     ) -> None:
         self.model = model
         self.optimizer = optimizer
         self.objective = objective
         self.scoring = scoring
         self.feed = feed
+        self.peers = peers
         self.shapes: set[tuple[tuple[int, ...], ...]] = set()
         self._max_norm = max_grad_norm or float("inf")
         optimizer.init(model.trainable_parameters())
@@ -99,6 +104,7 @@ class TrainStep:
 
         Raises:
             RuntimeError: from MLX, e.g. out of memory; nothing computed after it can be trusted.
+            PeerLostError: another process is gone; the model is as it was before the step.
         """
         params = self.model.trainable_parameters()
         grads, metrics = self._accumulate(params, batches, key)
@@ -112,30 +118,43 @@ class TrainStep:
         params = self.model.trainable_parameters()
         grads, _ = self._accumulate(params, batches, key)
         mx.eval(grads)
-        self.model.update(params)
         return grads
 
     def _accumulate(
         self, params: Parameters, batches: Sequence[MicroBatch], key: mx.array
-    ) -> tuple[Parameters, mx.array]:
+    ) -> tuple[Parameters, mx.array | list[float]]:
+        """Return the sums of all micro-batches; those of a run of one process not evaluated."""
         self.model.train()
         keys = mx.random.split(key, len(batches))
-        totals = self._totals(params, batches, keys)
-        grads, metrics = {}, mx.zeros(len(self.objective.metrics))
-        for batch, micro_key in zip(batches, keys, strict=True):
-            arrays = self._arrays(batch)
-            self.shapes.add(tuple(array.shape for array in arrays))
-            with self.scoring.way.patched(self.model):
-                (_, part), grad = self._gradient(params, *arrays, *totals, micro_key)
-            grads = tree_map(mx.add, grads, grad) if grads else grad
-            metrics = metrics + part
-            # Starts the work and bounds the graph; the step still waits only once, in mx.eval.
-            mx.async_eval(grads, metrics)
-        set_dropout_key(self.model, None)
-        return grads, metrics
+        own = own_share(batches, self.peers)
+        try:
+            totals = self._totals(params, batches, keys, own)
+            grads, metrics = {}, mx.zeros(len(self.objective.metrics))
+            for index in own:
+                arrays = self._arrays(batches[index])
+                self.shapes.add(tuple(array.shape for array in arrays))
+                with self.scoring.way.patched(self.model):
+                    (_, part), grad = self._gradient(params, *arrays, *totals, keys[index])
+                grads = tree_map(mx.add, grads, grad) if grads else grad
+                metrics = metrics + part
+                # Starts the work and bounds the graph; the step still waits only once, in mx.eval.
+                mx.async_eval(grads, metrics)
+        finally:
+            set_dropout_key(self.model, None)
+            self.model.update(params)
+        if self.peers.size == 1:
+            return grads, metrics
+        grads = grads or tree_map(mx.zeros_like, params)
+        mx.eval(grads, metrics)
+        sums = self.peers.sum_numbers(metrics.tolist())  # pyright: ignore
+        return self.peers.sum_arrays(grads), sums
 
     def _totals(
-        self, params: Parameters, batches: Sequence[MicroBatch], keys: mx.array
+        self,
+        params: Parameters,
+        batches: Sequence[MicroBatch],
+        keys: mx.array,
+        own: Sequence[int],
     ) -> StepTotals:
         """Return what is known of the whole step; of one micro-batch its own gradient finds the KL.
 
@@ -145,11 +164,12 @@ class TrainStep:
         if not isinstance(goal, KlObjective) or not goal.needs_kl or len(batches) == 1:
             return totals
         kl = mx.zeros(())
-        for batch, key in zip(batches, keys, strict=True):
+        for index in own:
             with self.scoring.way.patched(self.model):
-                kl = kl + self._kl_part(params, *self._arrays(batch), *totals, key)
+                arrays = self._arrays(batches[index])
+                kl = kl + self._kl_part(params, *arrays, *totals, keys[index])
             mx.async_eval(kl)
-        return totals._replace(kl=kl)
+        return totals._replace(kl=_sum_scalar(kl, self.peers))
 
     def _arrays(self, batch: MicroBatch) -> Sequence[mx.array]:
         """Return what a batch is computed with, the reference last where there is one."""
@@ -191,6 +211,16 @@ def wants_compile(config: TrainConfig, scoring: Scoring) -> bool:
     return config.compile == "on"
 
 
+def own_share(batches: Sequence[MicroBatch], peers: Peers) -> list[int]:
+    """Return the places of the micro-batches that this process computes."""
+    owners = allot([batch.tokens for batch in batches], peers.size)
+    return [index for index, owner in enumerate(owners) if owner == peers.rank]
+
+
+def _sum_scalar(value: mx.array, peers: Peers) -> mx.array:
+    return value if peers.size == 1 else mx.array(peers.sum_numbers([value.item()])[0])
+
+
 def step_totals(batches: Sequence[MicroBatch]) -> StepTotals:
     """Count the pairs, tokens and good answers of all micro-batches of a step."""
     counts = [
@@ -208,6 +238,7 @@ def evaluate(
     scoring: Scoring,
     between: Callable[[], None] | None = None,
     feed: Feed = own_arrays,
+    peers: Peers = ALONE,
 ) -> np.ndarray:
     """Return the metrics over all batches together, dropout off.
 
@@ -218,23 +249,27 @@ def evaluate(
         scoring: how pairs become log-probs.
         between: called after each batch.
         feed: gives the arrays of a batch.
+        peers: other processes, which all do the same call and score some of the batches each.
 
     Returns:
         float64 in the order of the objective's `metrics`: NLL over all their tokens, the rest over
         all their pairs, so that the numbers do not depend on the batch size.
     """
     totals, scored = step_totals(batches), []
-    for batch, scores in iter_scores(model, batches, scoring, feed):
+    own = [batches[index] for index in own_share(batches, peers)]
+    for batch, scores in iter_scores(model, own, scoring, feed):
         mx.eval(scores)
         known = reference_scores(batch.reference) if objective.needs_reference else None
         scored.append((scores, known))
+        peers.mark("evaluating")
         if between is not None:
             between()
     if isinstance(objective, KlObjective) and objective.needs_kl:
         both = ((scores, known) for scores, known in scored if known is not None)
         shares = [objective.kl_share(*each, totals) for each in both]
-        totals = totals._replace(kl=mx.stack(shares).sum())
+        kl = mx.stack(shares).sum() if shares else mx.zeros(())
+        totals = totals._replace(kl=_sum_scalar(kl, peers))
     metrics = np.zeros(len(objective.metrics))
     for scores, known in scored:
         metrics += np.array(objective(scores, known, totals)[1], dtype=np.float64)
-    return metrics
+    return np.array(peers.sum_numbers(metrics.tolist()))

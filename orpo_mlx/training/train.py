@@ -12,10 +12,12 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from orpo_mlx.config import TrainConfig
 from orpo_mlx.config.train_config import require_consistent
+from orpo_mlx.distributed.peers import ALONE, Peers
 from orpo_mlx.errors import NotFiniteError, RunError
 from orpo_mlx.models.command_buffers import choose_command_buffers
 from orpo_mlx.planning.cadence import is_due
@@ -41,12 +43,15 @@ if TYPE_CHECKING:
     from orpo_mlx.training.step import StepResult
 
 
-def train(config: TrainConfig, *, report: RunListener | None = None) -> TrainResult:
+def train(
+    config: TrainConfig, *, report: RunListener | None = None, peers: Peers = ALONE
+) -> TrainResult:
     """Train an adapter in a new run directory.
 
     Args:
         config: the settings; `model` and `data` are needed.
         report: told of every event as it is written; None = silent.
+        peers: other processes that take part in it; this one is the first.
 
     Raises:
         OrpoError: bad input (nothing was written), or TrainingError for a run that failed.
@@ -58,11 +63,13 @@ def train(config: TrainConfig, *, report: RunListener | None = None) -> TrainRes
     require_consistent(config)
     require_trackers(config.report_to)
     check_place(config)
-    prepared = prepare(config, report.progress if report else None)
+    share_settings(config, peers)
+    prepared = prepare(config, report.progress if report else None, peers=peers)
     prepared = require_disk(prepared, run_place(config))
     directory = create_run(config)
     with directory.lock():
-        return _run(directory, prepared, report, Inbox(directory.control_folder))
+        inbox = Inbox(directory.control_folder)
+        return _run(directory, prepared, report, inbox, peers=peers)
 
 
 def resume(
@@ -70,12 +77,14 @@ def resume(
     overrides: dict[str, Any] | None = None,
     *,
     report: RunListener | None = None,
+    peers: Peers = ALONE,
 ) -> TrainResult:
     """Go on with a run from its newest valid checkpoint, bit for bit as if it had never stopped.
 
     Args:
         directory: of a run that was stopped, killed or failed.
         overrides: settings to change; only those that leave the run the same run.
+        report, peers: as of `train`.
 
     Raises:
         RunError: it is finished, or another process trains it.
@@ -104,9 +113,24 @@ def resume(
         # A dataset's branch may have moved on; the run goes on with the commit it began with.
         pinned = found.manifest.get("content", {}).get("data_revision")
         pinned = None if "data_revision" in (overrides or {}) else pinned
-        prepared = prepare(config, report.progress if report else None, found, pinned)
+        share_settings(config, peers)
+        progress = report.progress if report else None
+        prepared = prepare(config, progress, found, pinned, peers)
         prepared = require_disk(prepared, directory.path)
-        return _run(directory, prepared, report, inbox, found)
+        return _run(directory, prepared, report, inbox, found, peers)
+
+
+def share_settings(config: TrainConfig, peers: Peers) -> None:
+    """Tell the other processes the settings; those with others of their own end the start.
+
+    Raises:
+        PeerRefusedError: naming them.
+    """
+    from orpo_mlx.training.identity import settings_facts
+
+    if peers.size > 1:
+        peers.share(config.model_dump(mode="json"))
+        peers.agree(settings_facts(config))
 
 
 def _run(
@@ -115,6 +139,7 @@ def _run(
     report: RunListener | None,
     inbox: Inbox,
     found: FoundCheckpoint | None = None,
+    peers: Peers = ALONE,
 ) -> TrainResult:
     from orpo_mlx.training.device_memory import choose_limits, limited_memory
     from orpo_mlx.training.run import Aborted
@@ -129,7 +154,8 @@ def _run(
         SignalFlags() as signals,
         limited_memory(limits),
     ):
-        run = build_run(directory, prepared, emit, inbox, signals, limits)
+        run = build_run(directory, prepared, emit, inbox, signals, limits, peers)
+        peers.on_stuck = partial(fail, run)
         try:
             try:
                 take_up(run, found, report) if found else start(run, report)
@@ -165,6 +191,7 @@ def _loop(run: TrainingRun) -> str:
 
         # --- single training step
         started = time.perf_counter()
+        run.peers.order("step", step=step)
         batches = run.batches.get(step)
         result = run.step(batches, step_key(config.seed, step), rate)
         seconds = time.perf_counter() - started
@@ -207,6 +234,8 @@ def _require_finite(
 def _obey(run: TrainingRun) -> str:
     """Do what signals and control files ask; returns why to end, "" to go on."""
     step = run.progress.step
+    if (name := run.peers.signal) and not run.signals.stop:
+        run.signals.ask(name)
 
     def wait() -> None:
         run.heartbeat.beat("paused", step)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -19,6 +20,7 @@ from orpo_mlx.cli.parser import (
     missing_run,
     version_text,
 )
+from orpo_mlx.cli.peers.joined import joined_peers, run_peer
 from orpo_mlx.cli.run_report import build_report
 from orpo_mlx.cli.runs.sweep import SweptRun, queue_sweep
 from orpo_mlx.cli.settings_options import (
@@ -32,8 +34,10 @@ from orpo_mlx.cli.settings_options import (
 )
 from orpo_mlx.config import TrainConfig, build_config
 from orpo_mlx.config.declaration import GROUPS
+from orpo_mlx.cli.terminal import print_error
 from orpo_mlx.config.file import expanded, with_absolute_paths
-from orpo_mlx.errors import ConfigError
+from orpo_mlx.distributed.world import read_world
+from orpo_mlx.errors import ConfigError, OrpoError
 from orpo_mlx.models.command_buffers import choose_command_buffers
 from orpo_mlx.runs import events
 from orpo_mlx.runs.control import ended_by_signals
@@ -113,6 +117,12 @@ def _add_actions(parser: Parser) -> None:
         help="Go on with a stopped run (its id or folder) from its newest checkpoint.",
     )
     group.add_argument(
+        "--processes",
+        metavar="N",
+        type=int,
+        help="Train with N processes on this machine; mlx.launch starts them on several.",
+    )
+    group.add_argument(
         "--dry-run", action="store_true", help="Prepare everything, show it, and train nothing."
     )
     group.add_argument("--quiet", action="store_true", help="Print errors and the result only.")
@@ -163,17 +173,19 @@ def parse_train(
         resume_overrides={name: getattr(config, name) for name in chosen} if run else {},
         dry_run=bool(extras["dry_run"]),
         output="quiet" if extras["quiet"] else "json" if extras["json"] else "rich",
+        processes=extras["processes"] or 1,
         debug=bool(extras["debug"]),
     )
 
 
 _EXTRAS = (
-    "config", "like", "from", "sweep", "show_config", "demo", "resume", "dry_run", "quiet", "json",
-    "debug",
+    "config", "like", "from", "sweep", "show_config", "demo", "resume", "processes", "dry_run",
+    "quiet", "json", "debug",
 )  # fmt: skip
 _EITHER = (
     ("quiet", "json"), ("demo", "resume"), ("like", "config"), ("like", "demo"), ("like", "resume"),
-    ("sweep", "resume"), ("sweep", "show_config"),
+    ("sweep", "resume"), ("sweep", "show_config"), ("sweep", "processes"),
+    ("dry_run", "processes"),
 )  # fmt: skip
 
 
@@ -182,6 +194,10 @@ def _check_extras(extras: dict[str, Any]) -> None:
         if extras[one] and extras[other]:
             flags = f"--{one} and --{other}".replace("_", "-")
             raise ConfigError(f"{flags}: give only one of both", "Leave one out.")
+    if (count := extras["processes"]) is not None and not 1 <= count <= MOST_PROCESSES:
+        raise ConfigError(
+            f"--processes {count}: needs a number from 1 to {MOST_PROCESSES}", "Correct it."
+        )
     if extras["from"] and not extras["like"]:
         raise ConfigError(
             f"--from {extras['from']}: which run's?",
@@ -254,6 +270,8 @@ def require_model_and_data(config: TrainConfig, prog: str, run: RunDirectory | N
         )
 
 
+MOST_PROCESSES = 64
+
 Output = Literal["rich", "quiet", "json"]
 
 
@@ -267,6 +285,7 @@ class TrainCommand:
         sweep: the runs of --sweep, each validated; `config` is then that of the first.
         resume: the run to go on with.
         resume_overrides: settings given besides --resume, validated.
+        processes: how many of this machine take part.
     """
 
     config: TrainConfig
@@ -277,18 +296,19 @@ class TrainCommand:
     resume_overrides: dict[str, Any] = field(default_factory=dict)
     dry_run: bool = False
     output: Output = "rich"
+    processes: int = 1
     debug: bool = False
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `python -m orpo_mlx.train`; 0 done, 1 run failed, 2 bad input, 130 interrupted."""
     words = list(sys.argv[1:] if argv is None else argv)
-    return run_command(lambda: _run(parse_train(words)), debug="--debug" in words)
+    return run_command(lambda: _run(words, "python -m orpo_mlx.train"), debug="--debug" in words)
 
 
 def train_command(argv: Sequence[str]) -> int:
     """Run `orpo-mlx train`."""
-    return _run(parse_train(argv, prog="orpo-mlx train"))
+    return _run(argv, "orpo-mlx train")
 
 
 def resume_command(argv: Sequence[str]) -> int:
@@ -304,7 +324,12 @@ def resume_command(argv: Sequence[str]) -> int:
     raise missing_run("resume")
 
 
-def _run(command: TrainCommand) -> int:
+def _run(words: Sequence[str], prog: str) -> int:
+    """Train as the words say, alone, with peers, or as a peer of another process."""
+    world = read_world(os.environ)
+    if world and world.rank:
+        return run_peer(world, lambda: _settings_of_peer(words, prog))
+    command = parse_train(words, prog)
     report = build_report(command.output)
     try:
         if command.sweep:
@@ -313,11 +338,40 @@ def _run(command: TrainCommand) -> int:
         with ended_by_signals():
             if command.dry_run:
                 return dry_run(command.config, report)
-            if command.resume is not None:
-                return resume(command.resume, command.resume_overrides, report=report).exit_code
-            return train(command.config, report=report).exit_code
+            return _train(command, words, report)
     finally:
         report.close()
+
+
+def _train(command: TrainCommand, words: Sequence[str], report: RunListener) -> int:
+    def say(label: str) -> None:
+        report.progress(0, 0, label, "phase")
+
+    others, seconds = _without_processes(words), command.config.peer_timeout
+    with joined_peers(command.processes, others, seconds, say) as peers:
+        peers.tell = lambda error: print_error(error) if isinstance(error, OrpoError) else None
+        if command.resume is None:
+            return train(command.config, report=report, peers=peers).exit_code
+        overrides = command.resume_overrides
+        return resume(command.resume, overrides, report=report, peers=peers).exit_code
+
+
+def _without_processes(words: Sequence[str]) -> list[str]:
+    """Return the words without --processes N, which is for process 0 alone."""
+    kept, skip = [], False
+    for word in words:
+        if not skip and not word.startswith("--processes="):
+            skip = word == "--processes"
+            kept += [] if skip else [word]
+        else:
+            skip = False
+    return kept
+
+
+def _settings_of_peer(words: Sequence[str], prog: str) -> TrainConfig | None:
+    """Return the settings of a peer; of a resumed run, which may lie elsewhere, process 0 knows."""
+    is_resumed = any(word.partition("=")[0] == "--resume" for word in words)
+    return None if is_resumed else parse_train(words, prog).config
 
 
 def dry_run(config: TrainConfig, report: RunListener) -> int:
