@@ -285,7 +285,7 @@ EVENT_TYPES: dict[str, type] = {
 }  # fmt: skip
 
 _FIELDS = {cls: frozenset(f.name for f in fields(cls)) for cls in EVENT_TYPES.values()}
-_step_numbers = itemgetter(*(f.name for f in fields(StepCompleted) if f.name != "metrics"))
+_step_numbers = itemgetter(*(f.name for f in fields(StepCompleted) if f.type in ("int", "float")))
 
 
 class Record(NamedTuple):
@@ -350,8 +350,9 @@ def _is_plain_step(raw: dict[str, Any]) -> bool:
     """Tell quickly whether a step holds numbers of usual sizes; of all others `problem` tells."""
     try:
         # Takes numbers only: text, nested values and integers that no float holds raise.
-        size = math.hypot(*_step_numbers(raw), *raw["metrics"].values())
-        return size < LARGEST_INT and type(raw["step"]) is int
+        each, tokens = raw["metrics"].values(), raw["peer_tokens"]
+        size = math.hypot(*_step_numbers(raw), *each, *tokens)
+        return size < LARGEST_INT and type(raw["step"]) is int and type(tokens) is list
     except (AttributeError, KeyError, OverflowError, TypeError):
         return False
 

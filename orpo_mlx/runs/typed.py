@@ -57,6 +57,7 @@ _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "int | None": (lambda value: value is None or _is_int(value), "a whole number or null"),
     "str | None": (lambda value: value is None or _is_text(value), "text or null"),
     "list[str]": (lambda value: isinstance(value, list) and all(map(_is_text, value)), "texts"),
+    "list[int]": (lambda v: isinstance(v, list) and all(map(_is_int, v)), "whole numbers"),
     "dict[str, int]": (_is_map_of(_is_int), "an object of whole numbers"),
     "dict[str, float]": (_is_map_of(is_number), "an object of numbers"),
     "dict[str, str]": (_is_map_of(_is_text), "an object of texts"),

@@ -6,7 +6,7 @@ import itertools
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from orpo_mlx.cli.exit_codes import run_command
@@ -36,7 +36,7 @@ from orpo_mlx.config import TrainConfig, build_config
 from orpo_mlx.config.declaration import GROUPS
 from orpo_mlx.cli.terminal import print_error
 from orpo_mlx.config.file import expanded, with_absolute_paths
-from orpo_mlx.distributed.world import read_world
+from orpo_mlx.distributed.world import World, read_world
 from orpo_mlx.errors import ConfigError, OrpoError
 from orpo_mlx.models.command_buffers import choose_command_buffers
 from orpo_mlx.runs import events
@@ -328,8 +328,10 @@ def _run(words: Sequence[str], prog: str) -> int:
     """Train as the words say, alone, with peers, or as a peer of another process."""
     world = read_world(os.environ)
     if world and world.rank:
-        return run_peer(world, lambda: _settings_of_peer(words, prog))
+        return run_peer(world, lambda: _settings_of_peer(words, prog, world))
     command = parse_train(words, prog)
+    size = world.size if world else command.processes
+    command = replace(command, config=_divided(command, size))
     report = build_report(command.output)
     try:
         if command.sweep:
@@ -348,6 +350,8 @@ def _train(command: TrainCommand, words: Sequence[str], report: RunListener) -> 
         report.progress(0, 0, label, "phase")
 
     others, seconds = _without_processes(words), command.config.peer_timeout
+    if "--micro-batch-parts" not in "=".join(others).split("="):
+        others += ["--micro-batch-parts", str(command.config.micro_batch_parts)]
     with joined_peers(command.processes, others, seconds, say) as peers:
         peers.tell = lambda error: print_error(error) if isinstance(error, OrpoError) else None
         if command.resume is None:
@@ -368,10 +372,25 @@ def _without_processes(words: Sequence[str]) -> list[str]:
     return kept
 
 
-def _settings_of_peer(words: Sequence[str], prog: str) -> TrainConfig | None:
+def _settings_of_peer(words: Sequence[str], prog: str, world: World) -> TrainConfig | None:
     """Return the settings of a peer; of a resumed run, which may lie elsewhere, process 0 knows."""
     is_resumed = any(word.partition("=")[0] == "--resume" for word in words)
-    return None if is_resumed else parse_train(words, prog).config
+    if is_resumed:
+        return None
+    return _divided(parse_train(words, prog), world.size)
+
+
+def _divided(command: TrainCommand, size: int) -> TrainConfig:
+    """Return settings with which each of `size` processes has something to do in a step.
+
+    What the user says of it stands, and so does a run that goes on. With dropout nothing is
+    divided by itself, for other micro-batches draw other masks.
+    """
+    config = command.config
+    parts = -(-size // config.grad_accumulation_steps)
+    if command.resume or "micro_batch_parts" in command.origins or config.dropout:
+        return config
+    return config.model_copy(update={"micro_batch_parts": max(1, min(parts, config.micro_batch_size))})
 
 
 def dry_run(config: TrainConfig, report: RunListener) -> int:

@@ -1,0 +1,122 @@
+"""A run over several processes is the run of one process, up to rounding."""
+
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from orpo_mlx.runs.events import EvalCompleted, StepCompleted, read_events
+
+WORKER = Path(__file__).parents[2] / "support/peer_runs.py"
+
+BASE = {
+    "steps": 30, "micro_batch_size": 2, "grad_accumulation_steps": 4, "rank": 2, "num_layers": -1,
+    "learning_rate": 5e-3, "valid_fraction": 0.25, "report_every": 1, "eval_every": 10,
+    "sample_prompts": 0, "evaluate": False, "drift_every": 0,
+}  # fmt: skip
+CASES = {
+    "orpo": {},
+    "one-micro-batch": {"grad_accumulation_steps": 1, "steps": 5},
+    "three": {"grad_accumulation_steps": 3},
+    "dropout": {"dropout": 0.2},
+    "tokens": {"batching": "tokens", "tokens_per_batch": 200},
+    "recomputed": {"grad_checkpoint": "on", "steps": 5},
+    "full": {"nll_scope": "full", "steps": 5},
+    "clipped": {"max_grad_norm": 0.01},
+    **{way: {"scoring": way, "steps": 5} for way in ("packed", "shared", "fork", "plain")},
+    "sft": {"objective": "sft", "steps": 5},
+    "dpo": {"objective": "dpo"},
+    "kto": {"objective": "kto", "unpair": True},
+    "simpo": {"objective": "simpo", "steps": 5},
+    "reward": {"objective": "reward", "steps": 5},
+}  # fmt: skip
+QUICK = ("orpo", "dropout", "kto", "dpo", "one-micro-batch")
+
+
+def free_ports(count):
+    """Return the first of so many ports in a row that nobody listens at."""
+    while True:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            first = server.getsockname()[1]
+        try:
+            for port in range(first, first + count):
+                socket.create_server(("127.0.0.1", port)).close()
+            return first
+        except OSError:
+            continue
+
+
+def train_all(folder, size):
+    """Run all cases with `size` processes; each case's run is FOLDER/NAME-SIZE."""
+    port = str(free_ports(size + 1))
+    command = [sys.executable, "-P", str(WORKER)]
+    processes = [
+        subprocess.Popen([*command, str(rank), str(size), port, str(folder)])
+        for rank in range(size)
+    ]
+    try:
+        assert [process.wait(280) for process in processes] == [0] * size
+    finally:
+        for process in processes:
+            process.kill()
+
+
+def measured(run):
+    """Return [N, M] of every metric of every step and evaluation, NaN where there is none."""
+    found = [r.event for r in read_events(run / "events.jsonl")]
+    rows = [e for e in found if isinstance(e, (StepCompleted, EvalCompleted))]
+    names = sorted({name for row in rows for name in row.metrics})
+    values = [[row.value(name) for name in names] for row in rows]
+    norms = [[row.grad_norm if isinstance(row, StepCompleted) else 0.0] for row in rows]
+    return np.concatenate([values, norms], axis=1)
+
+
+def write_cases(folder, model, data, names):
+    cases = {
+        name: {**BASE, "model": str(model), "data": str(data), **CASES[name]} for name in names
+    }
+    (folder / "cases.json").write_text(json.dumps(cases))
+
+
+def assert_same_run(folder, name, size):
+    one, many = (folder / f"{name}-{n}" for n in (1, size))
+    first, second = measured(one), measured(many)
+    assert first.shape == second.shape and len(first) > 5
+    np.testing.assert_allclose(second, first, rtol=1e-5, atol=2e-6, err_msg=f"{name}, {size}")
+    weights = [load_file(run / "adapter/adapters.safetensors") for run in (one, many)]
+    for key, array in weights[0].items():
+        np.testing.assert_allclose(weights[1][key], array, rtol=1e-3, atol=2e-4, err_msg=name)
+
+
+def test_two_processes_train_the_run_of_one(model_folder, pairs_file, tmp_path):
+    write_cases(tmp_path, model_folder, pairs_file(40), QUICK)
+    train_all(tmp_path, 1)
+    train_all(tmp_path, 2)
+    for name in QUICK:
+        assert_same_run(tmp_path, name, 2)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_any_number_of_processes_trains_the_run_of_one(model_folder, pairs_file, tmp_path):
+    write_cases(tmp_path, model_folder, pairs_file(40), CASES)
+    for size in (1, 2, 3, 4):
+        train_all(tmp_path, size)
+    for size in (2, 3, 4):
+        for name in CASES:
+            assert_same_run(tmp_path, name, size)
+
+
+def test_the_same_number_of_processes_gives_the_same_bytes(model_folder, pairs_file, tmp_path):
+    runs = []
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        folder.mkdir()
+        write_cases(folder, model_folder, pairs_file(40), ["orpo"])
+        train_all(folder, 3)
+        runs.append((folder / "orpo-3/adapter/adapters.safetensors").read_bytes())
+    assert runs[0] == runs[1]
