@@ -1,0 +1,286 @@
+"""Runs of several processes whose peers die, stop, hang or were given something else."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from orpo_mlx.runs.checkpoints import damage, iter_checkpoints
+from orpo_mlx.runs.events import CheckpointSaved, NoteLogged, RunFailed, read_events
+
+SUPPORT = Path(__file__).parents[2] / "support"
+PATIENCE = 240
+SETTINGS = {
+    "steps": 8, "micro-batch-size": 2, "grad-accumulation-steps": 3, "rank": 2, "num-layers": -1,
+    "learning-rate": 5e-3, "valid-fraction": 0.25, "eval-every": 4, "save-every": 4,
+    "sample-prompts": 0, "drift-every": 0, "report-every": 1, "seed": 3,
+}  # fmt: skip
+
+
+@pytest.fixture
+def words(model_folder, pairs_file):
+    """Return `words(run, **changes)`: arguments of a training of a few steps."""
+    data = pairs_file(48)
+
+    def build(run, **changes):
+        named = {"model": model_folder, "data": data, "run-dir": run, "peer-timeout": 60}
+        named |= SETTINGS | {name.replace("_", "-"): value for name, value in changes.items()}
+        pairs = [(f"--{name}", str(value)) for name, value in named.items()]
+        return [*(word for pair in pairs for word in pair), "--no-evaluate"]
+
+    return build
+
+
+@pytest.fixture
+def faults(tmp_path):
+    """Return the environment in which a process has a fault."""
+    (tmp_path / "faults").mkdir()
+    (tmp_path / "faults/sitecustomize.py").symlink_to(SUPPORT / "peer_faults.py")
+    return lambda what: {"PEER_FAULT": what, "PYTHONPATH": str(tmp_path / "faults")}
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Return `start(words by rank, environment by rank)`: processes as mlx.launch starts them."""
+    running = []
+
+    def begin(words, environments=None, ports=None):
+        size = len(words)
+        first = ports or free_ports(size + 1)
+        hosts = tmp_path / f"hosts-{len(running)}.json"
+        hosts.write_text(json.dumps([[f"127.0.0.1:{first + i}"] for i in range(size)]))
+        for rank, given in enumerate(words):
+            environment = {**os.environ, "MLX_RANK": str(rank), "MLX_HOSTFILE": str(hosts)}
+            running.append(
+                subprocess.Popen(
+                    [sys.executable, "-P", "-m", "orpo_mlx.train", *given],
+                    env=environment | (environments or {}).get(rank, {}),
+                    stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                )  # fmt: skip
+            )
+        return running[-size:]
+
+    yield begin
+    for process in running:
+        process.kill()
+        process.communicate()
+
+
+def free_ports(count):
+    """Return the first of so many ports in a row that nobody listens at."""
+    while True:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            first = server.getsockname()[1]
+        try:
+            for port in range(first, first + count):
+                socket.create_server(("127.0.0.1", port)).close()
+            return first
+        except (OSError, OverflowError):
+            continue
+
+
+def ended(process):
+    """Wait for a process; return its exit status and what it wrote to stderr."""
+    _, errors = process.communicate(timeout=PATIENCE)
+    return process.returncode, errors
+
+
+def adapter_of(run):
+    return (run / "adapter/adapters.safetensors").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def undisturbed():
+    """Remember the adapter of the uninterrupted run of two processes."""
+    return {}
+
+
+@pytest.fixture
+def whole(undisturbed, words, start, tmp_path):
+    """Return the bytes that a run of two processes ends with when nothing happens to it."""
+    if "adapter" not in undisturbed:
+        first, second = start([words(tmp_path / "whole")] * 2)
+        assert ended(first)[0] == 0
+        assert ended(second) == (0, "")
+        undisturbed["adapter"] = adapter_of(tmp_path / "whole")
+    return undisturbed["adapter"]
+
+
+def require_whole_when_resumed(run, whole, start):
+    """Check what is left of a run, resume it with two processes, compare its end."""
+    assert all(damage(path) is None for path in iter_checkpoints(run / "checkpoints"))
+    first, second = start([["--resume", str(run)]] * 2)
+    code, errors = ended(first)
+    assert code == 0, errors
+    assert ended(second) == (0, "")
+    assert adapter_of(run) == whole
+
+
+@pytest.mark.parametrize(
+    "fault",
+    ["die@step 3", "stop@step 3", "hang@step 3", "die@exchange", "stop@exchange", "die@evaluating",
+     "die@saving"],
+)  # fmt: skip
+def test_a_lost_peer_ends_the_run_saved_and_named(fault, words, faults, start, whole, tmp_path):
+    run = tmp_path / "run"
+    timeout = 60 if fault.startswith("die") else 8
+    given = words(run, peer_timeout=timeout)
+    began = time.monotonic()
+    first, _ = start([given] * 2, {1: faults(fault)})
+    code, errors = ended(first)
+    assert code == 1, errors
+    assert "process 1 (" in errors and "resume" in errors
+    assert "Traceback" not in errors
+    found = [record.event for record in read_events(run / "events.jsonl")]
+    (failed,) = [event for event in found if isinstance(event, RunFailed)]
+    assert failed.kind == "peer" and failed.last_checkpoint
+    saved = [event.step for event in found if isinstance(event, CheckpointSaved)]
+    assert saved[-1] == failed.step  # nothing that was computed is lost
+    assert time.monotonic() - began < PATIENCE
+    require_whole_when_resumed(run, whole, start)
+
+
+@pytest.mark.parametrize("fault", ["die@share", "die@reading the data"])
+def test_a_peer_that_dies_before_the_first_step_leaves_no_run(fault, words, faults, start, tmp_path):
+    first, _ = start([words(tmp_path / "run")] * 2, {1: faults(fault)})
+    code, errors = ended(first)
+    assert code == 1 and "process 1 (" in errors, errors
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_slow_peer_changes_nothing(words, faults, start, whole, tmp_path):
+    given = words(tmp_path / "run")
+    first, second = start([given] * 2, {1: faults("slow")})
+    assert [ended(first)[0], ended(second)[0]] == [0, 0]
+    assert adapter_of(tmp_path / "run") == whole
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [({"learning_rate": 1e-4}, "--learning-rate: process 0 has 0.005, it has 0.0001"),
+     ({"data": None}, "--data"), ({"seed": 4}, "--seed")],
+)  # fmt: skip
+def test_a_peer_with_something_else_is_refused(change, named, words, start, pairs_file, tmp_path):
+    if "data" in change:
+        other = tmp_path / "other.jsonl"
+        other.write_text(Path(words("run")[3]).read_text().replace("a", "e", 1))
+        change = {"data": other}
+    run = tmp_path / "run"
+    first, second = start([words(run), words(run, **change)])
+    code, errors = ended(first)
+    assert code == 2 and named in errors and "process 1 (" in errors, errors
+    assert ended(second)[1] == ""
+    assert not run.exists()
+
+
+def test_a_peer_of_another_version_is_refused(words, faults, start, tmp_path):
+    first, _ = start([words(tmp_path / "run")] * 2, {1: faults("version")})
+    code, errors = ended(first)
+    assert code == 2 and "version of mlx" in errors and "0.0.1" in errors, errors
+
+
+def test_bad_input_of_a_peer_is_said_by_the_first(words, start, tmp_path):
+    run = tmp_path / "run"
+    first, second = start([words(run), words(run, data=tmp_path / "not-there.jsonl")])
+    code, errors = ended(first)
+    assert code == 2 and "process 1 (" in errors and "not-there.jsonl" in errors, errors
+    assert ended(second) == (2, "")
+
+
+def test_a_peer_that_does_not_come_is_named(words, start, tmp_path):
+    first, second = start([words(tmp_path / "run", peer_timeout=3)] * 2)
+    second.kill()
+    code, errors = ended(first)
+    assert code == 1 and "process 1 (127.0.0.1): did not come within 3 s" in errors, errors
+
+
+def test_without_a_first_process_a_peer_ends_by_itself(words, start, tmp_path):
+    first, second = start([words(tmp_path / "run", peer_timeout=3)] * 2)
+    first.kill()
+    assert ended(second) == (1, "")
+
+
+@pytest.mark.parametrize("taken", [0, 1, 2])
+def test_a_port_in_use_is_named(taken, words, start, tmp_path):
+    ports = free_ports(3)
+    with socket.create_server(("127.0.0.1", ports + taken)):
+        given = words(tmp_path / "run", peer_timeout=10)
+        first, _ = start([given] * 2, ports=ports)
+        code, errors = ended(first)
+    assert code == 2 and "--starting-port" in errors and "Traceback" not in errors, errors
+
+
+# --- started by itself
+
+
+def command(*words):
+    return [sys.executable, "-P", "-m", "orpo_mlx.train", *words]
+
+
+def test_processes_are_started_and_ended_with_the_run(words, whole, tmp_path):
+    run = tmp_path / "run"
+    given = words(run)
+    first = subprocess.Popen(
+        command(*given, "--processes", "2"), stderr=subprocess.PIPE, stdout=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+    code, errors = ended(first)
+    assert code == 0, errors
+    assert adapter_of(run) == whole
+    log = (run / "peers/process-1.log").read_text()
+    assert "tokenizing the pairs" in log
+
+
+def test_ctrl_c_stops_all_after_the_step_and_the_run_goes_on(words, start, whole, tmp_path):
+    run = tmp_path / "run"
+    first = subprocess.Popen(
+        command(*words(run), "--processes", "2"), stderr=subprocess.PIPE, stdout=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+    try:
+        while not steps_of(run):
+            assert first.poll() is None
+            time.sleep(0.05)
+        peers = psutil.Process(first.pid).children()
+        first.send_signal(signal.SIGINT)
+        code, errors = ended(first)
+    finally:
+        first.kill()
+    assert code == 130, errors
+    assert not any(peer.is_running() for peer in peers)
+    require_whole_when_resumed(run, whole, start)
+
+
+def test_a_signal_to_a_peer_stops_all(words, start, whole, tmp_path):
+    run = tmp_path / "run"
+    first, second = start([words(run)] * 2)
+    while not steps_of(run):
+        assert first.poll() is None
+        time.sleep(0.05)
+    second.send_signal(signal.SIGTERM)
+    assert [ended(first)[0], ended(second)[0]] == [130, 0]
+    require_whole_when_resumed(run, whole, start)
+
+
+def test_resuming_with_another_number_goes_on_and_says_so(words, faults, start, tmp_path):
+    run = tmp_path / "run"
+    first, _ = start([words(run)] * 2, {1: faults("die@step 3")})
+    assert ended(first)[0] == 1
+    alone = subprocess.run(command("--resume", str(run)), capture_output=True, text=True)
+    assert alone.returncode == 0, alone.stderr
+    notes = [r.event.text for r in read_events(run / "events.jsonl") if isinstance(r.event, NoteLogged)]
+    assert any("2 processes made the checkpoint, now there is 1" in note for note in notes)
+
+
+def steps_of(run):
+    try:
+        return (run / "events.jsonl").read_text().count('"StepCompleted"')
+    except OSError:
+        return 0
