@@ -159,7 +159,7 @@ class Peers:
             return sum_tree(tree, self.group)
 
     def copy_arrays(self, tree: dict[str, Any]) -> dict[str, Any]:
-        """Return process 0's arrays in all processes, bit for bit; shapes and types are the same."""
+        """Return process 0's arrays in all processes, bit for bit; all have the same shapes."""
         if self.size == 1:
             return tree
         from orpo_mlx.distributed.exchange import copy_tree

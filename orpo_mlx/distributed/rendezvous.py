@@ -70,7 +70,7 @@ def join(world: World, seconds: float) -> Link:
         return Link(connection, 0, world.names[0]).start()
     place = "{}:{}".format(*world.address)
     raise PeerLostError(
-        f"process {world.rank}: process 0 cannot be reached at {place} within {seconds:g} s ({why})",
+        f"process {world.rank}: nobody answers at {place} within {seconds:g} s ({why})",
         "Start it too, or open that port between the two machines.",
     )
 
@@ -102,9 +102,9 @@ def _admit(connection: socket.socket, world: World, present: set[int]) -> Link |
             hello = json.loads(lines.readline(min(MOST_BYTES, 4096)))
         rank, host = hello["rank"], str(hello["host"])
         is_known = hmac.compare_digest(str(hello["secret"]), world.secret)
-        if is_known and hello["size"] == world.size and type(rank) is int:
-            if 0 < rank < world.size and rank not in present:
-                return Link(connection, rank, host)
+        is_awaited = rank in range(1, world.size) and rank not in present
+        if is_known and is_awaited and hello["size"] == world.size:
+            return Link(connection, rank, host)
     except (OSError, ValueError, KeyError, TypeError):
         pass  # not a peer: the connection ends, and the wait goes on
     connection.close()
@@ -117,5 +117,7 @@ def _absent(world: World, present: set[int], seconds: float) -> PeerLostError:
     return PeerLostError(
         f"process {names}: did not come within {seconds:g} s",
         "Look whether orpo-mlx is installed there and starts, and whether "
-        "{}:{} can be reached from there; --peer-timeout gives it more time.".format(*world.address),
+        "{}:{} can be reached from there; --peer-timeout gives it more time.".format(
+            *world.address
+        ),
     )

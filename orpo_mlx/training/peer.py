@@ -50,7 +50,7 @@ def _settings(peers: Peers, own: TrainConfig | None) -> TrainConfig:
     return theirs.model_copy(update={name: getattr(own, name) for name in OWN} if own else {})
 
 
-def _say(done: int, total: int, label: str, unit: str) -> None:
+def _say(_done: int, _total: int, label: str, unit: str) -> None:
     if unit == "phase":
         sys.stderr.write(f"{time.strftime('%H:%M:%S')} {label}\n")
 
@@ -73,7 +73,9 @@ def _work(peers: Peers, prepared: Any, folder: Path, log: PeerLog) -> None:
 
     def step(step: int) -> None:
         peers.mark(f"step {step}")
-        take_step(batches.get(step), step_key(config.seed, step), learning_rate_at(step, total, config))
+        take_step(
+            batches.get(step), step_key(config.seed, step), learning_rate_at(step, total, config)
+        )
 
     def measure() -> None:
         evaluate(prepared.model, valid, goal, prepared.speed.valid, None, feed, peers)

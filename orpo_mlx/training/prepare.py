@@ -209,7 +209,10 @@ def prepare(
         data=data,
         total_steps=total_steps,
         identity={
-            **adapted.identity, **_recorded(plan), **compared_with, "processes": peers.size,
+            **adapted.identity,
+            **_recorded(plan),
+            **compared_with,
+            "processes": peers.size,
         },
         samples=[
             (reader.read(pair.prompt), pair.prompt)

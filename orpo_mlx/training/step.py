@@ -218,7 +218,7 @@ def own_share(batches: Sequence[MicroBatch], peers: Peers) -> list[int]:
 
 
 def _sum_scalar(value: mx.array, peers: Peers) -> mx.array:
-    return value if peers.size == 1 else mx.array(peers.sum_numbers([value.item()])[0])
+    return value if peers.size == 1 else mx.array(peers.sum_numbers([float(value)])[0])
 
 
 def step_totals(batches: Sequence[MicroBatch]) -> StepTotals:

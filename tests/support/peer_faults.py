@@ -25,7 +25,10 @@ def _patch():
     from orpo_mlx.distributed import exchange, peers
 
     mark, sums, share, agree = (
-        peers.Peers.mark, exchange.sum_tree, peers.Peers.share, peers.Peers.agree
+        peers.Peers.mark,
+        exchange.sum_tree,
+        peers.Peers.share,
+        peers.Peers.agree,
     )
 
     def mark_and_act(self, doing):
@@ -46,9 +49,9 @@ def _patch():
         return share(self, value)
 
     def agree_and_act(self, facts):
-        if WHERE == "saving" and any("adapter after step" in name for name in facts):
-            if _counted("saving") == 2:
-                _act()
+        is_saving = any("adapter after step" in name for name in facts)
+        if WHERE == "saving" and is_saving and _counted("saving") == 2:
+            _act()
         return agree(self, facts)
 
     peers.Peers.mark, exchange.sum_tree = mark_and_act, sum_and_act

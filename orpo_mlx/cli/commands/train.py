@@ -32,9 +32,9 @@ from orpo_mlx.cli.settings_options import (
     resumed_layer,
     show_config,
 )
+from orpo_mlx.cli.terminal import print_error
 from orpo_mlx.config import TrainConfig, build_config
 from orpo_mlx.config.declaration import GROUPS
-from orpo_mlx.cli.terminal import print_error
 from orpo_mlx.config.file import expanded, with_absolute_paths
 from orpo_mlx.distributed.world import World, read_world
 from orpo_mlx.errors import ConfigError, OrpoError
@@ -390,7 +390,9 @@ def _divided(command: TrainCommand, size: int) -> TrainConfig:
     parts = -(-size // config.grad_accumulation_steps)
     if command.resume or "micro_batch_parts" in command.origins or config.dropout:
         return config
-    return config.model_copy(update={"micro_batch_parts": max(1, min(parts, config.micro_batch_size))})
+    return config.model_copy(
+        update={"micro_batch_parts": max(1, min(parts, config.micro_batch_size))}
+    )
 
 
 def dry_run(config: TrainConfig, report: RunListener) -> int:

@@ -86,7 +86,8 @@ def write_cases(folder, model, data, names):
 def assert_same_run(folder, name, size):
     one, many = (folder / f"{name}-{n}" for n in (1, size))
     first, second = measured(one), measured(many)
-    assert first.shape == second.shape and len(first) > 5
+    assert first.shape == second.shape
+    assert len(first) > 5
     np.testing.assert_allclose(second, first, rtol=1e-5, atol=2e-6, err_msg=f"{name}, {size}")
     weights = [load_file(run / "adapter/adapters.safetensors") for run in (one, many)]
     for key, array in weights[0].items():

@@ -62,8 +62,10 @@ def start(tmp_path):
                 subprocess.Popen(
                     [sys.executable, "-P", "-m", "orpo_mlx.train", *given],
                     env=environment | (environments or {}).get(rank, {}),
-                    stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                )  # fmt: skip
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                )
             )
         return running[-size:]
 
@@ -136,11 +138,13 @@ def test_a_lost_peer_ends_the_run_saved_and_named(fault, words, faults, start, w
     first, _ = start([given] * 2, {1: faults(fault)})
     code, errors = ended(first)
     assert code == 1, errors
-    assert "process 1 (" in errors and "resume" in errors
+    assert "process 1 (" in errors
+    assert "resume" in errors
     assert "Traceback" not in errors
     found = [record.event for record in read_events(run / "events.jsonl")]
     (failed,) = [event for event in found if isinstance(event, RunFailed)]
-    assert failed.kind == "peer" and failed.last_checkpoint
+    assert failed.kind == "peer"
+    assert failed.last_checkpoint
     saved = [event.step for event in found if isinstance(event, CheckpointSaved)]
     assert saved[-1] == failed.step  # nothing that was computed is lost
     assert time.monotonic() - began < PATIENCE
@@ -148,10 +152,13 @@ def test_a_lost_peer_ends_the_run_saved_and_named(fault, words, faults, start, w
 
 
 @pytest.mark.parametrize("fault", ["die@share", "die@reading the data"])
-def test_a_peer_that_dies_before_the_first_step_leaves_no_run(fault, words, faults, start, tmp_path):
+def test_a_peer_that_dies_before_the_first_step_leaves_no_run(
+    fault, words, faults, start, tmp_path
+):
     first, _ = start([words(tmp_path / "run")] * 2, {1: faults(fault)})
     code, errors = ended(first)
-    assert code == 1 and "process 1 (" in errors, errors
+    assert code == 1, errors
+    assert "process 1 (" in errors, errors
     assert not (tmp_path / "run").exists()
 
 
@@ -175,7 +182,9 @@ def test_a_peer_with_something_else_is_refused(change, named, words, start, pair
     run = tmp_path / "run"
     first, second = start([words(run), words(run, **change)])
     code, errors = ended(first)
-    assert code == 2 and named in errors and "process 1 (" in errors, errors
+    assert code == 2, errors
+    assert named in errors, errors
+    assert "process 1 (" in errors, errors
     assert ended(second)[1] == ""
     assert not run.exists()
 
@@ -183,14 +192,18 @@ def test_a_peer_with_something_else_is_refused(change, named, words, start, pair
 def test_a_peer_of_another_version_is_refused(words, faults, start, tmp_path):
     first, _ = start([words(tmp_path / "run")] * 2, {1: faults("version")})
     code, errors = ended(first)
-    assert code == 2 and "version of mlx" in errors and "0.0.1" in errors, errors
+    assert code == 2, errors
+    assert "version of mlx" in errors, errors
+    assert "0.0.1" in errors, errors
 
 
 def test_bad_input_of_a_peer_is_said_by_the_first(words, start, tmp_path):
     run = tmp_path / "run"
     first, second = start([words(run), words(run, data=tmp_path / "not-there.jsonl")])
     code, errors = ended(first)
-    assert code == 2 and "process 1 (" in errors and "not-there.jsonl" in errors, errors
+    assert code == 2, errors
+    assert "process 1 (" in errors, errors
+    assert "not-there.jsonl" in errors, errors
     assert ended(second) == (2, "")
 
 
@@ -198,7 +211,8 @@ def test_a_peer_that_does_not_come_is_named(words, start, tmp_path):
     first, second = start([words(tmp_path / "run", peer_timeout=3)] * 2)
     second.kill()
     code, errors = ended(first)
-    assert code == 1 and "process 1 (127.0.0.1): did not come within 3 s" in errors, errors
+    assert code == 1, errors
+    assert "process 1 (127.0.0.1): did not come within 3 s" in errors, errors
 
 
 def test_without_a_first_process_a_peer_ends_by_itself(words, start, tmp_path):
@@ -214,7 +228,9 @@ def test_a_port_in_use_is_named(taken, words, start, tmp_path):
         given = words(tmp_path / "run", peer_timeout=10)
         first, _ = start([given] * 2, ports=ports)
         code, errors = ended(first)
-    assert code == 2 and "--starting-port" in errors and "Traceback" not in errors, errors
+    assert code == 2, errors
+    assert "--starting-port" in errors, errors
+    assert "Traceback" not in errors, errors
 
 
 # --- started by itself
@@ -275,7 +291,9 @@ def test_resuming_with_another_number_goes_on_and_says_so(words, faults, start, 
     assert ended(first)[0] == 1
     alone = subprocess.run(command("--resume", str(run)), capture_output=True, text=True)
     assert alone.returncode == 0, alone.stderr
-    notes = [r.event.text for r in read_events(run / "events.jsonl") if isinstance(r.event, NoteLogged)]
+    notes = [
+        r.event.text for r in read_events(run / "events.jsonl") if isinstance(r.event, NoteLogged)
+    ]
     assert any("2 processes made the checkpoint, now there is 1" in note for note in notes)
 
 
