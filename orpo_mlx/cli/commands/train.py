@@ -387,12 +387,12 @@ def _divided(command: TrainCommand, size: int) -> TrainConfig:
     divided by itself, for other micro-batches draw other masks.
     """
     config = command.config
-    parts = -(-size // config.grad_accumulation_steps)
+    # By tokens, a whole step may be one forward pass.
+    passes = config.grad_accumulation_steps if config.batching == "fixed" else 1
+    parts = -(-size // passes)
     if command.resume or "micro_batch_parts" in command.origins or config.dropout:
         return config
-    return config.model_copy(
-        update={"micro_batch_parts": max(1, min(parts, config.micro_batch_size))}
-    )
+    return config.model_copy(update={"micro_batch_parts": parts})
 
 
 def dry_run(config: TrainConfig, report: RunListener) -> int:
