@@ -1,0 +1,161 @@
+"""Which steps are measured, in which order, in how much time each; what follows from them."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from orpo_mlx.bench.process import Row, WorkerFailed, run_command, run_job
+from orpo_mlx.bench.steps.peer import NAME as PEER
+from orpo_mlx.bench.steps.peer import SCRIPT, find_peer
+from orpo_mlx.bench.steps.work import useful_work
+from orpo_mlx.bench.workplace import Workplace
+from orpo_mlx.models.shape import folder_shape
+
+RANK, SCALE = 8, 2.0
+DEFAULT, PLAIN, AGAIN = "default", "plain", "default again"
+_PLAIN_OPTIONS = {"scoring": "plain", "batching": "fixed"}
+SAME_LOSS = 2e-2
+"""Largest relative difference of the first loss: all compute in half precision, in other orders."""
+_MORE_TIME, _LOADING_SECONDS = 3.0, 20.0
+
+
+@dataclass(frozen=True)
+class StepCase:
+    """Steps of one way on one model and one workload.
+
+    Attributes:
+        model: its name.
+        workload: its name.
+        way: for a reader.
+        options: settings of this trainer.
+        python: of another trainer; "" for this one.
+    """
+
+    model: str
+    workload: str
+    way: str
+    options: dict[str, Any] = field(default_factory=dict)
+    python: str = ""
+
+
+def iter_course(at: Workplace) -> Iterator[Row]:
+    """Yield a row for each case; one that fails or takes too long is a row with a "problem"."""
+    at.models()
+    cases = [*_cases(at, find_peer())]
+    first: dict[tuple[str, str], Row] = {}
+    done: list[Row] = []
+    while cases:
+        case = cases.pop(0)
+        row = {"model": case.model, "workload": case.workload, "way": case.way}
+        row |= _measure(at, case, len(cases) + 1)
+        base = first.setdefault((case.model, case.workload), row)
+        row |= _against(base, row)
+        done.append(row)
+        yield row
+        if len(done) == 1 and at.sizes.has_extras:
+            cases += _extras(at, row)
+    yield from _same_losses(done)
+
+
+def _cases(at: Workplace, peer: str) -> Iterator[StepCase]:
+    for model in at.models():
+        for workload in at.sizes.workloads:
+            place = (model["name"], workload.name)
+            yield StepCase(*place, DEFAULT)
+            yield StepCase(*place, PLAIN, _PLAIN_OPTIONS)
+            if peer:
+                yield StepCase(*place, PEER, python=peer)
+
+
+def _extras(at: Workplace, first: Row) -> list[StepCase]:
+    """Return the other ways of scoring there are, on the longest prompts, short command buffers,
+    and the first case again: it tells whether the machine has become slower meanwhile."""
+    model, workload = at.models()[-1]["name"], at.sizes.workloads[-1].name
+    others = [way for way in at.pairs()["ways"] if way not in (first.get("scoring"), PLAIN)]
+    cases = [StepCase(model, workload, f"scoring {way}", {"scoring": way}) for way in others]
+    place = (first["model"], first["workload"])
+    if at.is_gpu:
+        short = {"command_buffers": "short"}
+        cases.append(StepCase(*place, "short command buffers", short))
+    return [*cases, StepCase(*place, AGAIN)]
+
+
+def _measure(at: Workplace, case: StepCase, cases_left: int) -> Row:
+    """Measure one case in its share of the time that is left."""
+    seconds = at.left() / cases_left
+    limit = min(at.left(), _MORE_TIME * seconds + _LOADING_SECONDS)
+    if at.left() < 2:
+        return {"problem": "no time was left for it"}
+    (path,) = (model["path"] for model in at.models() if model["name"] == case.model)
+    pairs, lengths = at.pairs(), at.pairs()["lengths"][case.workload]
+    task = at.task(
+        model=path, data=pairs["files"][case.workload], pairs=pairs["count"], rank=RANK,
+        scale=SCALE, longest=max(prompt + max(rest) for prompt, *rest in lengths),
+        options=case.options, seconds=0.5 * seconds,
+        command_buffers=case.options.get("command_buffers", "auto"),
+    )  # fmt: skip
+
+    def say(label: str, passed: float) -> None:
+        at.say(f"{case.model}, {case.workload}, {case.way}: {label}", passed)
+
+    try:
+        if case.python:
+            command = [case.python, "-P", str(SCRIPT)]
+            (row,) = run_command(command, task, limit, say, at.environment())
+        else:
+            (row,) = run_job("steps", task, limit, say, at.environment())
+    except WorkerFailed as failed:
+        return {"problem": failed.reason, "is_late": failed.is_late}
+    if not row["step_seconds"]:
+        return {"problem": "no step was measured"}
+    return {**row, **_rates(at, case.model, path, lengths, row)}
+
+
+def _rates(at: Workplace, model: str, path: str, lengths: Any, row: Row) -> Row:
+    """Return seconds a pair, by the clock on a GPU and by CPU time on a CPU, and which share of
+    them useful work would take at MLX's own rates."""
+    seconds = row["step_seconds"] if at.is_gpu else row["cpu_seconds"]
+    pairs, middle = row["pairs"], statistics.median(seconds)
+    found = {
+        "steps": len(seconds), "seconds_per_pair": middle / pairs,
+        "low": min(seconds) / pairs, "high": max(seconds) / pairs,
+    }  # fmt: skip
+    work = useful_work(folder_shape(Path(path)), [tuple(one) for one in lengths], RANK)
+    found["useful_flop"] = work.frozen + work.attention + work.adapter
+    key = "flop_per_second" if at.is_gpu else "flop_per_cpu_second"
+    # Exact float32 was measured first, and stands.
+    rates = {row["of"]: row[key] for row in reversed(at.of_kind("products", "rate"))}
+    used = [rates.get(name, 0.0) for name in (model, "bfloat16", "float32")]
+    if all(used) and middle and at.sizes.has_extras:
+        found["share_of_rate"] = work.floor_seconds(*used) / middle
+    return found
+
+
+def _against(base: Row, row: Row) -> Row:
+    """Return time and memory as multiples of those of the default."""
+    if base is row or "problem" in base or "problem" in row:
+        return {}
+    names = {"time": "seconds_per_pair", "memory": "peak_memory_bytes"}
+    return {name: row[key] / base[key] for name, key in names.items() if base[key]}
+
+
+def _same_losses(rows: list[Row]) -> Iterator[Row]:
+    """Yield a check for each model and workload: all ways began with the same loss, so they did the
+    same work."""
+    groups: dict[tuple[str, str], list[float]] = {}
+    for row in rows:
+        if "problem" not in row:
+            groups.setdefault((row["model"], row["workload"]), []).append(row["losses"][0])
+    for (model, workload), losses in groups.items():
+        if len(losses) < 2:
+            continue
+        apart = (max(losses) - min(losses)) / abs(losses[0])
+        yield {
+            "kind": "check", "name": f"{model}, {workload}: the first loss of {len(losses)} runs",
+            "value": apart, "limit": SAME_LOSS, "passed": apart <= SAME_LOSS,
+            "text": "largest relative difference",
+        }  # fmt: skip
