@@ -153,18 +153,19 @@ def _steps(rows: Sequence[Row], about: Row) -> Lines:
     )
     yield ""
     unit = "s" if is_gpu else "CPU s"
-    head = ("model", "workload", "way", f"{unit}/pair", "steps", "peak", "of estimate", "share",
-            "time", "memory")  # fmt: skip
+    head = ("model", "workload", "way", "pairs", f"{unit}/pair", "steps", "peak", "of estimate",
+            "share", "time", "memory")  # fmt: skip
     yield from _table(head, [_step_cells(row) for row in rows if "way" in row])
     yield ""
     yield from _checks([row for row in rows if row.get("kind") == "check"], about)
 
 
 def _step_cells(row: Row) -> list[str]:
-    way = row["way"] + (
-        f" ({row['scoring']})" if row["way"] == DEFAULT and "scoring" in row else ""
-    )
-    first = [row["model"], row["workload"], way]
+    how = [row["scoring"]] if row["way"] == DEFAULT and "scoring" in row else []
+    if every := row.get("grad_checkpoint_every"):
+        how.append(f"1 of {counted(every, 'block')} recomputed")
+    way = row["way"] + (f" ({', '.join(how)})" if how else "")
+    first = [row["model"], row["workload"], way, str(row.get("pairs", ""))]
     if "problem" in row:
         return [*first, f"not measured: {row['problem']}", *[""] * 6]
     estimated = row.get("estimated_bytes")
@@ -188,7 +189,7 @@ def _models(rows: Sequence[Row], _: Row) -> Lines:
         elif row["kind"] == "note":
             yield f"- {row['text']}"
         else:
-            yield f"- {row['count']} pairs a step; ways of scoring: {', '.join(row['ways'])}"
+            yield f"- ways of scoring: {', '.join(row['ways'])}"
 
 
 def _attention(rows: Sequence[Row], _: Row) -> Lines:

@@ -21,6 +21,8 @@ from orpo_mlx.macos import keep_awake
 from orpo_mlx.text.redaction import without_places
 
 SCHEMA_VERSION = 1
+_LEAST_SECONDS = 1.0
+"""With less a part is not begun."""
 
 
 class BenchListener(Protocol):
@@ -79,7 +81,7 @@ def _do(at: Workplace, part: BenchPart, left: float) -> Row:
     at.deadline = began + seconds
     rows = at.found.setdefault(part.name, [])
     status, reason = "done", ""
-    if seconds < 1:
+    if seconds < _LEAST_SECONDS:
         status, reason = "skipped", "no time was left for it"
     else:
         try:

@@ -33,8 +33,12 @@ def redacted(text: str) -> str:
     return text
 
 
-_PATH = re.compile(r"(?<![\w./:<>~-])(?:[A-Za-z]:[\\/]|~?/)[^\s'\"`,;:()\[\]{}<>|]+")
+_PART = r"[^\s'\"`,;:()\[\]{}<>|]"
+_TAIL = rf"{_PART}*(?: {_PART}+/{_PART}*)*"
+"""The rest of a path; a folder with a space in its name is followed by a slash."""
+_PATH = re.compile(rf"(?<![\w./:<>~-])(?:[A-Za-z]:[\\/]|(?:~[\w.-]*)?/){_PART}{_TAIL}")
 """An absolute path, or one in a home folder; a web address has a colon before its slashes."""
+_QUOTED = re.compile(r"(['\"`])(?:~[\w.-]*)?/[^'\"`\n]+\1")
 
 
 def without_places(text: str) -> str:
@@ -42,10 +46,9 @@ def without_places(text: str) -> str:
 
     Other text is left as it is, unless a word of it is the name of the user or of the host.
     """
-    text = redacted(text)
-    for place in _own_places():
-        # With all that follows it up to the end of the path, folders with spaces included.
-        text = re.sub(re.escape(place) + r"[^\s'\"`,;:()\[\]{}<>|]*", "<path>", text)
+    text = _QUOTED.sub(r"\1<path>\1", redacted(text))
+    for place in _own_places():  # they may have spaces themselves
+        text = re.sub(re.escape(place) + _TAIL, "<path>", text)
     text = _PATH.sub("<path>", text)
     for name, mask in _own_names():
         text = re.sub(rf"(?<![^\W_]){re.escape(name)}(?![^\W_])", mask, text, flags=re.I)

@@ -93,8 +93,8 @@ def _measure(at: Workplace, case: StepCase, cases_left: int) -> Row:
     (path,) = (model["path"] for model in at.models() if model["name"] == case.model)
     pairs, lengths = at.pairs(), at.pairs()["lengths"][case.workload]
     task = at.task(
-        model=path, data=pairs["files"][case.workload], pairs=pairs["count"], rank=RANK,
-        scale=SCALE, longest=max(prompt + max(rest) for prompt, *rest in lengths),
+        model=path, data=pairs["files"][case.workload], pairs=pairs["counts"][case.workload],
+        rank=RANK, scale=SCALE, longest=max(prompt + max(rest) for prompt, *rest in lengths),
         options=case.options, seconds=0.5 * seconds,
         command_buffers=case.options.get("command_buffers", "auto"),
     )  # fmt: skip

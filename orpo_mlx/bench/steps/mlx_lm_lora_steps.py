@@ -27,11 +27,11 @@ MOST_STEPS = 12
 LINEAR = ("Linear", "QuantizedLinear")
 
 
-class Enough(Exception):
+class EnoughSteps(Exception):
     """As many steps were taken as there was time for."""
 
 
-class Meter:
+class PeerMeter:
     """Hears of every step; the first is not measured."""
 
     def __init__(self, seconds: float) -> None:
@@ -52,7 +52,7 @@ class Meter:
             self.step_seconds.append(now[0] - self.marks[0])
             self.cpu_seconds.append(now[1] - self.marks[1])
             if now[0] - self.began > self.seconds or len(self.losses) > MOST_STEPS:
-                raise Enough
+                raise EnoughSteps
         write({"say": f"step {len(self.losses)}"})
         self.marks = (time.monotonic(), cpu_seconds())
 
@@ -79,8 +79,8 @@ def main() -> None:
         adapter_file=str(Path(task["folder"]) / "peer.safetensors"),
         beta=0.1,
     )
-    meter = Meter(task["seconds"])
-    with contextlib.suppress(Enough):
+    meter = PeerMeter(task["seconds"])
+    with contextlib.suppress(EnoughSteps):
         orpo_trainer.train_orpo(
             model,
             optimizers.AdamW(learning_rate=5e-5),
@@ -91,7 +91,7 @@ def main() -> None:
     report(meter, task)
 
 
-def report(meter: Meter, task: dict[str, Any]) -> None:
+def report(meter: PeerMeter, task: dict[str, Any]) -> None:
     """Write what the steps took."""
     size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     row = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -155,33 +155,32 @@ def _write_tokenizer(folder: Path, vocab: int) -> None:
 
 
 def _pairs(task: Row, folder: Path, made: dict[str, Path], config: Row) -> Row:
-    """Write the pairs of each workload, and return where, how many a step has, ways of scoring."""
+    """Write the pairs of each workload; return where, how many a step has, and ways of scoring."""
     sizes = {**config, **(config.get("text_config") or {})}
     end = sizes.get("eos_token_id", _END)
     end = end[0] if isinstance(end, list) else end
     workloads = [MadeUpPairs(**one) for one in task["workloads"]]
-    count = _fitting(list(made.values())[-1], workloads)
+    largest = list(made.values())[-1]
+    counts = {one.name: _fitting(largest, one) for one in workloads}
     files = {}
     for one in (*workloads, FOR_PROOFS):
         files[one.name] = str(folder / f"{one.name}.jsonl")
+        count = counts.get(one.name, _PAIRS_A_STEP[0])
         one.write(Path(files[one.name]), count, sizes["vocab_size"], int(end))
     return {
-        "kind": "pairs", "count": count, "files": files, "ways": list(WAYS),
-        "lengths": {one.name: one.lengths(count) for one in workloads},
+        "kind": "pairs", "counts": counts, "files": files, "ways": list(WAYS),
+        "lengths": {one.name: one.lengths(counts[one.name]) for one in workloads},
     }  # fmt: skip
 
 
-def _fitting(model: Path, workloads: Sequence[MadeUpPairs]) -> int:
-    """Return the pairs of a step: as many as plain mode has memory for, the most if for none."""
+def _fitting(model: Path, pairs: MadeUpPairs) -> int:
+    """Return the pairs of a step: as many as plain mode has memory for with nothing recomputed."""
     shape, limit = folder_shape(model), available_bytes()
+    own = {"model": str(model), "scoring": "plain", "batching": "fixed", "grad_checkpoint": "off",
+           "num_layers": -1, "max_seq_length": 1 << 16}  # fmt: skip
     for count in _PAIRS_A_STEP:
-        own = {"scoring": "plain", "micro_batch_size": count, "grad_checkpoint": "off"}
-        config = build_config({"model": str(model), "batching": "fixed", "rank": 8,
-                               "max_seq_length": 1 << 16, **own})  # fmt: skip
-        if all(
-            Question(shape, config, WAYS["plain"], [Lengths(*n) for n in one.lengths(count)],
-                     limit=limit).fits()
-            for one in workloads
-        ):  # fmt: skip
+        config = build_config({**own, "micro_batch_size": count})
+        lengths = [Lengths(*one) for one in pairs.lengths(count)]
+        if Question(shape, config, WAYS["plain"], lengths, limit=limit).fits():
             return count
-    return _PAIRS_A_STEP[0]
+    return _PAIRS_A_STEP[-1]

@@ -30,13 +30,18 @@ def main(argv: Sequence[str]) -> int:
         request = _request(given)
         folder = _make_folder(given.get("out"))
         shown = _Progress(as_json)
+        if not as_json:
+            write_error(f"writing to {visible(str(folder))}\n")
         result = run_bench(request, _as_typed(given), shown, lambda found: _keep(folder, found))
         shown.close()
     from orpo_mlx.bench.report import as_markdown
 
     print_text(json.dumps(result, indent=1) + "\n" if as_json else as_markdown(result))
     if not as_json:
-        print_text(f"\nwritten to {visible(str(folder))}: {PAGE} (made to be sent) and {NUMBERS}\n")
+        print_text(
+            f"\n{visible(str(folder))} has this page as {PAGE}, and {NUMBERS}. No Mac has been "
+            "measured by us:\nplease send both in, as an issue.\n"
+        )
     return 1 if failures(result) else 0
 
 
