@@ -6,7 +6,8 @@ import statistics
 from collections.abc import Iterable, Iterator, Sequence
 
 from orpo_mlx.bench.process import Row
-from orpo_mlx.bench.steps.course import AGAIN, DEFAULT, PLAIN
+from orpo_mlx.bench.steps.comparison import Compared, compare_rows, drift
+from orpo_mlx.bench.steps.course import DEFAULT, PLAIN
 from orpo_mlx.bench.steps.peer import NAME as PEER
 from orpo_mlx.bench.suite import failures, row_name
 from orpo_mlx.text.formatting import counted, format_bytes, format_duration
@@ -50,24 +51,33 @@ def _preface(result: Row, about: Row) -> Lines:
 
 
 def _summary(result: Row, parts: dict[str, Row]) -> Lines:
-    rows = [row for part in result["parts"] for row in part["rows"]]
-    judged = [row for row in rows if row.get("passed") is not None]
-    wrong = failures(result)
-    if wrong:
+    if wrong := failures(result):
         yield f"**Not right: {'; '.join(wrong)}.**"
-    passed = sum(row["passed"] for row in judged)
-    yield f"{passed} of {len(judged)} checks passed."
+    yield _counted_checks(result)
+    for row in _rows(parts, "resume"):
+        word = "the same adapter in every byte" if row["passed"] else "**another adapter**"
+        yield f"{row['name']}: {word}."
     yield from _products_summary(_rows(parts, "products"))
     yield from _attention_summary(_rows(parts, "attention"))
-    steps = [row for row in _rows(parts, "steps") if "way" in row]
+    steps = compare_rows(_rows(parts, "steps"))
     for way in (PLAIN, PEER):
-        yield from _factors(way, [row for row in steps if row["way"] == way])
-    yield from _estimates(steps)
-    yield from _drift(steps)
-    missed = [part for part in result["parts"] if part["status"] in ("late", "skipped")]
+        yield from _factors(way, [one for one in steps if one.row["way"] == way])
+    yield from _estimates([one.row for one in steps])
+    yield from _drift(_rows(parts, "steps"))
+    missed = [part for part in result["parts"] if part["status"] not in ("done", "failed")]
     if missed:
         named = "; ".join(f"{part['title']} ({part['reason']})" for part in missed)
         yield f"Not measured to the end: {named}."
+
+
+def _counted_checks(result: Row) -> str:
+    judged = {
+        part["name"]: [row["passed"] for row in part["rows"] if row.get("passed") is not None]
+        for part in result["parts"]
+    }
+    every = [passed for found in judged.values() for passed in found]
+    named = ", ".join(f"{name} {len(found)}" for name, found in judged.items() if found)
+    return f"{sum(every)} of {counted(len(every), 'check')} passed ({named})."
 
 
 def _rows(parts: dict[str, Row], name: str) -> list[Row]:
@@ -95,13 +105,13 @@ def _attention_summary(rows: Sequence[Row]) -> Lines:
         )
 
 
-def _factors(way: str, rows: Sequence[Row]) -> Lines:
-    found = [row for row in rows if "time" in row]
-    if found:
+def _factors(way: str, found: Sequence[Compared]) -> Lines:
+    measured = [one for one in found if one.time]
+    if measured:
         yield (
-            f"{way} takes {_range(row['time'] for row in found)} the time and "
-            f"{_range(row['memory'] for row in found)} the memory of the default "
-            f"({counted(len(found), 'comparison')})."
+            f"{way} takes {_range(statistics.median(one.time) for one in measured)} the time and "
+            f"{_range(statistics.median(one.memory) for one in measured)} the memory of the "
+            f"default ({counted(len(measured), 'comparison')})."
         )
 
 
@@ -117,9 +127,12 @@ def _estimates(steps: Sequence[Row]) -> Lines:
 
 
 def _drift(steps: Sequence[Row]) -> Lines:
-    for row in steps:
-        if row["way"] == AGAIN and "time" in row:
-            yield f"The first measurement repeated at the end took {row['time']:.2f}x its time."
+    ratio, count = drift(steps)
+    if count:
+        yield (
+            f"Measured again in reverse order, {counted(count, 'case')} took {ratio:.2f}x the "
+            "time (median): differences not well beyond that are none."
+        )
 
 
 def _range(values: Iterable[float]) -> str:
@@ -142,25 +155,35 @@ def _section(part: Row, describe: object, about: Row) -> list[str]:
 
 def _steps(rows: Sequence[Row], about: Row) -> Lines:
     is_gpu = about.get("device") == "GPU"
-    clock = "wall time" if is_gpu else "user CPU time"
+    unit = "s" if is_gpu else "CPU s"
+    clock = "wall time" if is_gpu else "user CPU time of all threads"
     yield (
-        f"Median {clock} of a step divided by its pairs, with the range over the steps; the first "
-        "step is not among them. Every step has the same pairs: random tokens, lengths like those "
-        "of HH-RLHF (hh), UltraFeedback (uf), questions with passages (rag). LoRA of rank 8 on "
-        "all linear layers. *default* is what `orpo-mlx train` does; *plain* computes both rows "
-        "of a pair in full with all logits. *Share* is the work no trainer can avoid, divided by "
-        "time and by MLX's own rate for such products."
+        f"- **{unit}/pair**: {clock} of a step by its pairs, the median, and in brackets the range "
+        "over all steps; the first step of a process is left out."
+    )
+    yield (
+        "- **workload**: random tokens with the lengths of HH-RLHF (hh), UltraFeedback (uf), "
+        "questions with passages (rag); every step has the same pairs. LoRA of rank 8 on all "
+        "linear layers."
+    )
+    yield (
+        "- **way**: *default* is what `orpo-mlx train` does; *plain* computes both rows of a pair "
+        "in full, with all logits. Each is a process of its own."
+    )
+    yield (
+        "- **share**: what the work that no trainer can avoid takes at MLX's own rate for "
+        "products, as a share of the time. **peak** and **of estimate**: of MLX's memory."
     )
     yield ""
-    unit = "s" if is_gpu else "CPU s"
     head = ("model", "workload", "way", "pairs", f"{unit}/pair", "steps", "peak", "of estimate",
-            "share", "time", "memory")  # fmt: skip
-    yield from _table(head, [_step_cells(row) for row in rows if "way" in row])
+            "share", "time by default's", "memory by default's")  # fmt: skip
+    yield from _table(head, map(_step_cells, compare_rows(rows)))
     yield ""
     yield from _checks([row for row in rows if row.get("kind") == "check"], about)
 
 
-def _step_cells(row: Row) -> list[str]:
+def _step_cells(one: Compared) -> list[str]:
+    row = one.row
     how = [row["scoring"]] if row["way"] == DEFAULT and "scoring" in row else []
     if every := row.get("grad_checkpoint_every"):
         how.append(f"1 of {counted(every, 'block')} recomputed")
@@ -168,24 +191,33 @@ def _step_cells(row: Row) -> list[str]:
     first = [row["model"], row["workload"], way, str(row.get("pairs", ""))]
     if "problem" in row:
         return [*first, f"not measured: {row['problem']}", *[""] * 6]
-    estimated = row.get("estimated_bytes")
-    share = row.get("share_of_rate")
+    middle, low, high = one.seconds
+    estimated, share = row.get("estimated_bytes"), row.get("share_of_rate")
     return [
         *first,
-        f"{row['seconds_per_pair']:.3g} ({row['low']:.3g}-{row['high']:.3g})",
-        str(row["steps"]),
+        f"{middle:.3g} ({low:.3g}-{high:.3g})",
+        str(one.steps),
         format_bytes(row["peak_memory_bytes"]),
         f"{100 * row['peak_memory_bytes'] / estimated:.0f} %" if estimated else "",
         f"{100 * share:.0f} %" if share else "",
-        f"{row['time']:.2f}x" if "time" in row else "",
-        f"{row['memory']:.2f}x" if "memory" in row else "",
+        _multiple(one.time),
+        _multiple(one.memory),
     ]
+
+
+def _multiple(ratios: Sequence[float]) -> str:
+    """Return a multiple, with its range where rounds differ: 2.47x (2.41-2.53)."""
+    if not ratios:
+        return ""
+    low, high = (f"{value:.2f}" for value in (min(ratios), max(ratios)))
+    return f"{statistics.median(ratios):.2f}x" + (f" ({low}-{high})" if low != high else "")
 
 
 def _models(rows: Sequence[Row], _: Row) -> Lines:
     for row in rows:
         if row["kind"] == "model":
-            yield f"- {row['name']}: {row['shape']}; {row['from']}"
+            size = format_bytes(row["bytes"])
+            yield f"- {row['name']}: {row['shape']}, {size}; {row['from']}"
         elif row["kind"] == "note":
             yield f"- {row['text']}"
         else:
@@ -213,7 +245,7 @@ def _attention_cells(row: Row) -> list[str]:
         *first,
         _number({"apart": max(row["forward_apart"], row["gradient_apart"])}, "apart"),
         f"{max(errors):.1e}" if errors else "",
-        *(f"{1000 * row[name]['seconds']:.3g} ms" for name in ("causal", "array")),
+        *(_time(row[name]["seconds"]) for name in ("causal", "array")),
         *(format_bytes(row[name]["bytes"]) for name in ("causal", "array")),
         _mark(row),
     ]
@@ -230,7 +262,7 @@ def _recurrent(rows: Sequence[Row], _: Row) -> Lines:
         [
             row["name"], _number(row, "forward_apart"),
             _number(row, "gradient_apart") or row.get("text", ""),
-            f"{1000 * row['seconds']:.3g} ms" if "seconds" in row else "",
+            _time(row["seconds"]) if "seconds" in row else "",
             format_bytes(row["bytes"]) if "bytes" in row else "", _mark(row),
         ]
         for row in rows
@@ -239,6 +271,11 @@ def _recurrent(rows: Sequence[Row], _: Row) -> Lines:
 
 
 def _products(rows: Sequence[Row], about: Row) -> Lines:
+    yield (
+        "A product forward and one backward through the same square weights, together, the "
+        "fastest of many; how exact float32 is with and without leave to round it."
+    )
+    yield ""
     head = ("products", "`MLX_ENABLE_TF32`", "found", "right")
     key = "flop_per_second" if about.get("device") == "GPU" else "flop_per_cpu_second"
     unit = "GFLOP/s" if about.get("device") == "GPU" else "GFLOP per CPU s"
@@ -248,7 +285,7 @@ def _products(rows: Sequence[Row], about: Row) -> Lines:
             found = f"relative error {row['error']:.1e} from float64"
             cells.append(["float32, 256 x 256", row["variable"], found, _mark(row)])
         else:
-            found = f"{row[key] / 1e9:,.4g} {unit}, median of {row['times']}"
+            found = f"{row[key] / 1e9:,.4g} {unit}"
             name = f"{row['of']}, {row['size']} x {row['size']}"
             cells.append([name, row["variable"], found, ""])
     yield from _table(head, cells)
@@ -377,6 +414,10 @@ def _folded(title: str, lines: Lines) -> Lines:
 
 def _mark(row: Row) -> str:
     return {True: "ok", False: "**FAILED**"}.get(row.get("passed"), "")  # type: ignore[arg-type]
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.3g} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"
 
 
 def _number(row: Row, key: str) -> str:

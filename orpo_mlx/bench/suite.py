@@ -47,6 +47,9 @@ def run_bench(
         command: as it was typed, for the reader of the result.
         listener: told how far it is.
         keep: gets the result so far after each part, without places and names.
+
+    Raises:
+        KeyboardInterrupt: after what was found until then was kept.
     """
     keep_awake(os.getpid())
     began = time.monotonic()
@@ -68,9 +71,12 @@ def run_bench(
                 at.sizes = choose_sizes(request.is_short, at.is_gpu)
             result["power"].append({"after": part.name, **power_state()})
             result["seconds"] = round(time.monotonic() - began, 1)
-            result["is_complete"] = len(result["parts"]) == len(parts)
+            is_last = len(result["parts"]) == len(parts)
+            result["is_complete"] = is_last and result["parts"][-1]["status"] != "interrupted"
             listener.ended(result["parts"][-1])
             keep(shareable(result))
+            if result["parts"][-1]["status"] == "interrupted":
+                raise KeyboardInterrupt
     return shareable(result)
 
 
@@ -90,6 +96,8 @@ def _do(at: Workplace, part: BenchPart, left: float) -> Row:
         except WorkerFailed as failed:
             status = "late" if failed.is_late else "failed"
             reason = failed.reason
+        except KeyboardInterrupt:
+            status, reason = "interrupted", "by the user"
     return {
         "name": part.name, "title": part.title, "status": status, "reason": reason,
         "seconds": round(time.monotonic() - began, 1), "limit_seconds": round(seconds),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,11 @@ from orpo_mlx.bench.steps.peer import NAME as PEER
 from orpo_mlx.bench.steps.peer import SCRIPT, find_peer
 from orpo_mlx.bench.steps.work import useful_work
 from orpo_mlx.bench.workplace import Workplace
-from orpo_mlx.models.shape import folder_shape
+from orpo_mlx.models.shape import ModelShape, folder_shape
 
 RANK, SCALE = 8, 2.0
-DEFAULT, PLAIN, AGAIN = "default", "plain", "default again"
-_PLAIN_OPTIONS = {"scoring": "plain", "batching": "fixed"}
+DEFAULT, PLAIN = "default", "plain"
+_PLAIN_OPTIONS = (("scoring", "plain"), ("batching", "fixed"))
 SAME_LOSS = 2e-2
 """Largest relative difference of the first loss: all compute in half precision, in other orders."""
 _MORE_TIME, _LOADING_SECONDS = 3.0, 20.0
@@ -38,27 +39,36 @@ class StepCase:
     model: str
     workload: str
     way: str
-    options: dict[str, Any] = field(default_factory=dict)
+    options: tuple[tuple[str, str], ...] = ()
     python: str = ""
 
 
 def iter_course(at: Workplace) -> Iterator[Row]:
-    """Yield a row for each case; one that fails or takes too long is a row with a "problem"."""
-    at.models()
-    cases = [*_cases(at, find_peer())]
-    first: dict[tuple[str, str], Row] = {}
-    done: list[Row] = []
-    while cases:
-        case = cases.pop(0)
-        row = {"model": case.model, "workload": case.workload, "way": case.way}
-        row |= _measure(at, case, len(cases) + 1)
-        base = first.setdefault((case.model, case.workload), row)
-        row |= _against(base, row)
-        done.append(row)
-        yield row
+    """Yield a row for each case, one that fails or takes too long with a "problem"; then checks.
+
+    While time is left the cases are measured again, the last one first: what slows a machine slowly
+    then meets all ways alike, and shows.
+    """
+    cases, done = [*_cases(at, find_peer())], []
+    took: dict[StepCase, float] = {}
+    while len(took) < len(cases):
+        case = cases[len(took)]
+        began = at.left()
+        done.append(_row(at, case, 1, len(cases) - len(took)))
+        took[case] = began - at.left()
+        yield done[-1]
         if len(done) == 1 and at.sizes.has_extras:
-            cases += _extras(at, row)
+            cases += _extras(at, done[0])
+    if at.sizes.has_extras:
+        for case in reversed(cases):
+            if "problem" not in done[cases.index(case)] and 1.3 * took[case] < at.left():
+                yield _row(at, case, 2, 1)
     yield from _same_losses(done)
+
+
+def _row(at: Workplace, case: StepCase, number: int, cases_left: int) -> Row:
+    place = {"model": case.model, "workload": case.workload, "way": case.way, "round": number}
+    return {**place, **_measure(at, case, cases_left)}
 
 
 def _cases(at: Workplace, peer: str) -> Iterator[StepCase]:
@@ -72,16 +82,15 @@ def _cases(at: Workplace, peer: str) -> Iterator[StepCase]:
 
 
 def _extras(at: Workplace, first: Row) -> list[StepCase]:
-    """Return the other ways of scoring there are, on the longest prompts, short command buffers,
-    and the first case again: it tells whether the machine has become slower meanwhile."""
+    """Return the other ways of scoring there are, on the longest prompts, and short command buffers
+    on the first case."""
     model, workload = at.models()[-1]["name"], at.sizes.workloads[-1].name
     others = [way for way in at.pairs()["ways"] if way not in (first.get("scoring"), PLAIN)]
-    cases = [StepCase(model, workload, f"scoring {way}", {"scoring": way}) for way in others]
-    place = (first["model"], first["workload"])
+    cases = [StepCase(model, workload, f"scoring {way}", (("scoring", way),)) for way in others]
     if at.is_gpu:
-        short = {"command_buffers": "short"}
-        cases.append(StepCase(*place, "short command buffers", short))
-    return [*cases, StepCase(*place, AGAIN)]
+        short = (("command_buffers", "short"),)
+        cases.append(StepCase(first["model"], first["workload"], "short command buffers", short))
+    return cases
 
 
 def _measure(at: Workplace, case: StepCase, cases_left: int) -> Row:
@@ -90,13 +99,13 @@ def _measure(at: Workplace, case: StepCase, cases_left: int) -> Row:
     limit = min(at.left(), _MORE_TIME * seconds + _LOADING_SECONDS)
     if at.left() < 2:
         return {"problem": "no time was left for it"}
-    (path,) = (model["path"] for model in at.models() if model["name"] == case.model)
-    pairs, lengths = at.pairs(), at.pairs()["lengths"][case.workload]
+    (model,) = (model for model in at.models() if model["name"] == case.model)
+    options, pairs, lengths = dict(case.options), at.pairs(), at.pairs()["lengths"][case.workload]
     task = at.task(
-        model=path, data=pairs["files"][case.workload], pairs=pairs["counts"][case.workload],
-        rank=RANK, scale=SCALE, longest=max(prompt + max(rest) for prompt, *rest in lengths),
-        options=case.options, seconds=0.5 * seconds,
-        command_buffers=case.options.get("command_buffers", "auto"),
+        model=model["path"], data=pairs["files"][case.workload],
+        pairs=pairs["counts"][case.workload], rank=RANK, scale=SCALE,
+        longest=max(prompt + max(rest) for prompt, *rest in lengths), options=options, seconds=0.5 * seconds,
+        command_buffers=options.get("command_buffers", "auto"),
     )  # fmt: skip
 
     def say(label: str, passed: float) -> None:
@@ -112,10 +121,10 @@ def _measure(at: Workplace, case: StepCase, cases_left: int) -> Row:
         return {"problem": failed.reason, "is_late": failed.is_late}
     if not row["step_seconds"]:
         return {"problem": "no step was measured"}
-    return {**row, **_rates(at, case.model, path, lengths, row)}
+    return {**row, **_rates(at, model, lengths, row)}
 
 
-def _rates(at: Workplace, model: str, path: str, lengths: Any, row: Row) -> Row:
+def _rates(at: Workplace, model: Row, lengths: Any, row: Row) -> Row:
     """Return seconds a pair, by the clock on a GPU and by CPU time on a CPU, and which share of
     them useful work would take at MLX's own rates."""
     seconds = row["step_seconds"] if at.is_gpu else row["cpu_seconds"]
@@ -124,23 +133,21 @@ def _rates(at: Workplace, model: str, path: str, lengths: Any, row: Row) -> Row:
         "steps": len(seconds), "seconds_per_pair": middle / pairs,
         "low": min(seconds) / pairs, "high": max(seconds) / pairs,
     }  # fmt: skip
-    work = useful_work(folder_shape(Path(path)), [tuple(one) for one in lengths], RANK)
+    shape = _shape(model["path"])
+    work = useful_work(shape, [tuple(one) for one in lengths], RANK)
     found["useful_flop"] = work.frozen + work.attention + work.adapter
     key = "flop_per_second" if at.is_gpu else "flop_per_cpu_second"
     # Exact float32 was measured first, and stands.
     rates = {row["of"]: row[key] for row in reversed(at.of_kind("products", "rate"))}
-    used = [rates.get(name, 0.0) for name in (model, "bfloat16", "float32")]
+    used = [rates.get(name, 0.0) for name in (model["name"], "bfloat16", "float32")]
     if all(used) and middle and at.sizes.has_extras:
         found["share_of_rate"] = work.floor_seconds(*used) / middle
     return found
 
 
-def _against(base: Row, row: Row) -> Row:
-    """Return time and memory as multiples of those of the default."""
-    if base is row or "problem" in base or "problem" in row:
-        return {}
-    names = {"time": "seconds_per_pair", "memory": "peak_memory_bytes"}
-    return {name: row[key] / base[key] for name, key in names.items() if base[key]}
+@lru_cache
+def _shape(path: str) -> ModelShape:
+    return folder_shape(Path(path))
 
 
 def _same_losses(rows: list[Row]) -> Iterator[Row]:

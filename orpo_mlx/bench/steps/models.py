@@ -60,6 +60,7 @@ def iter_models(task: Row, tell: Callable[[str], None]) -> Iterator[Row]:
             made[kind] = _make(folder / kind, config, kind, source)
         yield {
             "kind": "model", "name": kind, "path": str(made[kind]), "shape": _describe(config),
+            "bytes": folder_shape(made[kind]).weight_bytes,
             "from": _origin(task) if kind == own and source else "random weights",
         }  # fmt: skip
     yield _pairs(task, folder, made, config)

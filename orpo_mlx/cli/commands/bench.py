@@ -13,6 +13,7 @@ from orpo_mlx.cli.parser import Parser, add_debug_option, add_help_option, add_j
 from orpo_mlx.cli.progress import ProgressLine, failures_as_json
 from orpo_mlx.cli.terminal import print_text, write_error
 from orpo_mlx.errors import ConfigError, reason_of
+from orpo_mlx.runs.control import ended_by_signals
 from orpo_mlx.storage.atomic import write_atomically
 from orpo_mlx.text.formatting import format_duration, visible
 from orpo_mlx.text.spelling import near_hint
@@ -32,7 +33,8 @@ def main(argv: Sequence[str]) -> int:
         shown = _Progress(as_json)
         if not as_json:
             write_error(f"writing to {visible(str(folder))}\n")
-        result = run_bench(request, _as_typed(given), shown, lambda found: _keep(folder, found))
+        with ended_by_signals():
+            result = run_bench(request, _as_typed(given), shown, lambda found: _keep(folder, found))
         shown.close()
     from orpo_mlx.bench.report import as_markdown
 

@@ -17,7 +17,7 @@ CONDITIONS = {
 STEP = {
     "model": "4-bit", "workload": "hh", "way": "default", "scoring": "packed", "steps": 3,
     "seconds_per_pair": 0.25, "low": 0.24, "high": 0.3, "peak_memory_bytes": 2e9,
-    "estimated_bytes": 2.5e9, "share_of_rate": 0.41, "pairs": 4,
+    "estimated_bytes": 2.5e9, "share_of_rate": 0.41, "pairs": 4, "round": 1,
 }  # fmt: skip
 
 
@@ -40,7 +40,7 @@ def test_it_begins_with_the_machine_the_command_and_what_matters():
     text = page(part("verify", {"name": "gradient", "passed": True, "value": 1e-6, "limit": 1e-5}))
     assert text.startswith("# orpo-mlx bench: Apple M3 Pro, 18 GB\n")
     assert "`orpo-mlx bench`, full form, 2026-11-30 03:00 UTC, 10 min." in text
-    assert "- 1 of 1 checks passed.\n" in text
+    assert "- 1 of 1 check passed (verify 1).\n" in text
     assert "| gradient | 1.0e-06 (1e-05) |  | ok |" in text
     assert "**" not in text
 
@@ -51,7 +51,7 @@ def test_what_is_wrong_stands_first_and_is_shown_unfolded():
     first = text.index(
         "**Not right: Title of verify: ended by SIGKILL; Title of verify: check 7.**"
     )
-    assert first < text.index("8 of 9 checks passed.")
+    assert first < text.index("8 of 9 checks passed (verify 9).")
     shown = text[text.index("## Title of verify") : text.index("<details>")]
     assert "**failed: ended by SIGKILL**" in shown
     assert "| check 7 | 0 (0) |  | **FAILED** |" in shown
@@ -59,18 +59,20 @@ def test_what_is_wrong_stands_first_and_is_shown_unfolded():
 
 
 def test_steps_are_rows_beside_the_default():
-    plain = {**STEP, "way": "plain", "seconds_per_pair": 0.5, "time": 2.0, "memory": 3.5}
+    plain = {**STEP, "way": "plain", "seconds_per_pair": 0.5, "high": 0.6, "peak_memory_bytes": 7e9,
+             "estimated_bytes": 8.75e9}  # fmt: skip
+    again = {**plain, "seconds_per_pair": 0.6, "round": 2}
     missing = {"model": "4-bit", "workload": "uf", "way": "plain", "problem": "needs 21 GB"}
-    text = page(part("steps", STEP, plain, missing))
-    row = "| 4-bit | hh | default (packed) | 4 | 0.25 (0.24-0.3) | 3 | 2 GB | 80 % | 41 % |  |  |"
+    base = {**STEP, "round": 2}
+    text = page(part("steps", STEP, plain, missing, again, base))
+    row = "| 4-bit | hh | default (packed) | 4 | 0.25 (0.24-0.3) | 6 | 2 GB | 80 % | 41 % |  |  |"
     assert row in text
-    assert (
-        "| 4-bit | hh | plain | 4 | 0.5 (0.24-0.3) | 3 | 2 GB | 80 % | 41 % | 2.00x | 3.50x |"
-        in text
-    )
+    rest = "| 6 | 7 GB | 80 % | 41 % | 2.20x (2.00-2.40) | 3.50x |"
+    assert f"| 4-bit | hh | plain | 4 | 0.55 (0.24-0.6) {rest}" in text
     assert "| 4-bit | uf | plain |  | not measured: needs 21 GB |  |  |  |  |  |  |" in text
-    assert "- plain takes 2x the time and 3.5x the memory of the default (1 comparison).\n" in text
-    assert "s/pair" in text
+    first = "- plain takes 2.2x the time and 3.5x the memory of the default (1 comparison).\n"
+    assert first in text
+    assert "2 cases took 1.10x the time (median)" in text
     assert "CPU s" not in text
 
 
@@ -118,7 +120,7 @@ def test_every_table_has_as_many_cells_in_each_row():
                           "passed": True},
              {"kind": "rate", "of": "float32", "variable": "1", "size": 9, "times": 3,
               "flop_per_second": 2e12}),
-        part("models", {"kind": "model", "name": "4-bit", "shape": "s", "from": "f"}),
+        part("models", {"kind": "model", "name": "4-bit", "shape": "s", "from": "f", "bytes": 1}),
     )  # fmt: skip
     assert "5 MB" in text
     assert "rounded to TF32" in text

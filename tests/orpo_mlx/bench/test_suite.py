@@ -71,6 +71,22 @@ def test_what_goes_wrong_in_a_part_is_told_and_the_rest_goes_on(monkeypatch):
     ]  # fmt: skip
 
 
+def test_an_interrupt_keeps_what_was_found_and_ends_the_rest(monkeypatch):
+    def interrupted(at: Workplace) -> Iterator[Row]:
+        yield {"name": "one", "passed": True}
+        raise KeyboardInterrupt
+
+    kept: list[Row] = []
+    parts = [BenchPart(name, name, 60, interrupted) for name in ("first", "second")]
+    monkeypatch.setattr(suite, "chosen_parts", lambda only: parts)
+    with pytest.raises(KeyboardInterrupt):
+        run_bench(BenchRequest(), "orpo-mlx bench", Shown(), kept.append)
+    (result,) = kept
+    (part,) = result["parts"]
+    assert (part["status"], len(part["rows"])) == ("interrupted", 1)
+    assert result["is_complete"] is False
+
+
 def test_a_part_for_which_no_time_is_left_is_skipped(monkeypatch):
     monkeypatch.setattr(suite, "_LEAST_SECONDS", 1e9)
     result, _, _ = done_with(monkeypatch, first=good)
