@@ -50,9 +50,13 @@ def iter_killed(
             raise
     else:
         raise WorkerFailed("the trainer ended before it was killed", 0, False)
-    resumed = trained("killed", resume=True)
+    yield _judged(whole, trained("killed", resume=True))
+
+
+def _judged(whole: Row, resumed: Row) -> Row:
+    """Return a check: the same bytes, of which some steps were done before the kill."""
     is_same = whole["adapter"] == resumed["adapter"]
-    yield {
+    return {
         "name": f"killed (SIGKILL) in step {KILLED_AFTER + 1} of {STEPS}, resumed",
         "passed": is_same and resumed["from_step"] > 0,
         "text": f"went on from step {resumed['from_step']}; adapter of {whole['bytes']:,} bytes, "

@@ -17,6 +17,7 @@ from orpo_mlx.bench.process import Row, WorkerFailed
 from orpo_mlx.bench.sizes import choose_sizes
 from orpo_mlx.bench.steps.course import DEFAULT
 from orpo_mlx.bench.workplace import BenchRequest, Workplace
+from orpo_mlx.errors import describe
 from orpo_mlx.macos import keep_awake
 from orpo_mlx.text.redaction import without_places
 
@@ -53,31 +54,34 @@ def run_bench(
     """
     keep_awake(os.getpid())
     began = time.monotonic()
-    result: Row = {
-        "schema": SCHEMA_VERSION, "program": "orpo-mlx bench", "command": command,
-        "form": "short" if request.is_short else "full", "is_complete": False,
-        "started": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"), "seconds": 0.0,
-        "power": [{"after": "the start", **power_state()}], "parts": [],
-    }  # fmt: skip
+    result = _begun(request, command)
     with tempfile.TemporaryDirectory(prefix="orpo-mlx-bench-", ignore_cleanup_errors=True) as name:
         at = Workplace(Path(name).resolve(), request, say=lambda label, seconds: None)
         parts = chosen_parts(request.only)
         for part in parts:
             at.say = lambda label, seconds, part=part: listener.doing(part.name, label, seconds)
-            # Only the device says how much there is to do, and in how much time.
-            left = at.sizes.seconds - (time.monotonic() - began)
-            result["parts"].append(_do(at, part, left))
-            if part.name == "machine":
+            done = _do(at, part, at.sizes.seconds - (time.monotonic() - began))
+            if part.name == "machine":  # only the device says how much there is to do
                 at.sizes = choose_sizes(request.is_short, at.is_gpu)
+            result["parts"].append(done)
             result["power"].append({"after": part.name, **power_state()})
             result["seconds"] = round(time.monotonic() - began, 1)
-            is_last = len(result["parts"]) == len(parts)
-            result["is_complete"] = is_last and result["parts"][-1]["status"] != "interrupted"
-            listener.ended(result["parts"][-1])
+            is_interrupted = done["status"] == "interrupted"
+            result["is_complete"] = part is parts[-1] and not is_interrupted
+            listener.ended(done)
             keep(shareable(result))
-            if result["parts"][-1]["status"] == "interrupted":
+            if is_interrupted:
                 raise KeyboardInterrupt
     return shareable(result)
+
+
+def _begun(request: BenchRequest, command: str) -> Row:
+    return {
+        "schema": SCHEMA_VERSION, "program": "orpo-mlx bench", "command": command,
+        "form": "short" if request.is_short else "full", "is_complete": False,
+        "started": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"), "seconds": 0.0,
+        "power": [{"after": "the start", **power_state()}], "parts": [],
+    }  # fmt: skip
 
 
 def _do(at: Workplace, part: BenchPart, left: float) -> Row:
@@ -85,24 +89,30 @@ def _do(at: Workplace, part: BenchPart, left: float) -> Row:
     began = time.monotonic()
     seconds = min(part.seconds, left)
     at.deadline = began + seconds
-    rows = at.found.setdefault(part.name, [])
-    status, reason = "done", ""
     if seconds < _LEAST_SECONDS:
         status, reason = "skipped", "no time was left for it"
     else:
-        try:
-            for row in part.run(at):
-                rows.append(row)
-        except WorkerFailed as failed:
-            status = "late" if failed.is_late else "failed"
-            reason = failed.reason
-        except KeyboardInterrupt:
-            status, reason = "interrupted", "by the user"
+        status, reason = _run(at, part)
     return {
         "name": part.name, "title": part.title, "status": status, "reason": reason,
         "seconds": round(time.monotonic() - began, 1), "limit_seconds": round(seconds),
-        "rows": list(rows),
+        "rows": list(at.found.get(part.name, [])),
     }  # fmt: skip
+
+
+def _run(at: Workplace, part: BenchPart) -> tuple[str, str]:
+    """Collect what a part finds; return its status and the reason."""
+    rows = at.found.setdefault(part.name, [])
+    try:
+        for row in part.run(at):
+            rows.append(row)
+    except WorkerFailed as failed:
+        return ("late" if failed.is_late else "failed"), failed.reason
+    except KeyboardInterrupt:
+        return "interrupted", "by the user"
+    except Exception as error:  # a mistake of ours in one part must not cost the others
+        return "failed", describe(error)
+    return "done", ""
 
 
 def failures(result: Row) -> list[str]:

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from orpo_mlx.bench.process import Row, WorkerFailed, run_command, run_job
 from orpo_mlx.bench.steps.peer import NAME as PEER
@@ -21,7 +20,7 @@ DEFAULT, PLAIN = "default", "plain"
 _PLAIN_OPTIONS = (("scoring", "plain"), ("batching", "fixed"))
 SAME_LOSS = 2e-2
 """Largest relative difference of the first loss: all compute in half precision, in other orders."""
-_MORE_TIME, _LOADING_SECONDS = 3.0, 20.0
+_MORE_TIME, _LOADING_SECONDS, _LEAST_SECONDS = 3.0, 20.0, 2.0
 
 
 @dataclass(frozen=True)
@@ -97,34 +96,45 @@ def _measure(at: Workplace, case: StepCase, cases_left: int) -> Row:
     """Measure one case in its share of the time that is left."""
     seconds = at.left() / cases_left
     limit = min(at.left(), _MORE_TIME * seconds + _LOADING_SECONDS)
-    if at.left() < 2:
-        return {"problem": "no time was left for it"}
+    if at.left() < _LEAST_SECONDS:
+        return {"problem": "no time was left for it", "is_late": True}
     (model,) = (model for model in at.models() if model["name"] == case.model)
-    options, pairs, lengths = dict(case.options), at.pairs(), at.pairs()["lengths"][case.workload]
-    task = at.task(
-        model=model["path"], data=pairs["files"][case.workload],
-        pairs=pairs["counts"][case.workload], rank=RANK, scale=SCALE,
-        longest=max(prompt + max(rest) for prompt, *rest in lengths), options=options, seconds=0.5 * seconds,
-        command_buffers=options.get("command_buffers", "auto"),
-    )  # fmt: skip
+    try:
+        rows = list(_started(at, case, _task(at, case, model, 0.5 * seconds), limit))
+    except WorkerFailed as failed:
+        return {"problem": failed.reason, "is_late": failed.is_late}
+    if not rows or not rows[0]["step_seconds"]:
+        return {"problem": "no step was measured"}
+    return {**rows[0], **_rates(at, case, model, rows[0])}
 
+
+def _task(at: Workplace, case: StepCase, model: Row, seconds: float) -> Row:
+    options, pairs = dict(case.options), at.pairs()
+    longest = max(prompt + max(rest) for prompt, *rest in pairs["lengths"][case.workload])
+    return at.task(
+        model=model["path"],
+        data=pairs["files"][case.workload],
+        pairs=pairs["counts"][case.workload],
+        rank=RANK,
+        scale=SCALE,
+        longest=longest,
+        options=options,
+        seconds=seconds,
+        command_buffers=options.get("command_buffers", "auto"),
+    )
+
+
+def _started(at: Workplace, case: StepCase, task: Row, limit: float) -> Iterator[Row]:
     def say(label: str, passed: float) -> None:
         at.say(f"{case.model}, {case.workload}, {case.way}: {label}", passed)
 
-    try:
-        if case.python:
-            command = [case.python, "-P", str(SCRIPT)]
-            (row,) = run_command(command, task, limit, say, at.environment())
-        else:
-            (row,) = run_job("steps", task, limit, say, at.environment())
-    except WorkerFailed as failed:
-        return {"problem": failed.reason, "is_late": failed.is_late}
-    if not row["step_seconds"]:
-        return {"problem": "no step was measured"}
-    return {**row, **_rates(at, model, lengths, row)}
+    if case.python:
+        command = [case.python, "-P", str(SCRIPT)]
+        return run_command(command, task, limit, say, at.environment())
+    return run_job("steps", task, limit, say, at.environment())
 
 
-def _rates(at: Workplace, model: Row, lengths: Any, row: Row) -> Row:
+def _rates(at: Workplace, case: StepCase, model: Row, row: Row) -> Row:
     """Return seconds a pair, by the clock on a GPU and by CPU time on a CPU, and which share of
     them useful work would take at MLX's own rates."""
     seconds = row["step_seconds"] if at.is_gpu else row["cpu_seconds"]
@@ -133,8 +143,8 @@ def _rates(at: Workplace, model: Row, lengths: Any, row: Row) -> Row:
         "steps": len(seconds), "seconds_per_pair": middle / pairs,
         "low": min(seconds) / pairs, "high": max(seconds) / pairs,
     }  # fmt: skip
-    shape = _shape(model["path"])
-    work = useful_work(shape, [tuple(one) for one in lengths], RANK)
+    lengths = at.pairs()["lengths"][case.workload]
+    work = useful_work(_shape(model["path"]), [tuple(one) for one in lengths], RANK)
     found["useful_flop"] = work.frozen + work.attention + work.adapter
     key = "flop_per_second" if at.is_gpu else "flop_per_cpu_second"
     # Exact float32 was measured first, and stands.

@@ -36,7 +36,7 @@ def main(argv: Sequence[str]) -> int:
         with ended_by_signals():
             result = run_bench(request, _as_typed(given), shown, lambda found: _keep(folder, found))
         shown.close()
-    from orpo_mlx.bench.report import as_markdown
+    from orpo_mlx.bench.report.page import as_markdown
 
     print_text(json.dumps(result, indent=1) + "\n" if as_json else as_markdown(result))
     if not as_json:
@@ -144,7 +144,7 @@ def _make_folder(out: str | None) -> Path:
 
 
 def _keep(folder: Path, result: dict[str, Any]) -> None:
-    from orpo_mlx.bench.report import as_markdown
+    from orpo_mlx.bench.report.page import as_markdown
 
     write_atomically(folder / PAGE, as_markdown(result).encode())
     write_atomically(folder / NUMBERS, (json.dumps(result, indent=1) + "\n").encode())

@@ -71,6 +71,16 @@ def test_what_goes_wrong_in_a_part_is_told_and_the_rest_goes_on(monkeypatch):
     ]  # fmt: skip
 
 
+def test_a_mistake_of_ours_in_one_part_does_not_cost_the_others(monkeypatch):
+    def mistaken(at: Workplace) -> Iterator[Row]:
+        yield {"name": "one", "passed": True}
+        raise KeyError("rows")
+
+    result, shown, _ = done_with(monkeypatch, first=mistaken, second=good)
+    assert shown.ends == [("first", "failed"), ("second", "done")]
+    assert failures(result) == ["First: KeyError: 'rows'"]
+
+
 def test_an_interrupt_keeps_what_was_found_and_ends_the_rest(monkeypatch):
     def interrupted(at: Workplace) -> Iterator[Row]:
         yield {"name": "one", "passed": True}

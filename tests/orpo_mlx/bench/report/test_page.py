@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from orpo_mlx.bench.report import as_markdown
+from orpo_mlx.bench.report.page import as_markdown
 
 CONDITIONS = {
     "kind": "conditions", "chip": "Apple M3 Pro", "model": "Mac15,6", "cores": "6 + 6",
