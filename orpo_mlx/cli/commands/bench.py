@@ -11,7 +11,7 @@ from typing import Any
 
 from orpo_mlx.cli.parser import Parser, add_debug_option, add_help_option, add_json_option
 from orpo_mlx.cli.progress import ProgressLine, failures_as_json
-from orpo_mlx.cli.terminal import print_text, write_error
+from orpo_mlx.cli.terminal import print_text, terminal_width, write_error
 from orpo_mlx.errors import ConfigError, reason_of
 from orpo_mlx.runs.control import ended_by_signals
 from orpo_mlx.storage.atomic import write_atomically
@@ -97,16 +97,20 @@ def _request(given: dict[str, Any]) -> Any:
                 f"The parts are {', '.join(NAMES)}.",
             )
     model = given.get("model")
-    return BenchRequest(
-        bool(given.get("short")), only, _absolute(model), bool(given.get("offline"))
-    )
+    return BenchRequest(bool(given.get("short")), only, _checked(model), bool(given.get("offline")))
 
 
-def _absolute(model: str | None) -> str | None:
-    """Return a folder by its whole path: workers stand elsewhere."""
-    if model is None or not Path(model).expanduser().exists():
+def _checked(model: str | None) -> str | None:
+    """Return a folder by its whole path, because workers stand elsewhere; a Hub id as it is.
+
+    Raises:
+        ModelError: there is no such folder, or it holds no model that can be used.
+    """
+    from orpo_mlx.models.load import is_path_like, resolve_model
+
+    if model is None or not (Path(model).expanduser().exists() or is_path_like(model)):
         return model
-    return str(Path(model).expanduser().resolve())
+    return str(resolve_model(model).path)
 
 
 def _as_typed(given: dict[str, Any]) -> str:
@@ -158,7 +162,10 @@ class _Progress:
 
     def doing(self, part: str, label: str, seconds: float) -> None:
         """Show what is being done."""
-        shown = label if self.as_json else f"{part}: {label}, {seconds:.0f} s"
+        shown = label
+        if not self.as_json:  # of one line, which is written anew
+            room = terminal_width() - len(f"{part}: , {seconds:.0f} s ... ")
+            shown = f"{part}: {label[:room]}, {seconds:.0f} s"
         self._line(0, 0, shown, "phase")
 
     def ended(self, part: dict[str, Any]) -> None:

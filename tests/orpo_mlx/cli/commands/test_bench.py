@@ -46,6 +46,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         (["--only", "verify,stepss"], "there is no such part; did you mean steps?"),
         (["--shrt"], "--shrt: there is no such option; did you mean --short?"),
         (["--out"], "--out: the value is missing"),
+        (["--model", "./nope"], "./nope: there is no such folder"),
+        (["--model", "~/nope"], "~/nope: there is no such folder"),
     ],
 )
 @pytest.mark.usefixtures("asked")
@@ -91,9 +93,9 @@ def test_page_and_numbers_lie_in_a_new_folder_of_the_present_one(
 
 
 def test_a_folder_as_model_is_found_by_workers_and_named_to_nobody(
-    asked, tmp_path: Path, monkeypatch
+    asked, tmp_path: Path, copy_folder, model_folder: Path, monkeypatch
 ):
-    (tmp_path / "secret-name").mkdir()
+    copy_folder(model_folder, "secret-name")
     monkeypatch.chdir(tmp_path)
     main(["bench", "--out", "o", "--model", "secret-name"])
     request, command = asked
