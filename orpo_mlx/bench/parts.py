@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from orpo_mlx.bench.killed import iter_killed
 from orpo_mlx.bench.process import Row, WorkerFailed, run_job
 from orpo_mlx.bench.steps.course import iter_course
 from orpo_mlx.bench.workplace import Workplace
+from orpo_mlx.models.precision import VARIABLE
 
 
 @dataclass(frozen=True)
@@ -64,20 +66,23 @@ _SHARE_OF_FETCHING = 0.7
 
 def _products(at: Workplace) -> Iterator[Row]:
     """MLX reads once a process whether it may round float32, so there are two."""
-    from orpo_mlx.models.precision import VARIABLE
-
     rates = {"0": ["float32", "bfloat16", "float16", "4-bit"], "1": ["float32"]}
     for value, names in rates.items():
         task = at.task(size=at.sizes.product_size, rates=names)
         yield from run_job("products", task, at.left(), at.say, at.environment(**{VARIABLE: value}))
 
 
+def _exact(at: Workplace, job: str, **task: Any) -> Iterator[Row]:
+    """Do a job with exact float32 products, as trainings have them."""
+    return run_job(job, at.task(**task), at.left(), at.say, at.environment(**{VARIABLE: "0"}))
+
+
 def _attention(at: Workplace) -> Iterator[Row]:
-    return at.job("attention", shapes=at.sizes.attention)
+    return _exact(at, "attention", shapes=at.sizes.attention)
 
 
 def _recurrent(at: Workplace) -> Iterator[Row]:
-    return at.job("recurrent", tokens=at.sizes.recurrent_tokens)
+    return _exact(at, "recurrent", tokens=at.sizes.recurrent_tokens)
 
 
 def _killed(at: Workplace) -> Iterator[Row]:

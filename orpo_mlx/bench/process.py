@@ -139,7 +139,8 @@ def _read(line: str) -> Row:
 
 def _end(process: subprocess.Popen[str]) -> None:
     if process.poll() is None:
-        with contextlib.suppress(ProcessLookupError):
+        # macOS says "not permitted" of a group that has just ended.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
