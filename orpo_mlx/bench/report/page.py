@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 
 from orpo_mlx.bench.process import Row
 from orpo_mlx.bench.report.cells import Lines, table
 from orpo_mlx.bench.report.sections import DESCRIBED, section
 from orpo_mlx.bench.report.summary import iter_summary
-from orpo_mlx.text.formatting import format_bytes, format_duration
+from orpo_mlx.text.formatting import counted, format_bytes, format_duration
 
 
 def as_markdown(result: Row) -> str:
@@ -41,6 +42,25 @@ def _preface(result: Row, about: Row) -> Lines:
         yield "**The short form shows that everything runs; its times mean nothing.**"
     elif about.get("device") != "GPU":
         yield "**MLX computes on the CPU here: this says nothing about a Mac's GPU.**"
+    yield from _cautions(result, about)
+    yield "What each part does, and how to read it: docs/bench.md of the project."
+
+
+def _cautions(result: Row, about: Row) -> Lines:
+    """Warn of what may have slowed the machine."""
+    states = result["power"]
+    cores = sum(map(int, re.findall(r"\d+", str(about.get("cores", "")))))
+    load = statistics.median(state["load"] for state in states)
+    if cores and load > cores:
+        yield (
+            f"**Other programs were busy (load {load:.0f} on {counted(cores, 'core')}): believe "
+            "multiples before times.**"
+        )
+    if any(state.get("source") == "battery" for state in states):
+        yield "**On battery: a Mac is slower then.**"
+    for heat in dict.fromkeys(state.get("heat", "no warning") for state in states):
+        if heat != "no warning":
+            yield f"**Slowed by heat: {heat}.**"
 
 
 def _about(about: Row) -> Lines:

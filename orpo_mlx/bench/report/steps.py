@@ -37,7 +37,7 @@ def iter_steps_section(rows: Sequence[Row], about: Row) -> Lines:
     )
     yield ""
     head = ("model", "workload", "way", "pairs", f"{unit}/pair", "steps", "peak", "of estimate",
-            "share", "time by default's", "memory by default's")  # fmt: skip
+            "share", "time / default's", "memory / default's")  # fmt: skip
     yield from table(head, map(_step_cells, compare_rows(rows)))
     yield ""
     yield from iter_checks([row for row in rows if row.get("kind") == "check"], about)
@@ -48,6 +48,8 @@ def _step_cells(one: Compared) -> list[str]:
     how = [row["scoring"]] if row["way"] == DEFAULT and "scoring" in row else []
     if every := row.get("grad_checkpoint_every"):
         how.append(f"1 of {counted(every, 'block')} recomputed")
+    if number := row.get("versions", {}).get(row["way"]):
+        how.append(number)
     way = row["way"] + (f" ({', '.join(how)})" if how else "")
     first = [row["model"], row["workload"], way, str(row.get("pairs", ""))]
     if "problem" in row:

@@ -97,7 +97,7 @@ def _drift(steps: Sequence[Row]) -> Lines:
     if count:
         yield (
             f"Measured again in reverse order, {counted(count, 'case')} took {ratio:.2f}x the "
-            "time (median): differences not well beyond that are none."
+            "time (median): smaller differences than that mean nothing."
         )
 
 
