@@ -53,7 +53,7 @@ def build_bench_parser() -> Parser:
         "orpo-mlx bench",
         "Measure and check this trainer on this machine, in at most 15 minutes: is it right, does\n"
         "a killed run go on exactly, what do a step and MLX's own operations take. A small model\n"
-        "is fetched on a Mac (335 MB), else made at random. The report holds no name and no path;\n"
+        "is fetched on a Mac (340 MB), else made at random. The report holds no name and no path;\n"
         "please send it in. Exit code 1: something is not right.",
         usage="orpo-mlx bench [--short] [--only PART] [--out FOLDER] [--model MODEL] [--offline]",
     )
