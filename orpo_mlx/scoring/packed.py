@@ -18,6 +18,7 @@ from orpo_mlx.data.batching.packed import (
     Packed,
     pack,
     round_up,
+    split_exactly,
     split_into_groups,
 )
 from orpo_mlx.data.batching.shape import BatchShape, Lengths, count_tokens, grouped_shape
@@ -31,16 +32,21 @@ from orpo_mlx.scoring.head import read_out
 
 @dataclass(frozen=True)
 class PackedRow(Way):
-    """Linear layers see one row; attention sees rectangles of pairs of like length."""
+    """Linear layers see one row; attention sees rectangles of pairs of like length.
+
+    Attributes:
+        exact: prompts of a rectangle have one length.
+    """
 
     name = "packed"
     can_bucket = True
+    exact = False
 
     def arrays(
         self, pairs: Sequence[TokenPair], nll_scope: str, bucket: Bucket | None = None
     ) -> Sequence[np.ndarray]:
         """Return the fields of `Packed`, those of its groups last."""
-        packed = pack(pairs, score_prompts=nll_scope == "full", bucket=bucket)
+        packed = pack(pairs, score_prompts=nll_scope == "full", bucket=bucket, exact=self.exact)
         *rest, groups, order = packed
         return [*rest, order, *(array for group in groups for array in group)]
 
@@ -48,7 +54,8 @@ class PackedRow(Way):
         """Return the hidden states of the row, [1, T, hidden]."""
         packed: Any = unflatten(arrays)
         with packed_attention(model):
-            cache = [PackedCache(packed.positions, build_attend(packed))] * len(model.layers)
+            attend = build_attend(packed, self.exact)
+            cache = [PackedCache(packed.positions, attend)] * len(model.layers)
             return [run_body(model, packed.ids[None], cache)]
 
     def score(
@@ -94,6 +101,20 @@ class PackedRow(Way):
     def bucket_cost(self, bucket: Bucket) -> float:
         """Return what a full bucket takes, in tokens of the linear layers."""
         return packed_cost(bucket)
+
+
+@dataclass(frozen=True)
+class CausalRow(PackedRow):
+    """Rectangles of prompts of one length, and no mask but "causal": for long rows."""
+
+    name = "causal"
+    can_bucket = False
+    exact = True
+
+    def batch_shape(self, pairs: Sequence[Lengths], nll_scope: str) -> BatchShape:
+        """Return what one forward pass computes."""
+        slots = [pair.slot for pair in pairs]
+        return grouped_shape(slots, split_exactly(slots), *count_tokens(pairs, nll_scope), 1)
 
 
 def unflatten(arrays: Sequence[mx.array]) -> Packed:

@@ -18,11 +18,13 @@ from orpo_mlx.objectives.reward import Reward
 from orpo_mlx.scoring.activation_cache import ActivationCache, MemoryStore
 from orpo_mlx.scoring.base import Feed, Scoring, Way, own_arrays
 from orpo_mlx.scoring.fork import Fork
-from orpo_mlx.scoring.packed import PackedRow
+from orpo_mlx.scoring.packed import CausalRow, PackedRow
 from orpo_mlx.scoring.plain import Plain
 from orpo_mlx.scoring.shared import Shared
 
-WAYS: dict[str, Way] = {way.name: way for way in (PackedRow(), Shared(), Fork(), Plain())}
+WAYS: dict[str, Way] = {
+    way.name: way for way in (PackedRow(), CausalRow(), Shared(), Fork(), Plain())
+}
 """By name, in the order they are tried; the last works for every model."""
 
 _PROMPT, _RESPONSE, _PAIRS = 8, 4, 2

@@ -71,7 +71,11 @@ def padded_shape(pairs: int, longest: int) -> BatchShape:
 
 
 def grouped_shape(
-    slots: Sequence[tuple[int, int]], groups: Sequence[Sequence[int]], tokens: int, scored: int
+    slots: Sequence[tuple[int, int]],
+    groups: Sequence[Sequence[int]],
+    tokens: int,
+    scored: int,
+    multiple: int = WIDTH_MULTIPLE,
 ) -> BatchShape:
     """Return what rows without padding compute whose attention is padded in groups.
 
@@ -80,16 +84,19 @@ def grouped_shape(
         groups: places of the pairs that share rectangles.
         tokens: in the linear layers.
         scored: positions whose log-probs are needed.
+        multiple: of the width of a rectangle of prompts.
     """
-    shapes = [rectangles([slots[i] for i in group]) for group in groups]
+    shapes = [rectangles([slots[i] for i in group], multiple) for group in groups]
     cells, keys, area = (sum(column) for column in zip(*shapes, strict=True))
     rows, scored = round_up(tokens, ROW_MULTIPLE), round_up(scored, ROW_MULTIPLE)
     return BatchShape(rows, scored, cells, keys, area)
 
 
-def rectangles(slots: Sequence[tuple[int, int]]) -> tuple[int, int, int]:
+def rectangles(
+    slots: Sequence[tuple[int, int]], multiple: int = WIDTH_MULTIPLE
+) -> tuple[int, int, int]:
     """Return query places, key places and area of a group's two rectangles."""
-    prompt = round_up(max(size for size, _ in slots), WIDTH_MULTIPLE)
+    prompt = round_up(max(size for size, _ in slots), multiple)
     answer = round_up(max(size for _, size in slots), WIDTH_MULTIPLE)
     count = len(slots)
     cells = count * prompt + 2 * count * answer
