@@ -20,6 +20,9 @@ from orpo_mlx.models.patches import Attend, answer_mask, window_mask
 
 QUERY_BLOCK = 128
 """Queries that attend together, at least; fewer leave less to compute and cost more calls."""
+FUSED_BLOCK = 2048
+"""The same on a GPU where the mask is a word for all: a kernel leaves out by itself what is hidden.
+Not more, because it is made for some widths of a head only. Judged, not measured."""
 
 Heads = tuple[mx.array, ...]
 """Queries, keys and values of the same cells, [cells, H, D] each."""
@@ -111,16 +114,23 @@ def _attend_group(
     if window is not None or not exact:
         mask = answer_mask(lengths, kp.shape[2], ka.shape[2], window)
     attend = partial(mx.fast.scaled_dot_product_attention, scale=scale, sinks=sinks)
-    answers = _in_blocks(attend, qa, both[0], both[1], mask)
+    is_fused = exact and mask == "causal" and mx.default_device().type == mx.DeviceType.gpu
+    block = FUSED_BLOCK if is_fused else QUERY_BLOCK
+    answers = _in_blocks(attend, qa, both[0], both[1], mask, block)
     if not group.prompt_scores.size:
         return _cells(answers)
     mask = "causal" if window is None else window_mask(kp.shape[2], window)
-    prompts = _in_blocks(attend, qp, kp, vp, mask)
+    prompts = _in_blocks(attend, qp, kp, vp, mask, block)
     return mx.concatenate([_cells(prompts), _cells(answers)])
 
 
 def _in_blocks(
-    attend: Callable[..., mx.array], q: mx.array, k: mx.array, v: mx.array, mask: mx.array | str
+    attend: Callable[..., mx.array],
+    q: mx.array,
+    k: mx.array,
+    v: mx.array,
+    mask: mx.array | str,
+    block: int,
 ) -> mx.array:
     """Attend block of queries by block, each over the keys up to its own last one: of a causal
     square that leaves little more than half to compute and to keep for the backward pass.
@@ -129,19 +139,20 @@ def _in_blocks(
         q: [rows, H, width, D]; its last token is that of the keys too.
         k, v: [rows, H_kv, before + width, D].
         mask: "causal", or true where a token may look, [..., width, before + width].
+        block: queries, at least.
     """
     before = k.shape[2] - q.shape[2]
     done = []
-    for start, end in query_blocks(q.shape[2]):
+    for start, end in query_blocks(q.shape[2], block):
         seen = before + end
         part = mask if isinstance(mask, str) else mask[..., start:end, :seen]
         done.append(attend(q[:, :, start:end], k[:, :, :seen], v[:, :, :seen], mask=part))
     return mx.concatenate(done, axis=2) if len(done) > 1 else done[0]
 
 
-def query_blocks(width: int) -> list[tuple[int, int]]:
+def query_blocks(width: int, block: int = QUERY_BLOCK) -> list[tuple[int, int]]:
     """Return start and end of each block of queries in a rectangle so wide."""
-    block = round_up(-(-width // max(1, width // QUERY_BLOCK)), WIDTH_MULTIPLE)
+    block = round_up(-(-width // max(1, width // block)), WIDTH_MULTIPLE)
     return [(start, min(start + block, width)) for start in range(0, width, block)]
 
 

@@ -13,7 +13,9 @@ import numpy as np
 
 from orpo_mlx.data.batching.buckets import Bucket, packed_cost
 from orpo_mlx.data.batching.packed import (
+    GROUP_COST,
     ROW_MULTIPLE,
+    WIDTH_MULTIPLE,
     Group,
     Packed,
     pack,
@@ -21,7 +23,13 @@ from orpo_mlx.data.batching.packed import (
     split_exactly,
     split_into_groups,
 )
-from orpo_mlx.data.batching.shape import BatchShape, Lengths, count_tokens, grouped_shape
+from orpo_mlx.data.batching.shape import (
+    BatchShape,
+    Lengths,
+    count_tokens,
+    grouped_shape,
+    rectangles,
+)
 from orpo_mlx.data.types import TokenPair
 from orpo_mlx.models.patches import PackedCache, packed_attention, run_body
 from orpo_mlx.objectives.base import PairScores
@@ -115,6 +123,33 @@ class CausalRow(PackedRow):
         """Return what one forward pass computes."""
         slots = [pair.slot for pair in pairs]
         return grouped_shape(slots, split_exactly(slots), *count_tokens(pairs, nll_scope), 1)
+
+
+LONG = 1024
+"""Tokens of a pair's longer row, on average, from which rows are long. Below, a GPU gains more from
+a few shapes that it compiles a step for; attention is a small part of the work there."""
+MASKED = 2
+"""Times that cells under a mask array count on a GPU, whose backward pass writes and reads their
+scores; those of a causal mask stay in the kernel. Judged, not measured; on a CPU they are alike."""
+
+
+def wants_causal(batches: Sequence[Sequence[Lengths]]) -> bool:
+    """Tell whether these forward passes, at least one, are worth the calls of a `CausalRow`: they
+    have more of them, and fewer cells of attention."""
+    pairs = [pair for batch in batches for pair in batch]
+    if sum(pair.longest for pair in pairs) < LONG * len(pairs):
+        return False
+    is_on_gpu = mx.default_device().type == mx.DeviceType.gpu
+    padded, exact = 0, 0
+    for slots in ([pair.slot for pair in batch] for batch in batches):
+        for group in split_into_groups(slots):
+            own = [slots[i] for i in group]
+            area = rectangles(own)[2]
+            under_arrays = area - len(own) * round_up(max(own)[0], WIDTH_MULTIPLE) ** 2
+            padded += GROUP_COST + area + (MASKED - 1) * under_arrays * is_on_gpu
+        for group in split_exactly(slots):
+            exact += GROUP_COST + rectangles([slots[i] for i in group], 1)[2]
+    return exact < padded
 
 
 def unflatten(arrays: Sequence[mx.array]) -> Packed:
