@@ -15,14 +15,13 @@ from typing import cast
 
 import mlx.core as mx
 
-from orpo_mlx.data.batching.packed import WIDTH_MULTIPLE, Group, Packed, round_up
+from orpo_mlx.data.batching.packed import QUERY_BLOCK, Group, Packed, query_blocks
 from orpo_mlx.models.patches import Attend, answer_mask, window_mask
 
-QUERY_BLOCK = 128
-"""Queries that attend together, at least; fewer leave less to compute and cost more calls."""
 FUSED_BLOCK = 2048
-"""The same on a GPU where the mask is a word for all: a kernel leaves out by itself what is hidden.
-Not more, because it is made for some widths of a head only. Judged, not measured."""
+"""Queries that attend together on a GPU where the mask is a word for all: a kernel leaves out by
+itself what is hidden. Not more, because it is made for some widths of a head only. Judged, not
+measured."""
 
 Heads = tuple[mx.array, ...]
 """Queries, keys and values of the same cells, [cells, H, D] each."""
@@ -114,14 +113,19 @@ def _attend_group(
     if window is not None or not exact:
         mask = answer_mask(lengths, kp.shape[2], ka.shape[2], window)
     attend = partial(mx.fast.scaled_dot_product_attention, scale=scale, sinks=sinks)
-    is_fused = exact and mask == "causal" and mx.default_device().type == mx.DeviceType.gpu
-    block = FUSED_BLOCK if is_fused else QUERY_BLOCK
+    block = largest_block(exact and isinstance(mask, str))
     answers = _in_blocks(attend, qa, both[0], both[1], mask, block)
     if not group.prompt_scores.size:
         return _cells(answers)
     mask = "causal" if window is None else window_mask(kp.shape[2], window)
     prompts = _in_blocks(attend, qp, kp, vp, mask, block)
     return mx.concatenate([_cells(prompts), _cells(answers)])
+
+
+def largest_block(exact: bool) -> int:
+    """Return how many queries attend together, at least, if prompts are padded or not."""
+    is_on_gpu = mx.default_device().type == mx.DeviceType.gpu
+    return FUSED_BLOCK if exact and is_on_gpu else QUERY_BLOCK
 
 
 def _in_blocks(
@@ -148,12 +152,6 @@ def _in_blocks(
         part = mask if isinstance(mask, str) else mask[..., start:end, :seen]
         done.append(attend(q[:, :, start:end], k[:, :, :seen], v[:, :, :seen], mask=part))
     return mx.concatenate(done, axis=2) if len(done) > 1 else done[0]
-
-
-def query_blocks(width: int, block: int = QUERY_BLOCK) -> list[tuple[int, int]]:
-    """Return start and end of each block of queries in a rectangle so wide."""
-    block = round_up(-(-width // max(1, width // block)), WIDTH_MULTIPLE)
-    return [(start, min(start + block, width)) for start in range(0, width, block)]
 
 
 def _rectangle(x: mx.array, shape: tuple[int, ...]) -> mx.array:

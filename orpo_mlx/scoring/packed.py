@@ -28,12 +28,13 @@ from orpo_mlx.data.batching.shape import (
     Lengths,
     count_tokens,
     grouped_shape,
+    in_blocks,
     rectangles,
 )
 from orpo_mlx.data.types import TokenPair
 from orpo_mlx.models.patches import PackedCache, packed_attention, run_body
 from orpo_mlx.objectives.base import PairScores
-from orpo_mlx.scoring.attention import build_attend
+from orpo_mlx.scoring.attention import build_attend, largest_block
 from orpo_mlx.scoring.base import Way, score_group
 from orpo_mlx.scoring.head import read_out
 
@@ -89,8 +90,14 @@ class PackedRow(Way):
 
     def batch_shape(self, pairs: Sequence[Lengths], nll_scope: str) -> BatchShape:
         """Return what one forward pass computes."""
-        slots = [pair.slot for pair in pairs]
-        return grouped_shape(slots, split_into_groups(slots), *count_tokens(pairs, nll_scope))
+        return self._shape([pair.slot for pair in pairs], *count_tokens(pairs, nll_scope))
+
+    def _shape(self, slots: Sequence[tuple[int, int]], tokens: int, scored: int) -> BatchShape:
+        groups = split_exactly(slots) if self.exact else split_into_groups(slots)
+        multiple = 1 if self.exact else WIDTH_MULTIPLE
+        area, block = in_blocks(slots, groups, multiple, largest_block(self.exact))
+        shape = grouped_shape(slots, groups, tokens, scored, multiple)
+        return replace(shape, area=area, block=block)
 
     def allow_for(self, shape: BatchShape, tokens: int) -> BatchShape:
         """Return a shape with rows for so many tokens, and as much more of all else but area."""
@@ -104,7 +111,7 @@ class PackedRow(Way):
     def bucket_shape(self, bucket: Bucket, nll_scope: str) -> BatchShape:
         """Return what a forward pass over a full bucket computes."""
         scored = bucket.tokens if nll_scope == "full" else bucket.scored
-        return grouped_shape(bucket.slots, split_into_groups(bucket.slots), bucket.tokens, scored)
+        return self._shape(bucket.slots, bucket.tokens, scored)
 
     def bucket_cost(self, bucket: Bucket) -> float:
         """Return what a full bucket takes, in tokens of the linear layers."""
@@ -118,11 +125,6 @@ class CausalRow(PackedRow):
     name = "causal"
     can_bucket = False
     exact = True
-
-    def batch_shape(self, pairs: Sequence[Lengths], nll_scope: str) -> BatchShape:
-        """Return what one forward pass computes."""
-        slots = [pair.slot for pair in pairs]
-        return grouped_shape(slots, split_exactly(slots), *count_tokens(pairs, nll_scope), 1)
 
 
 LONG = 1024

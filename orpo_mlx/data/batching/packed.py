@@ -26,6 +26,8 @@ from orpo_mlx.data.types import TokenPair
 
 ROW_MULTIPLE = 64
 WIDTH_MULTIPLE = 16
+QUERY_BLOCK = 128
+"""Queries that attend together, at least; fewer leave less to compute and cost more calls."""
 HEAD_CHUNK = 256
 """Scored positions whose logits are held at a time, where nothing is said about memory."""
 MAX_GROUPS = 4
@@ -232,6 +234,12 @@ def _filled(values: Sequence[int] | np.ndarray, total: int) -> np.ndarray:
     array = np.zeros(total, np.int32)
     array[: len(values)] = values
     return array
+
+
+def query_blocks(width: int, block: int = QUERY_BLOCK) -> list[tuple[int, int]]:
+    """Return start and end of each block of queries, at least so large, in a rectangle."""
+    block = round_up(-(-width // max(1, width // block)), WIDTH_MULTIPLE)
+    return [(start, min(start + block, width)) for start in range(0, width, block)]
 
 
 def round_up(value: int, multiple: int) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import NamedTuple
 
-from orpo_mlx.data.batching.packed import ROW_MULTIPLE, WIDTH_MULTIPLE, round_up
+from orpo_mlx.data.batching.packed import ROW_MULTIPLE, WIDTH_MULTIPLE, query_blocks, round_up
 
 
 class Lengths(NamedTuple):
@@ -41,8 +41,9 @@ class BatchShape:
         scored: positions whose log-probs are needed.
         cells: query places of the attention's rectangles, padding included.
         keys: key places of the rectangles; a prompt counts once for each answer, too.
-        area: query times key places, summed over the rectangles.
+        area: query times key places that are computed, summed over the rectangles.
         logits: positions whose logits exist all at once (plain scoring only).
+        block: of the area, what is computed at a time; 0 = all.
     """
 
     rows: int = 0
@@ -51,6 +52,7 @@ class BatchShape:
     keys: int = 0
     area: int = 0
     logits: int = 0
+    block: int = 0
 
     def __or__(self, other: BatchShape) -> BatchShape:
         """Return the larger of both in each number."""
@@ -90,6 +92,30 @@ def grouped_shape(
     cells, keys, area = (sum(column) for column in zip(*shapes, strict=True))
     rows, scored = round_up(tokens, ROW_MULTIPLE), round_up(scored, ROW_MULTIPLE)
     return BatchShape(rows, scored, cells, keys, area)
+
+
+def in_blocks(
+    slots: Sequence[tuple[int, int]],
+    groups: Sequence[Sequence[int]],
+    multiple: int,
+    queries: int,
+) -> tuple[int, int]:
+    """Return the area of rectangles whose queries attend in blocks, each over the keys up to its
+    own last one, and what the largest block of each has of it.
+
+    Args:
+        slots, groups, multiple: as of `grouped_shape`.
+        queries: of a block, at least.
+    """
+    area, largest = 0, 0
+    for group in groups:
+        prompt = round_up(max(slots[i][0] for i in group), multiple)
+        answer = round_up(max(slots[i][1] for i in group), WIDTH_MULTIPLE)
+        for rows, width, before in ((1, prompt, 0), (2, answer, prompt)):
+            blocks = [(end - at) * (before + end) for at, end in query_blocks(width, queries)]
+            area += rows * len(group) * sum(blocks)
+            largest += rows * len(group) * max(blocks, default=0)
+    return area, largest
 
 
 def rectangles(
