@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from orpo_mlx.config import TrainConfig
 from orpo_mlx.data.batching.order import split_by_tokens
-from orpo_mlx.data.batching.shape import BatchShape, Lengths, rectangles
+from orpo_mlx.data.batching.shape import BatchShape, Lengths, in_blocks, rectangles
 
 if TYPE_CHECKING:
     from orpo_mlx.scoring.base import Way
@@ -66,6 +66,8 @@ _WORST: tuple[Callable[[Lengths], float], ...] = (
     lambda pair: pair.answer,
     sum,
     lambda pair: rectangles([pair.slot])[2],
+    lambda pair: in_blocks([pair.slot], [[0]])[0],
+    lambda pair: in_blocks([pair.slot], [[0]])[1],
 )
 
 

@@ -239,7 +239,7 @@ def _filled(values: Sequence[int] | np.ndarray, total: int) -> np.ndarray:
 def query_blocks(width: int, block: int = QUERY_BLOCK) -> list[tuple[int, int]]:
     """Return start and end of each block of queries, at least so large, in a rectangle."""
     block = round_up(-(-width // max(1, width // block)), WIDTH_MULTIPLE)
-    return [(start, min(start + block, width)) for start in range(0, width, block)]
+    return [(start, min(start + block, width)) for start in range(0, width, block or 1)]
 
 
 def round_up(value: int, multiple: int) -> int:

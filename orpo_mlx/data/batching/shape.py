@@ -6,7 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import NamedTuple
 
-from orpo_mlx.data.batching.packed import ROW_MULTIPLE, WIDTH_MULTIPLE, query_blocks, round_up
+from orpo_mlx.data.batching.packed import (
+    QUERY_BLOCK,
+    ROW_MULTIPLE,
+    WIDTH_MULTIPLE,
+    round_up,
+)
 
 
 class Lengths(NamedTuple):
@@ -97,24 +102,25 @@ def grouped_shape(
 def in_blocks(
     slots: Sequence[tuple[int, int]],
     groups: Sequence[Sequence[int]],
-    multiple: int,
-    queries: int,
+    multiple: int = WIDTH_MULTIPLE,
+    queries: int = QUERY_BLOCK,
 ) -> tuple[int, int]:
     """Return the area of rectangles whose queries attend in blocks, each over the keys up to its
-    own last one, and what the largest block of each has of it.
+    own last one, and what the largest block of each has of it: at most, and never less for longer
+    ones.
 
     Args:
         slots, groups, multiple: as of `grouped_shape`.
-        queries: of a block, at least.
+        queries: of a block, at least; it has less than twice as many.
     """
     area, largest = 0, 0
     for group in groups:
         prompt = round_up(max(slots[i][0] for i in group), multiple)
         answer = round_up(max(slots[i][1] for i in group), WIDTH_MULTIPLE)
         for rows, width, before in ((1, prompt, 0), (2, answer, prompt)):
-            blocks = [(end - at) * (before + end) for at, end in query_blocks(width, queries)]
-            area += rows * len(group) * sum(blocks)
-            largest += rows * len(group) * max(blocks, default=0)
+            block, rows = min(width, 2 * queries), rows * len(group)
+            area += rows * width * (2 * before + width + block) // 2
+            largest += rows * block * (before + width)
     return area, largest
 
 
