@@ -143,10 +143,11 @@ class OptimisationSettings(SettingsGroup):
         le=1024,
         may_change=True,
     )
-    scoring: Literal["auto", "packed", "shared", "fork", "plain"] = setting(
+    scoring: Literal["auto", "packed", "causal", "shared", "fork", "plain"] = setting(
         "auto",
-        "How pairs are computed: packed = prompts once, no padding; shared and fork = prompts "
-        "once; plain = both rows in full. auto = the first that gives the model's own gradient.",
+        "How pairs are computed: packed = prompts once, no padding; causal = the same without mask "
+        "arrays, for long rows; shared and fork = prompts once; plain = both rows in full. auto = "
+        "the first that gives the model's own gradient.",
         memory="packed needs least; plain holds the logits of all tokens",
         speed="packed is fastest, plain slowest, most so with long prompts",
         usual="auto",

@@ -52,7 +52,7 @@ def model(request, model_folder, quantized_model_folder):
     return load(model_folder if request.param == "float32" else quantized_model_folder)
 
 
-NAMES = ["packed", "shared", "fork", "plain"]
+NAMES = ["packed", "causal", "shared", "fork", "plain"]
 PLAIN = Scoring(WAYS["plain"], "full")
 
 
