@@ -40,9 +40,7 @@ class PackedRow(Way):
         self, pairs: Sequence[TokenPair], nll_scope: str, bucket: Bucket | None = None
     ) -> Sequence[np.ndarray]:
         """Return the fields of `Packed`, those of its groups last."""
-        packed = pack(pairs, score_prompts=nll_scope == "full", bucket=bucket)
-        *rest, groups, order = packed
-        return [*rest, order, *(array for group in groups for array in group)]
+        return flatten(pack(pairs, score_prompts=nll_scope == "full", bucket=bucket))
 
     def hidden(self, model: Any, arrays: Sequence[mx.array]) -> list[mx.array]:
         """Return the hidden states of the row, [1, T, hidden]."""
@@ -94,6 +92,12 @@ class PackedRow(Way):
     def bucket_cost(self, bucket: Bucket) -> float:
         """Return what a full bucket takes, in tokens of the linear layers."""
         return packed_cost(bucket)
+
+
+def flatten(packed: Packed) -> list[np.ndarray]:
+    """Return the arrays of a packed row, those of its groups last."""
+    *rest, groups, order = packed
+    return [*rest, order, *(array for group in groups for array in group)]
 
 
 def unflatten(arrays: Sequence[mx.array]) -> Packed:
