@@ -1,7 +1,7 @@
 """What a step on hybrid and recurrent models costs, scored one way and another.
 
     python -m benchmarks.ways.hybrid --rounds 7 --out benchmarks/results/hybrid.json
-    python -m benchmarks.ways.hybrid --models qwen3_5 --sizes tiny --ways fork,states
+    python -m benchmarks.ways.hybrid --models qwen3_5 --size small --ways fork,states
 
 Each model is random and has a process of its own. In each round every way takes a step on the same
 new pairs, from the same weights, in turns of order; the first step of a way, on pairs of no round,
@@ -19,6 +19,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,18 @@ SIZES = {
     "tiny": {"hidden": 64, "layers": 4, "vocab": 1000, "head": 16},
     "small": {"hidden": 256, "layers": 4, "vocab": 8000, "head": 32},
 }
-PAIRS, PROMPT, ANSWER, SPREAD = 8, 150, 60, 0.5
-"""The lengths of the workload hh of side_by_side.py."""
+PAIRS, SPREAD = 8, 0.5
+WORKLOADS = {"short": (24, 12), "hh": (150, 60)}
+"""Median tokens of prompts and answers; hh is that of side_by_side.py."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A model of `configs`, its size, and how long pairs are."""
+
+    model: str
+    size: str
+    workload: str
 
 
 def configs(hidden: int, layers: int, vocab: int, head: int) -> dict[str, dict[str, Any]]:
@@ -94,13 +105,12 @@ def build_model(config: dict[str, Any]) -> Any:
     return model
 
 
-def measure(config: dict[str, Any], ways: Sequence[str], rounds: int) -> dict[str, Any]:
+def measure(task: Task, ways: Sequence[str], rounds: int) -> dict[str, Any]:
     """Return for each way what each round took, and how far gradients are from plain rows."""
     from orpo_mlx.scoring.select import WAYS
 
-    model = build_model(config)
-    vocab = config.get("text_config", config)["vocab_size"]
-    steps = {name: Stepper(model, WAYS[name], vocab) for name in [*ways, "plain"]}
+    model = build_model(configs(**SIZES[task.size])[task.model])
+    steps = {name: Stepper(model, WAYS[name], task) for name in [*ways, "plain"]}
     wanted = steps.pop("plain").gradient(seed=0)
     apart = {name: largest_distance(step.gradient(seed=0), wanted) for name, step in steps.items()}
     taken: dict[str, list[dict[str, float]]] = {name: [] for name in steps}
@@ -114,7 +124,7 @@ def measure(config: dict[str, Any], ways: Sequence[str], rounds: int) -> dict[st
 class Stepper:
     """Takes steps on a model by one way of scoring; the optimizer's rate is 0, so it stays."""
 
-    def __init__(self, model: Any, way: Any, vocab: int) -> None:
+    def __init__(self, model: Any, way: Any, task: Task) -> None:
         from orpo_mlx.config import build_config
         from orpo_mlx.scoring.base import Scoring
         from orpo_mlx.training.optimizer import build_optimizer
@@ -122,7 +132,7 @@ class Stepper:
         from orpo_mlx.training.step import TrainStep
 
         config = build_config({"nll_scope": "response"})
-        self.scoring, self.vocab = Scoring(way, "response"), vocab
+        self.scoring, self.task = Scoring(way, "response"), task
         goal = objective(config)
         optimizer = build_optimizer(config)
         self.take = TrainStep(model, optimizer, goal, self.scoring, compiled=False)
@@ -131,9 +141,10 @@ class Stepper:
         """Return pairs of a seed, in one forward pass."""
         from orpo_mlx.data.types import TokenPair
 
+        prompt, answer = WORKLOADS[self.task.workload]
         drawn = random_pairs(
-            Workload(vocab=self.vocab, pairs=PAIRS, prompt_tokens=PROMPT, response_tokens=ANSWER,
-                     length_spread=SPREAD, seed=seed)
+            Workload(vocab=SIZES[self.task.size]["vocab"], pairs=PAIRS, prompt_tokens=prompt,
+                     response_tokens=answer, length_spread=SPREAD, seed=seed)
         )  # fmt: skip
         rows = [TokenPair(r["prompt_ids"], r["chosen_ids"], r["rejected_ids"]) for r in drawn]
         return self.scoring.build(rows, range(count))
@@ -212,46 +223,56 @@ def table(models: dict[str, dict[str, Any]], ways: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
-def conditions() -> dict[str, Any]:
+def conditions(size: str) -> dict[str, Any]:
     """Return what a figure should not be read without."""
     return {
         "system": platform.system(), "machine": platform.machine(), "cores": os.cpu_count(),
         "mlx": version("mlx"), "mlx-lm": version("mlx-lm"),
         "preload": Path(os.environ.get("LD_PRELOAD", "")).name, "load": os.getloadavg(),
-        "pairs": PAIRS, "prompt": PROMPT, "answer": ANSWER, "spread": SPREAD,
+        "pairs": PAIRS, "workloads": WORKLOADS, "spread": SPREAD, "size": SIZES[size],
     }  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure all models, each in a process of its own; print the table."""
+    args = build_parser().parse_args(argv)
+    ways = args.ways.split(",")
+    if args.one:
+        print(json.dumps(measure(Task(**json.loads(args.one)), ways, args.rounds)))
+        return 0
+    found, raw = {}, {}
+    for workload in args.workloads.split(","):
+        for name in args.models.split(","):
+            task, title = Task(name, args.size, workload), f"{name}, {workload}"
+            raw[title] = measure_apart(task, args.ways, args.rounds)
+            found[title] = summary(raw[title], ways)
+            print(table({title: found[title]}, ways).split("\n", 2)[2], flush=True)
+    if args.out:
+        whole = {"conditions": conditions(args.size), "models": found, "rounds": raw}
+        args.out.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+    print(table(found, ways))
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command line."""
     parser = argparse.ArgumentParser(description="Measure ways of scoring on hybrid models.")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--sizes", default="tiny,small")
+    parser.add_argument("--size", choices=SIZES, default="tiny")
+    parser.add_argument("--workloads", default=",".join(WORKLOADS))
     parser.add_argument("--models", default=",".join(configs(**SIZES["tiny"])))
     parser.add_argument("--ways", default="fork,states")
     parser.add_argument("--out", type=Path, help="write what was measured to this JSON file")
     parser.add_argument("--one", help=argparse.SUPPRESS)
-    args = parser.parse_args(argv)
-    ways = args.ways.split(",")
-    if args.one:
-        print(json.dumps(measure(json.loads(args.one), ways, args.rounds)))
-        return 0
-    found, raw = {}, {}
-    for size in args.sizes.split(","):
-        for name in args.models.split(","):
-            title = f"{name}, {size}"
-            config = json.dumps(configs(**SIZES[size])[name])
-            command = [sys.executable, "-m", "benchmarks.ways.hybrid", "--one", config]
-            command += ["--rounds", str(args.rounds), "--ways", args.ways]
-            done = subprocess.run(command, check=True, capture_output=True, text=True)
-            raw[title] = json.loads(done.stdout.splitlines()[-1])
-            found[title] = summary(raw[title], ways)
-            print(table({title: found[title]}, ways).split("\n", 2)[2], flush=True)
-    if args.out:
-        whole = {"conditions": conditions(), "models": found, "rounds": raw}
-        args.out.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
-    print(table(found, ways))
-    return 0
+    return parser
+
+
+def measure_apart(task: Task, ways: str, rounds: int) -> dict[str, Any]:
+    """Measure in a fresh process: the peak of one model must not hold anything of another."""
+    command = [sys.executable, "-m", "benchmarks.ways.hybrid", "--one", json.dumps(asdict(task))]
+    command += ["--rounds", str(rounds), "--ways", ways]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 if __name__ == "__main__":

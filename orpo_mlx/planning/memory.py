@@ -74,6 +74,9 @@ LAYER_BUFFERS = 11.0
 """Buffers [rows, widest layer] alive at a time; measured 9.8 to 12.9, of which some are scores."""
 SCORE_BUFFERS = 3.5
 """Buffers of attention scores of one layer alive at a time; measured 2.5 to 3.5 besides those."""
+STATE_BUFFERS = 10.0
+"""Float32 numbers that a recurrent layer keeps for a channel of its convolution and a token: what
+goes through it, and the squares and states of chunks (models/recurrence.py). Measured up to 7.5."""
 RECOMPUTED_BLOCKS = 2.0
 """Blocks whose activations are back at a time with gradient checkpointing; one of attention."""
 CHUNK_BUFFERS, TRAINED_CHUNK_BUFFERS = 7.0, 16.0
@@ -213,12 +216,14 @@ def count_costs(
     kept = blocks_with_backward(shape, config)
     scores = _scores(shape, tokens)
     widest = max(max(x.inputs, x.outputs) * x.per_token for b in shape.blocks for x in b)
+    states = STATE_BUFFERS * tokens.rows * shape.state_width * F32
     return Costs(
         weights=shape.weight_bytes,
         adapter=_adapter_bytes(adapted, config),
         head=(tokens.scored + tokens.rows) * shape.hidden * F32,
         blocks=len(kept) if trains else 0,
-        activations=max(_kept_by_block(block, names, shape, config, tokens) for block in kept),
+        activations=states
+        + max(_kept_by_block(block, names, shape, config, tokens) for block in kept),
         attention=_kept_by_attention(shape, tokens),
         inputs=tokens.rows * shape.hidden * shape.float_bytes,
         layer=LAYER_BUFFERS * tokens.rows * widest * shape.float_bytes + SCORE_BUFFERS * scores,
