@@ -78,6 +78,9 @@ to 3.5 besides those."""
 LONG_SCORE_BUFFERS = 1.25
 """The same where queries attend block by block, which is what long rows do: scores of all blocks of
 a layer, in its backward pass. Measured 0.3 to 1.1, for prompts of 1,000 to 4,000 tokens."""
+STATE_BUFFERS = 10.0
+"""Float32 numbers that a recurrent layer keeps for a channel of its convolution and a token: what
+goes through it, and the squares and states of chunks (models/recurrence.py). Measured up to 7.5."""
 RECOMPUTED_BLOCKS = 2.0
 """Blocks whose activations are back at a time with gradient checkpointing; one of attention."""
 CHUNK_BUFFERS, TRAINED_CHUNK_BUFFERS = 7.0, 16.0
@@ -218,12 +221,14 @@ def count_costs(
     block = _scores(shape, tokens.block or tokens.area)
     scores = max(SCORE_BUFFERS * block, LONG_SCORE_BUFFERS * _scores(shape, tokens.area))
     widest = max(max(x.inputs, x.outputs) * x.per_token for b in shape.blocks for x in b)
+    states = STATE_BUFFERS * tokens.rows * shape.state_width * F32
     return Costs(
         weights=shape.weight_bytes,
         adapter=_adapter_bytes(adapted, config),
         head=(tokens.scored + tokens.rows) * shape.hidden * F32,
         blocks=len(kept) if trains else 0,
-        activations=max(_kept_by_block(block, names, shape, config, tokens) for block in kept),
+        activations=states
+        + max(_kept_by_block(block, names, shape, config, tokens) for block in kept),
         attention=_kept_by_attention(shape, tokens),
         inputs=tokens.rows * shape.hidden * shape.float_bytes,
         layer=LAYER_BUFFERS * tokens.rows * widest * shape.float_bytes + scores,

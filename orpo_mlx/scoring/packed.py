@@ -55,9 +55,9 @@ class PackedRow(Way):
         self, pairs: Sequence[TokenPair], nll_scope: str, bucket: Bucket | None = None
     ) -> Sequence[np.ndarray]:
         """Return the fields of `Packed`, those of its groups last."""
-        packed = pack(pairs, score_prompts=nll_scope == "full", bucket=bucket, exact=self.exact)
-        *rest, groups, order = packed
-        return [*rest, order, *(array for group in groups for array in group)]
+        return flatten(
+            pack(pairs, score_prompts=nll_scope == "full", bucket=bucket, exact=self.exact)
+        )
 
     def hidden(self, model: Any, arrays: Sequence[mx.array]) -> list[mx.array]:
         """Return the hidden states of the row, [1, T, hidden]."""
@@ -152,6 +152,12 @@ def wants_causal(batches: Sequence[Sequence[Lengths]]) -> bool:
         for group in split_exactly(slots):
             exact += GROUP_COST + rectangles([slots[i] for i in group], 1)[2]
     return exact < padded
+
+
+def flatten(packed: Packed) -> list[np.ndarray]:
+    """Return the arrays of a packed row, those of its groups last."""
+    *rest, groups, order = packed
+    return [*rest, order, *(array for group in groups for array in group)]
 
 
 def unflatten(arrays: Sequence[mx.array]) -> Packed:

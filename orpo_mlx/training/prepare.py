@@ -280,7 +280,7 @@ def _load_adapted(
         peers.agree(content_facts(own_identity, data))
     spec = _shared_spec(spec or build_adapter_spec(config, loaded.model), peers)
     needs = find_needs(config, spec, folder.path, data, resumed)
-    savings = needs.require(likely_way(config, needs.train)).savings
+    savings = needs.require(likely_way(config, needs.shape, needs.train)).savings
     attach_adapter(loaded.model, spec, config.seed)
     if config.objective == Reward.name:
         attach_head(loaded.model, config.seed)
@@ -482,7 +482,8 @@ def _probe(
     """Try the ways of scoring on a few pairs, with one of `every` blocks recomputed."""
     model = adapted.loaded.model
     pairs = sorted(data.train[:64], key=lambda pair: pair.longest)[:3]
-    row = likely_way(adapted.needs.config, adapted.needs.train).name
+    needs = adapted.needs
+    row = likely_way(needs.config, needs.shape, needs.train).name
 
     def choose() -> Scoring:
         with _being_tried(model), recomputing(model.layers, every):

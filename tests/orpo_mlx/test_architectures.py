@@ -41,6 +41,12 @@ COHERE = {
     "layer_norm_eps": 1e-5, "logit_scale": 0.25, "attention_bias": False, "layer_norm_bias": False,
 }  # fmt: skip
 
+DELTA = {
+    "full_attention_interval": 2, "linear_num_key_heads": 2, "linear_num_value_heads": 4,
+    "linear_key_head_dim": 16, "linear_value_head_dim": 16, "linear_conv_kernel_dim": 4,
+    "partial_rotary_factor": 0.5,
+}  # fmt: skip
+
 MODELS = {
     "llama": {},
     "llama, rope scaling": {
@@ -103,14 +109,36 @@ MODELS = {
         "block_ff_dim": 96, "block_multiple_of": 32, "block_ffn_dim_multiplier": 1.0,
         "block_auto_adjust_ff_dim": False, "full_attn_idxs": [1],
     },
+    "qwen3_5": {"text_config": {**BASE, **DELTA, "model_type": "qwen3_5_text"}},
+    "qwen3_next": {
+        **DELTA, "num_experts": 4, "num_experts_per_tok": 2, "decoder_sparse_step": 1,
+        "shared_expert_intermediate_size": 32, "mlp_only_layers": [],
+        "moe_intermediate_size": 32, "norm_topk_prob": True,
+    },
+    "granitemoehybrid": {
+        "attention_bias": False, "embedding_multiplier": 2.0, "attention_multiplier": 0.25,
+        "logits_scaling": 2.0, "residual_multiplier": 0.5, "layer_types": ["mamba", "attention"],
+        "mamba_n_heads": 8, "mamba_d_head": 16, "mamba_d_state": 16, "mamba_d_conv": 4,
+        "mamba_n_groups": 2, "mamba_conv_bias": True, "mamba_proj_bias": False,
+    },
+    "mamba2": {
+        "num_heads": 8, "head_dim": 16, "state_size": 16, "conv_kernel": 4, "n_groups": 2,
+        "use_bias": False, "use_conv_bias": True, "layer_norm_epsilon": 1e-5,
+        "time_step_limit": [0.001, 100.0], "time_step_rank": 4,
+    },
 }  # fmt: skip
 
-ALL_WAYS = ("packed", "causal", "shared", "fork")
+ALL_WAYS = ("packed", "causal", "shared", "states", "fork")
+HYBRID = ("states", "fork")
 SUPPORTED = {
     **dict.fromkeys(MODELS, ALL_WAYS),
-    "gemma2": ("shared", "fork"),  # its attention wants the mask as an array
-    "mamba": ("fork",),  # recurrent
-    "lfm2": ("fork",),  # convolutions beside attention
+    "gemma2": ("shared", "states", "fork"),  # its attention wants the mask as an array
+    "mamba": ("fork",),  # takes no notice of padding
+    "lfm2": HYBRID,  # convolutions beside attention
+    "qwen3_5": HYBRID,  # gated delta rule beside attention
+    "qwen3_next": HYBRID,
+    "granitemoehybrid": HYBRID,  # Mamba 2 beside attention
+    "mamba2": HYBRID,
 }
 
 NOT_IN_GROUPS_OF_32 = ("mamba",)
@@ -226,7 +254,8 @@ def test_every_supported_way_gives_the_loss_and_gradient_of_plain_rows(name, bit
             )
             difference = largest_difference(found, plain)
             assert difference < TOLERANCE, (name, way, scope, difference)
-        for way in [way for way in ("packed", "causal") if way in SUPPORTED[name]] or ["plain"]:
+        recomputed = [way for way in SUPPORTED[name] if WAYS[way].can_recompute] or ["plain"]
+        for way in recomputed:
             with recomputing(model.layers):
                 found = loss_and_gradient(model, way, scope, chunk=7)
             difference = largest_difference(found, plain)
@@ -330,6 +359,10 @@ def test_a_way_that_is_not_supported_is_refused_aloud(name):
     model = make_model(name)
 
     for way in set(ALL_WAYS) - set(SUPPORTED[name]):
+        if (name, way) == ("mamba", "states"):  # runs, and would learn from padding
+            found, plain = (loss_and_gradient(model, one, "full") for one in (way, "plain"))
+            assert largest_difference(found, plain) > 0.1
+            continue
         assert attempt(model, way, "full")[1] is not None, (
             f"{name} now takes {way!r}: if its numbers are right, add it to SUPPORTED"
         )
@@ -378,12 +411,12 @@ def test_a_model_cut_at_a_block_gives_the_loss_and_gradient_of_the_whole(name, b
             assert difference < TOLERANCE, (name, way, difference)
 
 
-@pytest.mark.parametrize("name", ["mamba", "lfm2"])
+@pytest.mark.parametrize("name", ["mamba", "lfm2", "qwen3_5"])
 def test_a_recurrent_model_refuses_the_trunk_cache_with_a_reason(name):
     model = make_model(name, num_layers=1)
     way = choose_scoring(model, "auto", "full", PAIRS, recomputes=False).way
 
-    with pytest.raises(ConfigError, match="fork scoring runs each prompt through the model's own"):
+    with pytest.raises(ConfigError, match=f"{way} scoring hands each prompt's states on"):
         find_cut(model, way)
 
 
