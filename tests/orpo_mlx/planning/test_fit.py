@@ -491,3 +491,24 @@ def test_what_trainings_that_are_going_on_may_take_is_not_available(
     assert beside["available_bytes"] == before["available_bytes"] - estimated
     assert (given["available_bytes"], given["taken_bytes"]) == (1_000_000_000, 0)
     assert told() == before
+
+
+def test_long_rows_are_scored_without_mask_arrays_as_fit_says(
+    settings: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    rows = [
+        {"prompt_ids": [3 + i] * (1200 + 100 * i), "chosen_ids": [4, 5], "rejected_ids": [6]}
+        for i in range(4)
+    ]
+    data = tmp_path / "long.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    long = {"data": str(data), "max_seq_length": 2048, "valid_fraction": 0, "steps": 1}
+    words = ["fit", "--model", str(settings().model), "--data", str(data), "--json"]
+    assert command.main([*words, "--max-seq-length", "2048", "--valid-fraction", "0"]) == 0
+    said = json.loads(capsys.readouterr().out)["scoring"]
+
+    prepared = [prepare.prepare(settings(**long)) for _ in range(2)]  # tried, and remembered
+    assert {said, *(one.scoring.way.name for one in prepared)} == {"causal"}
+    assert prepared[0].identity["scoring"] == "causal"
+    # Remembered is what was tried for long rows; short ones are tried for themselves.
+    assert prepare.prepare(settings(steps=1)).scoring.way.name == "packed"
