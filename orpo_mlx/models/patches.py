@@ -13,6 +13,7 @@ import copy
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import mlx.core as mx
@@ -55,6 +56,58 @@ class PackedCache:
         if return_array:
             raise TypeError("this model needs its mask as an array")
         return PackedMask(window_size)
+
+
+class PackedStateCache:
+    """What a recurrent or convolutional layer gets as its cache in a packed row.
+
+    It keeps nothing either. A layer asks it for the state of its convolution (0) right before it
+    convolves, and hands the other one (1) to its recurrence: both learn from it who is who.
+
+    Args:
+        mixer: has `convolve(convolution, x)` and `scan(rule, sequences)`, see scoring/mixing.py.
+    """
+
+    asked: Any = None
+    lengths = left_padding = None
+
+    def __init__(self, mixer: Any) -> None:
+        self.mixer = mixer
+
+    def __getitem__(self, index: int) -> Any:
+        if index:
+            return self
+        PackedStateCache.asked = self.mixer
+        return None
+
+    def __setitem__(self, index: int, array: mx.array) -> None:
+        """Take no notice."""
+
+    def advance(self, N: int) -> None:
+        """Take no notice."""
+
+    def make_mask(self, N: int) -> None:
+        """Return nothing: a row has no padding that would matter."""
+
+
+def packed_cache(model: nn.Module, positions: mx.array, attend: Attend, mixer: Any) -> list[Any]:
+    """Return a cache for each layer: what suits its kind, attention or states.
+
+    Args:
+        model: an mlx-lm model.
+        positions, attend: of `PackedCache`.
+        mixer: of `PackedStateCache`.
+    """
+    from mlx_lm.models.cache import ArraysCache, CacheList, make_prompt_cache
+
+    of_attention, of_states = PackedCache(positions, attend), PackedStateCache(mixer)
+
+    def suited(cache: Any) -> Any:
+        if isinstance(cache, CacheList):
+            return [suited(part) for part in cache.caches]
+        return of_states if isinstance(cache, ArraysCache) else of_attention
+
+    return [suited(cache) for cache in make_prompt_cache(model)]
 
 
 class SharedCache:
@@ -242,7 +295,16 @@ def packed_attention(model: nn.Module) -> Iterator[None]:
             replacement = _routed(original)
             seams.enter_context(_attribute(module, "scaled_dot_product_attention", replacement))
         seams.enter_context(_attribute(mx.fast, "rope", _rope_by_token(mx.fast.rope)))
+        seams.enter_context(chunked_recurrence(model))
+        for module in model.modules():
+            if isinstance(module, nn.Conv1d):
+                seams.enter_context(_called_by(module, partial(_convolve, module)))
         yield
+
+
+def _convolve(module: nn.Conv1d, call: Callable[..., mx.array], x: mx.array) -> mx.array:
+    mixer, PackedStateCache.asked = PackedStateCache.asked, None
+    return call(x) if mixer is None else mixer.convolve(call, x, module.weight.shape[1] - 1)
 
 
 @contextmanager
@@ -266,6 +328,9 @@ def _routed_delta_rule(original: Callable[..., Any]) -> Callable[..., Any]:
         *args: Any, use_kernel: bool = True, lower_bound: float | None = None, **rest: Any
     ) -> Any:
         gates = args[3]
+        if isinstance(args[_STATE], PackedStateCache):
+            rule = partial(update, use_kernel=use_kernel, lower_bound=lower_bound, **rest)
+            return _scanned(args, rule, _DELTA_SEQUENCES)
         # Without a gradient mlx-lm has a kernel of its own; and gates may have an axis more.
         if lower_bound is not None or gates.ndim != 3 or (use_kernel and _is_on_gpu()):
             return original(*args, use_kernel=use_kernel, lower_bound=lower_bound, **rest)
@@ -277,6 +342,8 @@ def _routed_delta_rule(original: Callable[..., Any]) -> Callable[..., Any]:
 
 def _routed_state_space(_: Callable[..., Any]) -> Callable[..., Any]:
     def update(*args: Any, **named: Any) -> Any:
+        if isinstance(args[_STATE], PackedStateCache):
+            return _scanned(args, update, _SPACE_SEQUENCES)
         named.pop("lengths", None)  # they say no more than the mask
         return state_space(*args[:_STATE_SPACE], **named)
 
@@ -286,6 +353,25 @@ def _routed_state_space(_: Callable[..., Any]) -> Callable[..., Any]:
 
 _STATE_SPACE = 10
 """Positional arguments before the lengths."""
+_STATE, _MASK = 7, {"delta": 8, "space": 9}
+"""Places of the state in both, and of the mask."""
+_DELTA_SEQUENCES, _SPACE_SEQUENCES = (0, 1, 2, 3, 4), (0, 2, 3, 5)
+"""Arguments that have a token axis."""
+
+
+def _scanned(args: tuple[Any, ...], rule: Callable[..., Any], places: tuple[int, ...]) -> Any:
+    """Have a recurrence go through a packed row; `rule` is called for parts of it."""
+    mask_at = _MASK["delta" if places == _DELTA_SEQUENCES else "space"]
+
+    def part(sequences: Sequence[mx.array], state: mx.array | None, mask: Any) -> Any:
+        given = list(args[: mask_at + 1])
+        given += [None] * (mask_at + 1 - len(given))
+        for place, sequence in zip(places, sequences, strict=True):
+            given[place] = sequence
+        given[_STATE], given[mask_at] = state, mask
+        return rule(*given)
+
+    return args[_STATE].mixer.scan(part, [args[place] for place in places])
 
 
 def _is_on_gpu() -> bool:

@@ -22,11 +22,12 @@ from orpo_mlx.data.batching.packed import (
 )
 from orpo_mlx.data.batching.shape import BatchShape, Lengths, count_tokens, grouped_shape
 from orpo_mlx.data.types import TokenPair
-from orpo_mlx.models.patches import PackedCache, packed_attention, run_body
+from orpo_mlx.models.patches import packed_attention, packed_cache, run_body
 from orpo_mlx.objectives.base import PairScores
 from orpo_mlx.scoring.attention import build_attend
 from orpo_mlx.scoring.base import Way, score_group
 from orpo_mlx.scoring.head import read_out
+from orpo_mlx.scoring.mixing import PackedMixer
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ class PackedRow(Way):
         """Return the hidden states of the row, [1, T, hidden]."""
         packed: Any = unflatten(arrays)
         with packed_attention(model):
-            cache = [PackedCache(packed.positions, build_attend(packed))] * len(model.layers)
+            mixer = PackedMixer(packed)
+            cache = packed_cache(model, packed.positions, build_attend(packed), mixer)
             return [run_body(model, packed.ids[None], cache)]
 
     def score(
