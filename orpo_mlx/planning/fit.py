@@ -113,7 +113,7 @@ def answer(config: TrainConfig, limit: int, on_progress: OnProgress | None = Non
     _require_blocks(config, len(shape.blocks))
     pairs = read_lengths(config, on_progress)
     train, valid = pairs.train, pairs.valid
-    way = likely_way(config, shape)
+    way = likely_way(config)
     beside = _kept_bytes(config, [*train, *valid], shape)
     question = Question(shape, config, way, train, valid, limit, beside)
     plan = question.plan()
@@ -130,12 +130,11 @@ def answer(config: TrainConfig, limit: int, on_progress: OnProgress | None = Non
     )
 
 
-def likely_way(config: TrainConfig, shape: ModelShape | None) -> Way:
-    """Return the way of scoring that is set, or the one most models of such layers take."""
+def likely_way(config: TrainConfig) -> Way:
+    """Return the way of scoring that is set, or the one most models take."""
     from orpo_mlx.scoring.select import WAYS
 
-    usual = "states" if shape and shape.state_width else "packed"
-    return WAYS[usual if config.scoring == "auto" else config.scoring]
+    return WAYS["packed" if config.scoring == "auto" else config.scoring]
 
 
 def _require_blocks(config: TrainConfig, count: int) -> None:

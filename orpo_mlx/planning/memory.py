@@ -216,7 +216,7 @@ def count_costs(
     kept = blocks_with_backward(shape, config)
     scores = _scores(shape, tokens)
     widest = max(max(x.inputs, x.outputs) * x.per_token for b in shape.blocks for x in b)
-    states = STATE_BUFFERS * tokens.rows * shape.state_width * F32
+    states = STATE_BUFFERS * tokens.cells * shape.state_width * F32
     return Costs(
         weights=shape.weight_bytes,
         adapter=_adapter_bytes(adapted, config),

@@ -32,7 +32,8 @@ from orpo_mlx.scoring.mixing import PackedMixer
 
 @dataclass(frozen=True)
 class PackedRow(Way):
-    """Linear layers see one row; attention sees rectangles of pairs of like length."""
+    """Linear layers see one row; attention, convolutions and recurrences see rectangles of pairs
+    of like length."""
 
     name = "packed"
     can_bucket = True
@@ -41,7 +42,9 @@ class PackedRow(Way):
         self, pairs: Sequence[TokenPair], nll_scope: str, bucket: Bucket | None = None
     ) -> Sequence[np.ndarray]:
         """Return the fields of `Packed`, those of its groups last."""
-        return flatten(pack(pairs, score_prompts=nll_scope == "full", bucket=bucket))
+        packed = pack(pairs, score_prompts=nll_scope == "full", bucket=bucket)
+        *rest, groups, order = packed
+        return [*rest, order, *(array for group in groups for array in group)]
 
     def hidden(self, model: Any, arrays: Sequence[mx.array]) -> list[mx.array]:
         """Return the hidden states of the row, [1, T, hidden]."""
@@ -94,12 +97,6 @@ class PackedRow(Way):
     def bucket_cost(self, bucket: Bucket) -> float:
         """Return what a full bucket takes, in tokens of the linear layers."""
         return packed_cost(bucket)
-
-
-def flatten(packed: Packed) -> list[np.ndarray]:
-    """Return the arrays of a packed row, those of its groups last."""
-    *rest, groups, order = packed
-    return [*rest, order, *(array for group in groups for array in group)]
 
 
 def unflatten(arrays: Sequence[mx.array]) -> Packed:

@@ -21,9 +21,8 @@ from orpo_mlx.scoring.fork import Fork
 from orpo_mlx.scoring.packed import PackedRow
 from orpo_mlx.scoring.plain import Plain
 from orpo_mlx.scoring.shared import Shared
-from orpo_mlx.scoring.states import States
 
-WAYS: dict[str, Way] = {way.name: way for way in (PackedRow(), Shared(), States(), Fork(), Plain())}
+WAYS: dict[str, Way] = {way.name: way for way in (PackedRow(), Shared(), Fork(), Plain())}
 """By name, in the order they are tried; the last works for every model."""
 
 _PROMPT, _RESPONSE, _PAIRS = 8, 4, 2

@@ -244,7 +244,7 @@ def _load_adapted(
         require_same(own_identity, resumed.manifest)
     spec = spec or build_adapter_spec(config, loaded.model)
     needs = find_needs(config, spec, folder.path, data, resumed)
-    savings = needs.require(likely_way(config, needs.shape)).savings
+    savings = needs.require(likely_way(config)).savings
     attach_adapter(loaded.model, spec, config.seed)
     if config.objective == Reward.name:
         attach_head(loaded.model, config.seed)
