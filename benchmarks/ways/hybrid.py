@@ -1,7 +1,7 @@
 """What a step on hybrid and recurrent models costs, scored one way and another.
 
     python -m benchmarks.ways.hybrid --rounds 7 --out benchmarks/results/hybrid.json
-    python -m benchmarks.ways.hybrid --models qwen3_5 --size small --ways fork,states
+    python -m benchmarks.ways.hybrid --models qwen3_5 --size small --ways fork,packed
 
 Each model is random and has a process of its own. In each round every way takes a step on the same
 new pairs, from the same weights, in turns of order; the first step of a way, on pairs of no round,
@@ -261,7 +261,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--size", choices=SIZES, default="tiny")
     parser.add_argument("--workloads", default=",".join(WORKLOADS))
     parser.add_argument("--models", default=",".join(configs(**SIZES["tiny"])))
-    parser.add_argument("--ways", default="fork,states")
+    parser.add_argument("--ways", default="fork,packed")
     parser.add_argument("--out", type=Path, help="write what was measured to this JSON file")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     return parser

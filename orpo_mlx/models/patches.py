@@ -1,8 +1,9 @@
 """The places where this project reaches into mlx-lm's models; nothing else may.
 
-Packed rows run through unmodified models by three seams: the `cache` every layer receives, the
-`scaled_dot_product_attention` of the module its attention is defined in, and `mx.fast.rope`. Body
-and head are told apart by a fourth: the class of the body, swapped for the time of a call. Each
+Packed rows run through unmodified models by a few seams: the `cache` every layer receives, the
+`scaled_dot_product_attention` of the module its attention is defined in, and `mx.fast.rope`; in
+recurrent layers the class of a convolution, and the `gated_delta_update` or `ssm_update` of their
+module. Body and head are told apart by the class of the body, swapped for the time of a call. Each
 seam is put back afterwards. `scoring.select` finds out whether a model fits; a test per
 architecture tells when mlx-lm moves something.
 """
@@ -10,9 +11,11 @@ architecture tells when mlx-lm moves something.
 from __future__ import annotations
 
 import copy
+import inspect
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import mlx.core as mx
@@ -57,6 +60,58 @@ class PackedCache:
         return PackedMask(window_size)
 
 
+class PackedStateCache:
+    """What a recurrent or convolutional layer gets as its cache in a packed row.
+
+    It keeps nothing either. A layer asks it for the state of its convolution (0) right before it
+    convolves, and hands the other one (1) to its recurrence: both learn from it who is who.
+
+    Args:
+        mixer: has `convolve(convolution, x)` and `scan(rule, sequences)`, see scoring/mixing.py.
+    """
+
+    asked: Any = None
+    lengths = left_padding = None
+
+    def __init__(self, mixer: Any) -> None:
+        self.mixer = mixer
+
+    def __getitem__(self, index: int) -> Any:
+        if index:
+            return self
+        PackedStateCache.asked = self.mixer
+        return None
+
+    def __setitem__(self, index: int, array: mx.array) -> None:
+        """Take no notice."""
+
+    def advance(self, N: int) -> None:
+        """Take no notice."""
+
+    def make_mask(self, N: int) -> None:
+        """Return nothing: a row has no padding that would matter."""
+
+
+def packed_cache(model: nn.Module, positions: mx.array, attend: Attend, mixer: Any) -> list[Any]:
+    """Return a cache for each layer: what suits its kind, attention or states.
+
+    Args:
+        model: an mlx-lm model.
+        positions, attend: of `PackedCache`.
+        mixer: of `PackedStateCache`.
+    """
+    from mlx_lm.models.cache import ArraysCache, CacheList, make_prompt_cache
+
+    of_attention, of_states = PackedCache(positions, attend), PackedStateCache(mixer)
+
+    def suited(cache: Any) -> Any:
+        if isinstance(cache, CacheList):
+            return [suited(part) for part in cache.caches]
+        return of_states if isinstance(cache, ArraysCache) else of_attention
+
+    return [suited(cache) for cache in make_prompt_cache(model)]
+
+
 class SharedCache:
     """A cache for two padded passes: prompts are kept, answers look at them.
 
@@ -64,9 +119,6 @@ class SharedCache:
         prompt_lengths: [B] real tokens of each prompt in the first pass.
         prompt_width: tokens of a prompt with its padding.
         is_grouped: whether attention written by the model itself keeps an axis for query groups.
-
-    Attributes:
-        kept: keys and values of the prompts.
     """
 
     def __init__(
@@ -75,7 +127,7 @@ class SharedCache:
         self._lengths = prompt_lengths
         self._width = prompt_width
         self._is_grouped = is_grouped
-        self.kept: tuple[mx.array, mx.array] | None = None
+        self._kept: tuple[mx.array, mx.array] | None = None
         self.offset: Any = 0
 
     def begin_answers(self) -> None:
@@ -86,9 +138,9 @@ class SharedCache:
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
         """Keep the prompts' keys and values; return them before the answers' own."""
         if isinstance(self.offset, int):
-            self.kept = (keys, values)
+            self._kept = (keys, values)
             return keys, values
-        both = zip(self.kept or (), (keys, values), strict=True)
+        both = zip(self._kept or (), (keys, values), strict=True)
         joined = (mx.concatenate([mx.concatenate([old] * 2), new], axis=2) for old, new in both)
         keys, values = joined
         return keys, values
@@ -103,79 +155,6 @@ class SharedCache:
             return window_mask(N, window_size)
         mask = answer_mask(self._lengths, self._width, N, window_size)
         return mask[:, None] if return_array and self._is_grouped else mask
-
-
-class StateCache:
-    """What a recurrent or convolutional layer gets as its cache in two padded passes: states after
-    the prompts are kept, answers go on from them.
-
-    Its arrays are what the layer makes them; the rest is what layers ask of mlx-lm's `ArraysCache`.
-
-    Args:
-        prompt_lengths: [B] real tokens of each prompt in the first pass.
-
-    Attributes:
-        kept: states by the layer's own numbers.
-    """
-
-    left_padding = None
-
-    def __init__(self, prompt_lengths: mx.array) -> None:
-        self.lengths: mx.array | None = prompt_lengths
-        self.kept: dict[int, mx.array] = {}
-
-    def begin_answers(self) -> None:
-        """Turn to the second pass: [2B] answers, chosen first, each from its prompt's state."""
-        self.kept = {i: mx.concatenate([x] * 2) for i, x in self.kept.items()}
-        # An answer's padding comes after it: nothing follows from the state it leaves.
-        self.lengths = None
-
-    def __getitem__(self, index: int) -> mx.array | None:
-        return self.kept.get(index)
-
-    def __setitem__(self, index: int, array: mx.array) -> None:
-        self.kept[index] = array
-
-    def advance(self, N: int) -> None:
-        """Take no notice: a pass has all tokens at once."""
-
-    def make_mask(self, N: int) -> mx.array | None:
-        """Return [B, N], true on the tokens of prompts; None for answers."""
-        return None if self.lengths is None else mx.arange(N) < self.lengths[:, None]
-
-
-def two_pass_cache(model: nn.Module, prompt_lengths: mx.array, prompt_width: int) -> list[Any]:
-    """Return a cache for each layer that has one: what suits its kind, attention or states.
-
-    Args:
-        model: an mlx-lm model.
-        prompt_lengths, prompt_width: as in `SharedCache`.
-
-    Raises:
-        TypeError: a layer keeps something else.
-    """
-    from mlx_lm.models.cache import ArraysCache, CacheList, KVCache, RotatingKVCache
-    from mlx_lm.models.cache import make_prompt_cache as make_cache
-
-    grouped = has_grouped_queries(model)
-
-    def suited(cache: Any) -> Any:
-        if isinstance(cache, CacheList):
-            return [suited(part) for part in cache.caches]
-        if isinstance(cache, ArraysCache):
-            return StateCache(prompt_lengths)
-        if isinstance(cache, KVCache | RotatingKVCache):
-            return SharedCache(prompt_lengths, prompt_width, grouped)
-        raise TypeError(f"no cache for many rows in place of a {type(cache).__name__}")
-
-    return [suited(cache) for cache in make_cache(model)]
-
-
-def two_pass_parts(cache: Any) -> list[SharedCache | StateCache]:
-    """Return the caches in a layer's cache, or in a list of them; of anything else none."""
-    if isinstance(cache, list):
-        return [part for item in cache for part in two_pass_parts(item)]
-    return [cache] if isinstance(cache, SharedCache | StateCache) else []
 
 
 def has_grouped_queries(model: nn.Module) -> bool:
@@ -229,7 +208,8 @@ def fork_cache(cache: Any) -> Any:
 
 @contextmanager
 def packed_attention(model: nn.Module) -> Iterator[None]:
-    """Let every layer that holds a `PackedCache` attend by it.
+    """Let every layer that holds a `PackedCache` attend by it, and those with a `PackedStateCache`
+    convolve and recur by theirs.
 
     Needed while gradients are taken, too: a checkpointed layer is computed again then.
     """
@@ -242,50 +222,73 @@ def packed_attention(model: nn.Module) -> Iterator[None]:
             replacement = _routed(original)
             seams.enter_context(_attribute(module, "scaled_dot_product_attention", replacement))
         seams.enter_context(_attribute(mx.fast, "rope", _rope_by_token(mx.fast.rope)))
-        yield
-
-
-@contextmanager
-def chunked_recurrence(model: nn.Module) -> Iterator[None]:
-    """Let the model's recurrent layers compute chunks of tokens instead of one after the other.
-
-    Needed while gradients are taken, too: a checkpointed layer is computed again then.
-    """
-    seams = {"gated_delta_update": _routed_delta_rule, "ssm_update": _routed_state_space}
-    with ExitStack() as stack:
-        for name, routed in seams.items():
+        for name, (sequences, rule) in _RECURRENCES.items():
             for module in _modules_with(model, name):
-                original = vars(module)[name]
-                if not hasattr(original, "is_chunked"):
-                    stack.enter_context(_attribute(module, name, routed(original)))
+                replacement = _recurring(vars(module)[name], sequences, rule)
+                seams.enter_context(_attribute(module, name, replacement))
+        for module in model.modules():
+            if isinstance(module, nn.Conv1d):
+                seams.enter_context(_called_by(module, partial(_convolve, module)))
         yield
 
 
-def _routed_delta_rule(original: Callable[..., Any]) -> Callable[..., Any]:
-    def update(
-        *args: Any, use_kernel: bool = True, lower_bound: float | None = None, **rest: Any
-    ) -> Any:
-        gates = args[3]
-        # Without a gradient mlx-lm has a kernel of its own; and gates may have an axis more.
-        if lower_bound is not None or gates.ndim != 3 or (use_kernel and _is_on_gpu()):
-            return original(*args, use_kernel=use_kernel, lower_bound=lower_bound, **rest)
-        return delta_rule(*args, **rest)
+def _convolve(module: nn.Conv1d, call: Callable[..., mx.array], x: mx.array) -> mx.array:
+    mixer, PackedStateCache.asked = PackedStateCache.asked, None
+    return call(x) if mixer is None else mixer.convolve(call, x, module.weight.shape[1] - 1)
 
-    update.is_chunked = True  # type: ignore[attr-defined]
+
+def _recurring(
+    original: Callable[..., Any], sequences: Sequence[str], rule: Callable[..., Any]
+) -> Callable[..., Any]:
+    """Let a recurrence of mlx-lm go through packed rows.
+
+    Args:
+        original: mlx-lm's function.
+        sequences: those of its arguments that have a token axis.
+        rule: called with `original` and its arguments by name, for rectangles of sequences.
+    """
+    signature = inspect.signature(original)
+
+    def update(*args: Any, **kwargs: Any) -> Any:
+        given = signature.bind(*args, **kwargs).arguments
+        cache = given.get("state")
+        if not isinstance(cache, PackedStateCache):
+            return original(*args, **kwargs)
+
+        def part(parts: Sequence[mx.array], state: mx.array | None, mask: mx.array | None) -> Any:
+            own = dict(zip(sequences, parts, strict=True))
+            return rule(original, **{**given, **own, "state": state, "mask": mask})
+
+        return cache.mixer.scan(part, [given[name] for name in sequences])
+
     return update
 
 
-def _routed_state_space(_: Callable[..., Any]) -> Callable[..., Any]:
-    def update(*args: Any, **named: Any) -> Any:
-        named.pop("lengths", None)  # they say no more than the mask
-        return state_space(*args[:_STATE_SPACE], **named)
+def _delta_rule(
+    original: Callable[..., Any],
+    *,
+    use_kernel: bool = True,
+    lower_bound: float | None = None,
+    **given: Any,
+) -> Any:
+    # Without a gradient mlx-lm has a kernel of its own; and gates may have an axis more.
+    if lower_bound is not None or given["a"].ndim != 3 or (use_kernel and _is_on_gpu()):
+        return original(use_kernel=use_kernel, lower_bound=lower_bound, **given)
+    return delta_rule(**given)
 
-    update.is_chunked = True  # type: ignore[attr-defined]
-    return update
+
+def _state_space(
+    _: Callable[..., Any], *, hidden_states: mx.array, lengths: Any = None, **given: Any
+) -> Any:
+    del lengths  # they would say no more than the mask
+    return state_space(hidden_states, **given)
 
 
-_STATE_SPACE = 10
-"""Positional arguments before the lengths."""
+_RECURRENCES: dict[str, tuple[Sequence[str], Callable[..., Any]]] = {
+    "gated_delta_update": (("q", "k", "v", "a", "b"), _delta_rule),
+    "ssm_update": (("hidden_states", "B", "C", "dt"), _state_space),
+}
+"""By the name a model's module knows it by: the sequences among its arguments, and what it does."""
 
 
 def _is_on_gpu() -> bool:

@@ -4,7 +4,7 @@ mlx-lm computes a gated delta rule token by token whenever a gradient is wanted:
 after the other, and a state kept for each token. Within a chunk the same numbers follow from a few
 matrix products, as Yang, Kautz and Hatamizadeh (Gated Delta Networks, arXiv:2412.06464) and Dao and
 Gu (Mamba 2, arXiv:2405.21060) found; only from chunk to chunk a state is handed on. Both functions
-take the arguments of mlx-lm's own and stand in for them (`patches.chunked_recurrence`).
+take the arguments of mlx-lm's own and stand in for them in packed rows (`models/patches.py`).
 
 B rows, T tokens, G groups of R heads that share keys and queries, H = G * R heads, Dk and Dv widths
 of keys and values; n chunks of C tokens.

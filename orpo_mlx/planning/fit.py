@@ -114,7 +114,7 @@ def answer(config: TrainConfig, limit: int, on_progress: OnProgress | None = Non
     _require_blocks(config, len(shape.blocks))
     pairs = read_lengths(config, on_progress)
     train, valid = pairs.train, pairs.valid
-    way = likely_way(config, shape, train)
+    way = likely_way(config, train)
     beside = _kept_bytes(config, [*train, *valid], shape)
     question = Question(shape, config, way, train, valid, limit, beside)
     plan = question.plan()
@@ -131,12 +131,11 @@ def answer(config: TrainConfig, limit: int, on_progress: OnProgress | None = Non
     )
 
 
-def likely_way(config: TrainConfig, shape: ModelShape | None, pairs: Sequence[Lengths]) -> Way:
-    """Return the way of scoring that is set, or the one most models of such layers take.
+def likely_way(config: TrainConfig, pairs: Sequence[Lengths]) -> Way:
+    """Return the way of scoring that is set, or the one most models take.
 
     Args:
         config: the settings.
-        shape: of the model, None if its sizes cannot be told.
         pairs: lengths of the training pairs; they tell whether rows are long.
     """
     from orpo_mlx.scoring.packed import wants_causal
@@ -144,8 +143,6 @@ def likely_way(config: TrainConfig, shape: ModelShape | None, pairs: Sequence[Le
 
     if config.scoring != "auto":
         return WAYS[config.scoring]
-    if shape and shape.state_width:
-        return WAYS["states"]
     packed = WAYS["packed"]
     batches = some_batches(clipped(pairs[:LOOKED_AT], config.max_seq_length), config, packed)
     return WAYS["causal"] if batches and wants_causal(batches) else packed

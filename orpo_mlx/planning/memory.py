@@ -221,7 +221,7 @@ def count_costs(
     block = _scores(shape, tokens.block or tokens.area)
     scores = max(SCORE_BUFFERS * block, LONG_SCORE_BUFFERS * _scores(shape, tokens.area))
     widest = max(max(x.inputs, x.outputs) * x.per_token for b in shape.blocks for x in b)
-    states = STATE_BUFFERS * tokens.rows * shape.state_width * F32
+    states = STATE_BUFFERS * tokens.cells * shape.state_width * F32
     return Costs(
         weights=shape.weight_bytes,
         adapter=_adapter_bytes(adapted, config),

@@ -32,16 +32,18 @@ from orpo_mlx.data.batching.shape import (
     rectangles,
 )
 from orpo_mlx.data.types import TokenPair
-from orpo_mlx.models.patches import PackedCache, packed_attention, run_body
+from orpo_mlx.models.patches import packed_attention, packed_cache, run_body
 from orpo_mlx.objectives.base import PairScores
 from orpo_mlx.scoring.attention import build_attend, largest_block
 from orpo_mlx.scoring.base import Way, score_group
 from orpo_mlx.scoring.head import read_out
+from orpo_mlx.scoring.mixing import PackedMixer
 
 
 @dataclass(frozen=True)
 class PackedRow(Way):
-    """Linear layers see one row; attention sees rectangles of pairs of like length.
+    """Linear layers see one row; attention, convolutions and recurrences see rectangles of pairs
+    of like length.
 
     Attributes:
         exact: prompts of a rectangle have one length.
@@ -55,16 +57,16 @@ class PackedRow(Way):
         self, pairs: Sequence[TokenPair], nll_scope: str, bucket: Bucket | None = None
     ) -> Sequence[np.ndarray]:
         """Return the fields of `Packed`, those of its groups last."""
-        return flatten(
-            pack(pairs, score_prompts=nll_scope == "full", bucket=bucket, exact=self.exact)
-        )
+        packed = pack(pairs, score_prompts=nll_scope == "full", bucket=bucket, exact=self.exact)
+        *rest, groups, order = packed
+        return [*rest, order, *(array for group in groups for array in group)]
 
     def hidden(self, model: Any, arrays: Sequence[mx.array]) -> list[mx.array]:
         """Return the hidden states of the row, [1, T, hidden]."""
         packed: Any = unflatten(arrays)
         with packed_attention(model):
-            attend = build_attend(packed, self.exact)
-            cache = [PackedCache(packed.positions, attend)] * len(model.layers)
+            attend, mixer = build_attend(packed, self.exact), PackedMixer(packed)
+            cache = packed_cache(model, packed.positions, attend, mixer)
             return [run_body(model, packed.ids[None], cache)]
 
     def score(
@@ -152,12 +154,6 @@ def wants_causal(batches: Sequence[Sequence[Lengths]]) -> bool:
         for group in split_exactly(slots):
             exact += GROUP_COST + rectangles([slots[i] for i in group], 1)[2]
     return exact < padded
-
-
-def flatten(packed: Packed) -> list[np.ndarray]:
-    """Return the arrays of a packed row, those of its groups last."""
-    *rest, groups, order = packed
-    return [*rest, order, *(array for group in groups for array in group)]
 
 
 def unflatten(arrays: Sequence[mx.array]) -> Packed:

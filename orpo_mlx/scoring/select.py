@@ -21,10 +21,9 @@ from orpo_mlx.scoring.fork import Fork
 from orpo_mlx.scoring.packed import CausalRow, PackedRow
 from orpo_mlx.scoring.plain import Plain
 from orpo_mlx.scoring.shared import Shared
-from orpo_mlx.scoring.states import States
 
 WAYS: dict[str, Way] = {
-    way.name: way for way in (PackedRow(), CausalRow(), Shared(), States(), Fork(), Plain())
+    way.name: way for way in (PackedRow(), CausalRow(), Shared(), Fork(), Plain())
 }
 """By name, in the order they are tried; the last works for every model."""
 

@@ -24,6 +24,7 @@ class Shared(Way):
 
     name = "shared"
     passes = 2
+    can_recompute = False
 
     def arrays(
         self, pairs: Sequence[TokenPair], nll_scope: str, bucket: Bucket | None = None

@@ -280,7 +280,7 @@ def _load_adapted(
         peers.agree(content_facts(own_identity, data))
     spec = _shared_spec(spec or build_adapter_spec(config, loaded.model), peers)
     needs = find_needs(config, spec, folder.path, data, resumed)
-    savings = needs.require(likely_way(config, needs.shape, needs.train)).savings
+    savings = needs.require(likely_way(config, needs.train)).savings
     attach_adapter(loaded.model, spec, config.seed)
     if config.objective == Reward.name:
         attach_head(loaded.model, config.seed)
@@ -483,7 +483,7 @@ def _probe(
     model = adapted.loaded.model
     pairs = sorted(data.train[:64], key=lambda pair: pair.longest)[:3]
     needs = adapted.needs
-    row = likely_way(needs.config, needs.shape, needs.train).name
+    row = likely_way(needs.config, needs.train).name
 
     def choose() -> Scoring:
         with _being_tried(model), recomputing(model.layers, every):

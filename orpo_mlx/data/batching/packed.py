@@ -16,12 +16,12 @@ rectangles, M the cells of all rectangles, N the scored positions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from orpo_mlx.data.batching.buckets import CELLS_PER_TOKEN, Bucket, slot_of, slot_order
+from orpo_mlx.data.batching.buckets import Bucket, slot_of, slot_order
 from orpo_mlx.data.types import TokenPair
 
 ROW_MULTIPLE = 64
@@ -33,11 +33,6 @@ HEAD_CHUNK = 256
 MAX_GROUPS = 4
 GROUP_COST = 20_000
 """Cells of attention that one more group costs in overhead; keeps small batches in one group."""
-PASS_COST = 256
-"""Tokens that two more passes through a model cost in overhead, where a group has its own."""
-
-GroupCost = Callable[[int, int, int], float]
-"""From the pairs of a group and the widths of its rectangles (prompt, answer) to what it costs."""
 
 
 Array = Any
@@ -96,7 +91,6 @@ def pack(
     score_prompts: bool,
     bucket: Bucket | None = None,
     exact: bool = False,
-    cost: GroupCost | None = None,
 ) -> Packed:
     """Lay pairs out in one row.
 
@@ -106,7 +100,6 @@ def pack(
         bucket: fill everything up to what it has room for; its slots without a pair become pairs
             without tokens, the last ones in the order of the result.
         exact: groups are of prompts of one length, not padded; not with a bucket.
-        cost: of `split_into_groups`.
     """
     if bucket is None:
         slots, seated = [slot_of(pair) for pair in pairs], list(range(len(pairs)))
@@ -114,7 +107,7 @@ def pack(
         slots, seated = list(bucket.slots), slot_order(pairs)
         seated += range(len(pairs), len(slots))
     filled = [*pairs, *[_EMPTY] * (len(slots) - len(pairs))]
-    groups = split_exactly(slots) if exact else split_into_groups(slots, cost)
+    groups = split_exactly(slots) if exact else split_into_groups(slots)
     members = [seated[slot] for group in groups for slot in group]
     row = _Row()
     laid = [
@@ -254,38 +247,24 @@ def round_up(value: int, multiple: int) -> int:
     return -(-value // multiple) * multiple
 
 
-def attention_cost(pairs: int, prompt: int, answer: int) -> float:
-    """Return the cells of attention of a group: all that rectangles cost where rows have none."""
-    return pairs * prompt * prompt + 2 * pairs * answer * (prompt + answer) + GROUP_COST
-
-
-def pass_cost(pairs: int, prompt: int, answer: int) -> float:
-    """Return what a group costs whose rectangles go through all layers, in tokens."""
-    cells = pairs * prompt * prompt + 2 * pairs * answer * (prompt + answer)
-    return pairs * (prompt + 2 * answer) + cells / CELLS_PER_TOKEN + PASS_COST
-
-
-def split_into_groups(
-    lengths: Sequence[tuple[int, int]], cost: GroupCost | None = None
-) -> list[list[int]]:
-    """Sort pairs by length and cut them where the rectangles cost least.
+def split_into_groups(lengths: Sequence[tuple[int, int]]) -> list[list[int]]:
+    """Sort pairs by length and cut them where the rectangles of attention get smallest.
 
     Args:
         lengths: for each pair the tokens of its prompt and of its longer answer.
-        cost: of a group; None: `attention_cost`.
 
     Returns:
         Indices of the pairs, group by group; at most `MAX_GROUPS` groups.
     """
     order = sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
     n = len(order)
-    costs = _cut_costs([lengths[i] for i in order], cost or attention_cost)
-    best: dict[int, tuple[float, list[tuple[int, int]]]] = {0: (0, [])}
+    cost = _cut_costs([lengths[i] for i in order])
+    best = {0: (0, [])}
     for _ in range(min(MAX_GROUPS, n)):
         reached = dict(best)
         for start, (spent, cuts) in best.items():
             for end in range(start + 1, n + 1):
-                total = spent + costs[start][end]
+                total = spent + cost[start][end]
                 if end not in reached or total < reached[end][0]:
                     reached[end] = (total, [*cuts, (start, end)])
         best = reached
@@ -304,14 +283,16 @@ def split_exactly(lengths: Sequence[tuple[int, int]]) -> list[list[int]]:
     ]
 
 
-def _cut_costs(lengths: Sequence[tuple[int, int]], cost: GroupCost) -> list[list[float]]:
-    """Cost of the group from `start` to `end`, for all of both."""
+def _cut_costs(lengths: Sequence[tuple[int, int]]) -> list[list[int]]:
+    """Cells of attention of the group from `start` to `end`, for all of both."""
     n = len(lengths)
-    costs = [[0.0] * (n + 1) for _ in range(n)]
+    costs = [[0] * (n + 1) for _ in range(n)]
     for start in range(n):
         prompt = answer = 0
         for end in range(start + 1, n + 1):
             prompt = max(prompt, round_up(lengths[end - 1][0], WIDTH_MULTIPLE))
             answer = max(answer, round_up(lengths[end - 1][1], WIDTH_MULTIPLE))
-            costs[start][end] = cost(end - start, prompt, answer)
+            pairs = end - start
+            area = pairs * prompt * prompt + 2 * pairs * answer * (prompt + answer)
+            costs[start][end] = area + GROUP_COST
     return costs

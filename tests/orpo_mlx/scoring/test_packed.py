@@ -87,7 +87,7 @@ def test_the_batches_that_settings_make_decide():
     together = {"batching": "fixed", "micro_batch_size": 16, "max_seq_length": 4096}
 
     def way(**changes: Any) -> str:
-        return likely_way(build_config({**together, **changes}), None, pairs).name
+        return likely_way(build_config({**together, **changes}), pairs).name
 
     assert way() == "packed"
     assert way(micro_batch_size=1) == "causal"
@@ -97,4 +97,4 @@ def test_the_batches_that_settings_make_decide():
     assert way(max_seq_length=1100) == "causal"
     assert way(max_seq_length=600) == "packed"
     assert way(scoring="shared") == "shared"
-    assert likely_way(build_config(together), None, []).name == "packed"
+    assert likely_way(build_config(together), []).name == "packed"
