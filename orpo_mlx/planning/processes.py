@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from orpo_mlx.config import TrainConfig
-from orpo_mlx.data.batching.order import steps_in_epoch
+from orpo_mlx.data.batching.order import cut_evenly, steps_in_epoch
 from orpo_mlx.data.batching.shape import Lengths
 from orpo_mlx.data.types import TokenPair
 from orpo_mlx.distributed.allotment import allot, loads_of
@@ -33,8 +33,9 @@ def divided(config: TrainConfig, size: int) -> TrainConfig:
     """
     if config.dropout:
         return config
-    parts = min(-(-size // config.grad_accumulation_steps), config.micro_batch_size)
-    return config.model_copy(update={"micro_batch_parts": max(1, parts)})
+    # By tokens, a whole step may be one forward pass.
+    passes = config.grad_accumulation_steps if config.batching == "fixed" else 1
+    return config.model_copy(update={"micro_batch_parts": -(-size // passes)})
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ def share_out(config: TrainConfig, way: Way, train: Sequence[Lengths], size: int
 def _by_number(config: TrainConfig, size: int) -> Shares | None:
     if config.batching == "tokens":
         return None
-    pieces = -(-config.micro_batch_size // -(-config.micro_batch_size // config.micro_batch_parts))
+    pieces = len(cut_evenly(tuple(range(config.micro_batch_size)), config.micro_batch_parts))
     count = config.grad_accumulation_steps * pieces
     return Shares(count, max(0, size - count), -(-count // size) / count)
 

@@ -52,11 +52,8 @@ def step_parts(
         config.grad_accumulation_steps,
         step_rows(config) if config.objective == "kto" else 1,
     )
-    if config.batching == "fixed":
-        return [piece for part in plan[index] for piece in cut_evenly(part, parts)]
-    budget = max(1, config.tokens_per_batch // parts)
-    smaller = config.model_copy(update={"tokens_per_batch": budget})
-    return _regroup(smaller, scoring, pairs, plan[index])
+    whole = _regroup(config, scoring, pairs, plan[index])
+    return [piece for part in whole for piece in cut_evenly(part, parts)]
 
 
 @functools.lru_cache(maxsize=2)

@@ -17,14 +17,14 @@ WORKER = Path(__file__).parents[2] / "support/peer_runs.py"
 BASE = {
     "steps": 30, "micro_batch_size": 2, "grad_accumulation_steps": 4, "rank": 2, "num_layers": -1,
     "learning_rate": 5e-3, "valid_fraction": 0.25, "report_every": 1, "eval_every": 10,
-    "sample_prompts": 0, "evaluate": False, "drift_every": 0,
+    "sample_prompts": 0, "evaluate": False, "drift_every": 0, "batching": "fixed",
 }  # fmt: skip
 CASES = {
     "orpo": {},
     "one-micro-batch": {"grad_accumulation_steps": 1, "steps": 5},
     "three": {"grad_accumulation_steps": 3},
     "dropout": {"dropout": 0.2},
-    "tokens": {"batching": "tokens", "tokens_per_batch": 200},
+    "tokens": {"batching": "tokens", "micro_batch_parts": 4},
     "recomputed": {"grad_checkpoint": "on", "steps": 5},
     "full": {"nll_scope": "full", "steps": 5},
     "clipped": {"max_grad_norm": 0.01},
@@ -66,6 +66,11 @@ def train_all(folder, size):
             process.kill()
 
 
+def steps_in(run):
+    found = [record.event for record in read_events(run / "events.jsonl")]
+    return [event for event in found if isinstance(event, StepCompleted)]
+
+
 def measured(run):
     """Return [N, M] of every metric of every step and evaluation, NaN where there is none."""
     found = [r.event for r in read_events(run / "events.jsonl")]
@@ -86,6 +91,8 @@ def write_cases(folder, model, data, names):
 def assert_same_run(folder, name, size):
     one, many = (folder / f"{name}-{n}" for n in (1, size))
     first, second = measured(one), measured(many)
+    if name != "one-micro-batch":
+        assert all(all(event.peer_tokens) for event in steps_in(many))
     assert first.shape == second.shape
     assert len(first) > 5
     np.testing.assert_allclose(second, first, rtol=1e-5, atol=2e-6, err_msg=f"{name}, {size}")

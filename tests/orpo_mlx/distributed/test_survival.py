@@ -20,7 +20,7 @@ PATIENCE = 240
 SETTINGS = {
     "steps": 8, "micro-batch-size": 2, "grad-accumulation-steps": 3, "rank": 2, "num-layers": -1,
     "learning-rate": 5e-3, "valid-fraction": 0.25, "eval-every": 4, "save-every": 4,
-    "sample-prompts": 0, "drift-every": 0, "report-every": 1, "seed": 3,
+    "sample-prompts": 0, "drift-every": 0, "report-every": 1, "seed": 3, "batching": "fixed",
 }  # fmt: skip
 
 

@@ -67,7 +67,7 @@ def test_without_pairs_the_settings_say_it_unless_tokens_decide():
     [
         (2, {"grad_accumulation_steps": 2}, 1),
         (4, {"grad_accumulation_steps": 2, "micro_batch_size": 8}, 2),
-        (4, {"micro_batch_size": 2}, 2),
+        (4, {"batching": "tokens", "grad_accumulation_steps": 4}, 4),
         (4, {"micro_batch_size": 8, "dropout": 0.1}, 1),
     ],
 )
