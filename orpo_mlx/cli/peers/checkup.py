@@ -17,7 +17,7 @@ from orpo_mlx.planning.memory import available_bytes
 from orpo_mlx.text.formatting import format_bytes
 
 PAYLOAD_BYTES = 20_000_000
-"""Of an adapter, where no model says how large it is: rank 8 on 16 blocks of a model of 7 B."""
+"""Of an adapter, where no model says how large it is: rank 8 on all 28 blocks of Qwen3-0.6B."""
 
 _ANSWER_SECONDS, _FETCH_SECONDS = 120.0, 1800.0
 _WORTH = 1.1
