@@ -20,6 +20,7 @@ from orpo_mlx.cli.parser import (
     missing_run,
     version_text,
 )
+from orpo_mlx.cli.peers.hosts import reported_status, train_on_hosts
 from orpo_mlx.cli.peers.joined import joined_peers, run_peer
 from orpo_mlx.cli.run_report import build_report
 from orpo_mlx.cli.runs.sweep import SweptRun, queue_sweep
@@ -121,7 +122,13 @@ def _add_actions(parser: Parser) -> None:
         "--processes",
         metavar="N",
         type=int,
-        help="Train with N processes on this machine; mlx.launch starts them on several.",
+        help="Train with N processes on this machine.",
+    )
+    group.add_argument(
+        "--hosts",
+        metavar="FILE",
+        help="Train on several machines, a process each: the hostfile of mlx.launch, this machine "
+        "first.",
     )
     group.add_argument(
         "--dry-run", action="store_true", help="Prepare everything, show it, and train nothing."
@@ -175,18 +182,19 @@ def parse_train(
         dry_run=bool(extras["dry_run"]),
         output="quiet" if extras["quiet"] else "json" if extras["json"] else "rich",
         processes=extras["processes"] or 1,
+        hosts=extras["hosts"],
         debug=bool(extras["debug"]),
     )
 
 
 _EXTRAS = (
-    "config", "like", "from", "sweep", "show_config", "demo", "resume", "processes", "dry_run",
-    "quiet", "json", "debug",
+    "config", "like", "from", "sweep", "show_config", "demo", "resume", "processes", "hosts",
+    "dry_run", "quiet", "json", "debug",
 )  # fmt: skip
 _EITHER = (
     ("quiet", "json"), ("demo", "resume"), ("like", "config"), ("like", "demo"), ("like", "resume"),
     ("sweep", "resume"), ("sweep", "show_config"), ("sweep", "processes"),
-    ("dry_run", "processes"),
+    ("dry_run", "processes"), ("hosts", "processes"), ("hosts", "sweep"), ("hosts", "dry_run"),
 )  # fmt: skip
 
 
@@ -285,6 +293,7 @@ class TrainCommand:
         resume: the run to go on with.
         resume_overrides: settings given besides --resume, validated.
         processes: how many of this machine take part.
+        hosts: a hostfile; the run is started through mlx.launch.
     """
 
     config: TrainConfig
@@ -296,13 +305,19 @@ class TrainCommand:
     dry_run: bool = False
     output: Output = "rich"
     processes: int = 1
+    hosts: str | None = None
     debug: bool = False
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `python -m orpo_mlx.train`; 0 done, 1 run failed, 2 bad input, 130 interrupted."""
     words = list(sys.argv[1:] if argv is None else argv)
-    return run_command(lambda: _run(words, "python -m orpo_mlx.train"), debug="--debug" in words)
+    with reported_status() as status:
+        code = run_command(
+            lambda: _run(words, "python -m orpo_mlx.train"), debug="--debug" in words
+        )
+        status.append(code)
+        return code
 
 
 def train_command(argv: Sequence[str]) -> int:
@@ -329,6 +344,8 @@ def _run(words: Sequence[str], prog: str) -> int:
     if world and world.rank:
         return run_peer(world, lambda: _settings_of_peer(words, prog, world))
     command = parse_train(words, prog)
+    if command.hosts:
+        return train_on_hosts(command.hosts, without_option(words, "--hosts"))
     size = world.size if world else command.processes
     command = replace(command, config=_divided(command, size))
     report = build_report(command.output)
@@ -348,7 +365,7 @@ def _train(command: TrainCommand, words: Sequence[str], report: RunListener) -> 
     def say(label: str) -> None:
         report.progress(0, 0, label, "phase")
 
-    others, seconds = _without_processes(words), command.config.peer_timeout
+    others, seconds = without_option(words, "--processes"), command.config.peer_timeout
     if "--micro-batch-parts" not in "=".join(others).split("="):
         others += ["--micro-batch-parts", str(command.config.micro_batch_parts)]
     with joined_peers(command.processes, others, seconds, say) as peers:
@@ -359,12 +376,12 @@ def _train(command: TrainCommand, words: Sequence[str], report: RunListener) -> 
         return resume(command.resume, overrides, report=report, peers=peers).exit_code
 
 
-def _without_processes(words: Sequence[str]) -> list[str]:
-    """Return the words without --processes N, which is for process 0 alone."""
+def without_option(words: Sequence[str], name: str) -> list[str]:
+    """Return the words without an option and its value, which are not for peers."""
     kept, skip = [], False
     for word in words:
-        if not skip and not word.startswith("--processes="):
-            skip = word == "--processes"
+        if not skip and not word.startswith(f"{name}="):
+            skip = word == name
             kept += [] if skip else [word]
         else:
             skip = False

@@ -254,6 +254,51 @@ def test_processes_are_started_and_ended_with_the_run(words, whole, tmp_path):
     assert "tokenizing the pairs" in log
 
 
+HERE = {"ssh": "127.0.0.1", "ips": ["127.0.0.1"]}
+
+
+@pytest.fixture
+def hostfile(tmp_path):
+    path = tmp_path / "macs.json"
+    path.write_text(json.dumps({"backend": "ring", "hosts": [HERE, HERE]}))
+    return path
+
+
+def test_hosts_are_reached_by_mlx_launch(hostfile, words, whole, tmp_path):
+    run = tmp_path / "run"
+    done = subprocess.run(
+        command(*words(run), "--hosts", str(hostfile)), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert adapter_of(run) == whole
+
+
+def test_a_peer_that_dies_under_mlx_launch_is_no_success(hostfile, words, faults, tmp_path):
+    run = tmp_path / "run"
+    environment = {**os.environ, **faults("die@step 3"), "PEER_FAULT": "die@step 3"}
+    done = subprocess.run(
+        command(*words(run), "--hosts", str(hostfile)), capture_output=True, text=True,
+        env=environment,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    assert "process 1 (" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "hosts",
+    [[HERE], {"hosts": 3}, [HERE, {"ssh": "other"}], [HERE, {"ssh": "-x", "ips": ["10.0.0.1"]}],
+     [HERE, {"ssh": "other", "ips": ["ten"]}], {"hosts": [HERE, HERE], "backend": "mpi"},
+     [{"ssh": "elsewhere.example", "ips": ["203.0.113.9"]}, HERE]],
+)  # fmt: skip
+def test_a_wrong_hostfile_is_refused(hosts, hostfile, words, tmp_path):
+    hostfile.write_text(json.dumps(hosts))
+    given = command(*words(tmp_path / "run"), "--hosts", str(hostfile))
+    done = subprocess.run(given, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert str(hostfile) in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_ctrl_c_stops_all_after_the_step_and_the_run_goes_on(words, start, whole, tmp_path):
     run = tmp_path / "run"
     first = subprocess.Popen(
