@@ -6,8 +6,10 @@ import functools
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from orpo_mlx.config import TrainConfig
+from orpo_mlx.config.division import divided
 from orpo_mlx.data.batching.order import cut_evenly, steps_in_epoch
 from orpo_mlx.data.batching.shape import Lengths
 from orpo_mlx.data.types import TokenPair
@@ -16,26 +18,15 @@ from orpo_mlx.distributed.traffic import NUMBER_BYTES, ring_bytes, ring_seconds,
 from orpo_mlx.models.shape import ModelShape
 from orpo_mlx.planning.memory import adapted_linears, count_adapter
 from orpo_mlx.planning.plan import clipped
-from orpo_mlx.scoring.base import Scoring, Way
-from orpo_mlx.scoring.batches import scored_of, step_parts
+
+if TYPE_CHECKING:
+    from orpo_mlx.scoring.base import Way
 
 LOOKED_AT = 200
 """Steps whose micro-batches are counted; more of them would hardly change the averages."""
 
 LINK_GBIT = 1.0
 """Of plain Ethernet, the slowest link that two Macs usually have."""
-
-
-def divided(config: TrainConfig, size: int) -> TrainConfig:
-    """Return settings with which each of `size` processes has something to do in a step.
-
-    With dropout nothing is divided by itself, for other micro-batches draw other masks.
-    """
-    if config.dropout:
-        return config
-    # By tokens, a whole step may be one forward pass.
-    passes = config.grad_accumulation_steps if config.batching == "fixed" else 1
-    return config.model_copy(update={"micro_batch_parts": -(-size // passes)})
 
 
 @dataclass(frozen=True)
@@ -128,6 +119,9 @@ def share_out(config: TrainConfig, way: Way, train: Sequence[Lengths], size: int
     """Return how steps are shared out, None where micro-batches follow from unknown lengths."""
     if not train:
         return _by_number(config, size)
+    from orpo_mlx.scoring.base import Scoring
+    from orpo_mlx.scoring.batches import scored_of, step_parts
+
     pairs = _stand_ins(train)
     scoring, found = Scoring(way, scored_of(config)), []
     for step in range(1, min(LOOKED_AT, steps_in_epoch(config, len(pairs))) + 1):

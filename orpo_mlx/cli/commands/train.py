@@ -36,11 +36,11 @@ from orpo_mlx.cli.settings_options import (
 from orpo_mlx.cli.terminal import print_error
 from orpo_mlx.config import TrainConfig, build_config
 from orpo_mlx.config.declaration import GROUPS
+from orpo_mlx.config.division import divided
 from orpo_mlx.config.file import expanded, with_absolute_paths
 from orpo_mlx.distributed.world import MOST_PROCESSES, World, read_world
 from orpo_mlx.errors import ConfigError, OrpoError
 from orpo_mlx.models.command_buffers import choose_command_buffers
-from orpo_mlx.planning.processes import divided
 from orpo_mlx.runs import events
 from orpo_mlx.runs.control import ended_by_signals
 from orpo_mlx.runs.directory import (

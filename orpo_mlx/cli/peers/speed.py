@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
-import shutil
 import signal
 import statistics
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 
+from orpo_mlx.cli.peers.hosts import PORT, launch_command
 from orpo_mlx.cli.peers.joined import connect
 from orpo_mlx.cli.terminal import print_text
 from orpo_mlx.distributed.hostfile import Hostfile
 from orpo_mlx.distributed.peers import Peers
 from orpo_mlx.distributed.rendezvous import join, meet
 from orpo_mlx.distributed.traffic import NUMBER_BYTES
-from orpo_mlx.distributed.world import SECRET, read_world
+from orpo_mlx.distributed.world import read_world
 from orpo_mlx.errors import ConfigError, PeerRefusedError, TrainingError
 from orpo_mlx.text.formatting import visible
 
-PORT = 32323
-"""The first one, as of mlx.launch."""
 PATIENCE = 60.0
 """Seconds that the processes wait for one another."""
 _SUMS = 7
@@ -38,8 +34,8 @@ def measured_seconds(hosts: Hostfile, payload: int) -> float:
     Raises:
         PeerRefusedError: they do not come together, with what was said of it.
     """
-    program = [sys.executable, "-P", "-m", "orpo_mlx", "doctor", "--link", str(payload)]
-    code, output = _launched(_command(hosts, program))
+    program = ["-m", "orpo_mlx", "doctor", "--link", str(payload)]
+    code, output = _launched(launch_command(hosts, program, {}, PORT))
     for line in output.splitlines():
         with suppress(ValueError, KeyError, TypeError):
             return statistics.median(json.loads(line)[_MARK])
@@ -50,18 +46,6 @@ def measured_seconds(hosts: Hostfile, payload: int) -> float:
         f"Ports from {PORT} to {PORT + len(hosts.hosts)} must be free on the hosts and open "
         "between them, at the addresses (ips) of the file; see docs/several-macs.md.",
     )
-
-
-def _command(hosts: Hostfile, program: Sequence[str]) -> list[str]:
-    launch = os.path.join(os.path.dirname(sys.executable), "mlx.launch")
-    found = launch if os.path.exists(launch) else shutil.which("mlx.launch")
-    if found is None:
-        raise ConfigError(
-            "mlx.launch, which comes with mlx, is not there", "Install mlx again: pip install mlx."
-        )
-    place = ["--hostfile", str(hosts.path), "--backend", hosts.backend]
-    given = ["--starting-port", str(PORT), "--env", f"{SECRET}={secrets.token_hex(16)}"]
-    return [sys.executable, "-P", found, *place, *given, "--", *program]
 
 
 def _launched(command: Sequence[str]) -> tuple[int | None, str]:

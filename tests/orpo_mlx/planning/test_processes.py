@@ -9,10 +9,11 @@ import pytest
 
 from orpo_mlx.cli import main as command
 from orpo_mlx.config import build_config
+from orpo_mlx.config.division import divided
 from orpo_mlx.data.batching.shape import Lengths
 from orpo_mlx.errors import ConfigError
 from orpo_mlx.models.shape import Linear, ModelShape
-from orpo_mlx.planning.processes import Shares, divided, plan_processes, share_out
+from orpo_mlx.planning.processes import Shares, plan_processes, share_out
 from orpo_mlx.scoring.select import WAYS
 
 FIXED = {"batching": "fixed", "micro_batch_size": 1, "valid_fraction": 0.0, "order": "file"}
