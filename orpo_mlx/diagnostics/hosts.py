@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from orpo_mlx.diagnostics.machine import Fact
-from orpo_mlx.distributed.hostfile import Host
+from orpo_mlx.distributed.hostfile import PeerHost
 from orpo_mlx.errors import ConfigError
 from orpo_mlx.runs.checkpoints import versions
 from orpo_mlx.storage.safe_path import child_environment
@@ -38,7 +38,7 @@ class HostAnswer:
         problem: why there are none, with what to do; "" if there are.
     """
 
-    host: Host
+    host: PeerHost
     found: dict[tuple[str, str], str] = field(default_factory=dict)
     errors: tuple[str, ...] = ()
     problem: str = ""
@@ -48,7 +48,7 @@ class HostAnswer:
         return self.found.get((group, name), "not installed")
 
 
-def ask_hosts(hosts: Sequence[Host], words: Sequence[str], seconds: float) -> list[HostAnswer]:
+def ask_hosts(hosts: Sequence[PeerHost], words: Sequence[str], seconds: float) -> list[HostAnswer]:
     """Return the answer of each host; all are asked at once.
 
     Args:
@@ -114,7 +114,7 @@ def _host_fact(answer: HostAnswer, first: HostAnswer) -> Fact:
     return Fact("hosts", name, text, "ok")
 
 
-def _ask(host: Host, words: Sequence[str], seconds: float) -> HostAnswer:
+def _ask(host: PeerHost, words: Sequence[str], seconds: float) -> HostAnswer:
     try:
         done = subprocess.run(
             _command(host.ssh, words), stdin=subprocess.DEVNULL, capture_output=True,

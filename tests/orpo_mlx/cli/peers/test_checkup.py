@@ -18,7 +18,7 @@ from orpo_mlx.cli.peers.checkup import HostsQuestion, iter_parts
 from orpo_mlx.config import build_config
 from orpo_mlx.diagnostics.hosts import HostAnswer
 from orpo_mlx.diagnostics.machine import Fact
-from orpo_mlx.distributed.hostfile import Host
+from orpo_mlx.distributed.hostfile import PeerHost
 from orpo_mlx.distributed.peers import ALONE
 from orpo_mlx.distributed.traffic import ring_bytes
 from orpo_mlx.errors import TrainingError
@@ -238,7 +238,7 @@ def gain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, alone: float, exchange
     """The verdict on two hosts for steps of two micro-batches that are alike."""
     rows = [{"prompt_ids": [5, n], "chosen_ids": [6, 7], "rejected_ids": [8, 9]} for n in range(9)]
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[1:]))
-    answers = [HostAnswer(Host(name, ("10.0.0.1",))) for name in ("a.local", "b.local")]
+    answers = [HostAnswer(PeerHost(name, ("10.0.0.1",))) for name in ("a.local", "b.local")]
     time = MeasuredTime(1, alone, alone, 0, 0, 0, 1, 1, alone, 1.0, "packed")
     monkeypatch.setattr(checkup, "ask_hosts", lambda *_: answers)
     monkeypatch.setattr(checkup, "measured_seconds", lambda hosts, payload: exchange)
