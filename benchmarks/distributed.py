@@ -3,8 +3,9 @@
     python benchmarks/distributed.py --processes 2 --ranks 8,64 --out result.json --svg macs.svg
     python benchmarks/distributed.py --read result.json --svg macs.svg
 
-Each process is pinned to a core of its own, where the system can do that, as is one alone. Seconds, pairs and times of the exchange are those of the run's events; bytes are those that the
-loopback device counted meanwhile, headers and messages included, other programs' too.
+Each process is pinned to a core of its own, where the system can do that, as is one alone. Seconds,
+pairs and times of the exchange are those of the run's events; bytes are those that the loopback
+device counted meanwhile, headers and messages included, other programs' too.
 """
 
 from __future__ import annotations
