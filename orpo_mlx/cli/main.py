@@ -90,6 +90,11 @@ COMMANDS: dict[str, CliCommand] = {
         "look at this machine, and train the demo as a test",
         "orpo_mlx.cli.commands.doctor",
     ),
+    "bench": CliCommand(
+        "[--short] [--only PART] [--offline]",
+        "measure and check everything on this machine: a report to send in",
+        "orpo_mlx.cli.commands.bench",
+    ),
     "runs": CliCommand(
         "[--tag T] [--json]", "list all runs", "orpo_mlx.cli.commands.runs", "list_command"
     ),

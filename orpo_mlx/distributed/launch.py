@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,10 +30,12 @@ class StartedPeers:
 
     Attributes:
         folder: of their logs, until they write to the run's.
+        have_joined: they hear when the run ends; before that they are killed.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.have_joined = False
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
 
     def start(self, rank: int, words: Sequence[str], environment: dict[str, str]) -> None:
@@ -59,12 +62,17 @@ class StartedPeers:
 
     def end(self) -> None:
         """Wait for all; who does not end is killed."""
+        until = time.monotonic() + _PATIENCE * self.have_joined
         for process in self._processes.values():
-            try:
-                process.wait(_PATIENCE)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, until - time.monotonic()))
+        self.kill()
+
+    def kill(self) -> None:
+        """End all at once."""
+        for process in self._processes.values():
+            process.kill()
+            process.wait()
 
 
 @contextmanager

@@ -42,6 +42,7 @@ class Peers:
         is_training: whether all are in step, so that one that does not get on has hung.
         on_stuck: called, from a thread, where MLX hangs in an exchange; returns what `tell` is
             called with, and then the process ends.
+        abandon: ends, then too, what was started for this run.
         last_lines: gives what a peer wrote last, "" where that is not known here.
         wait_seconds: how long the first to be ready waited for the last, since `take_times`.
         exchange_seconds: how long arrays travelled, likewise.
@@ -57,12 +58,13 @@ class Peers:
         self.is_training = False
         self.on_stuck: Callable[[OrpoError], BaseException] = lambda error: error
         self.tell: Callable[[BaseException], None] = lambda error: None
+        self.abandon: Callable[[], None] = lambda: None
         self.last_lines: Callable[[int], str] = lambda rank: ""
         self.wait_seconds = self.exchange_seconds = 0.0
         self._links = list(links)
         self._progress, self._doing = 0, "starting"
         self._moved = time.monotonic()
-        self._exchange_began = 0.0
+        self._exchange_began = self._longest_wait = 0.0
         self._closing = threading.Event()
         if self._links:
             threading.Thread(target=self._watch, name="orpo-mlx-peers", daemon=True).start()
@@ -175,6 +177,10 @@ class Peers:
         self._progress += 1
         self._doing, self._moved = doing, time.monotonic()
 
+    def expect_movement(self) -> None:
+        """From now on all are in step: one that does not get on has hung."""
+        self.is_training, self._longest_wait = self.size > 1, 0.0
+
     def check(self) -> None:
         """Look whether all are there.
 
@@ -238,17 +244,20 @@ class Peers:
                 if message["kind"] != kind and not (is_end and not self.is_lead):
                     link.lose(f"it said {message['kind']} where {kind} was due")
                     raise self._loss(link)
+                self._longest_wait = max(self._longest_wait, time.monotonic() - began)
                 return {**message, "arrived": arrived}
             self.check()
-            if self.is_lead and self.is_training:
+            if self.is_training:
                 self._require_movement(link, began)
 
     def _require_movement(self, awaited: Link, began: float) -> None:
         moved = max([began, self._moved, *(link.moved for link in self._links)])
-        if time.monotonic() - moved > self.timeout:
+        still = time.monotonic() - moved
+        # Where all are slow a wait of a few earlier ones' length is none of a hang.
+        if still > max(self.timeout, 3 * self._longest_wait):
             awaited.lose(
-                f"it has not got on for {self.timeout:g} s, nor has any other; it was last at "
-                f"{awaited.doing}"
+                f"it has not got on for {still:.0f} s, nor has any other; it was last at "
+                f"{awaited.doing} (--peer-timeout gives it more time)"
             )
             raise self._loss(awaited)
 
@@ -286,6 +295,7 @@ class Peers:
         last = threading.Thread(target=lambda: self.tell(self.on_stuck(error)), daemon=True)
         last.start()
         last.join(30)
+        self.abandon()
         os._exit(1)
 
     @contextmanager

@@ -52,8 +52,20 @@ def step_parts(
         config.grad_accumulation_steps,
         step_rows(config) if config.objective == "kto" else 1,
     )
+    if config.batching == "fixed":
+        return [piece for part in plan[index] for piece in cut_evenly(part, parts)]
     whole = _regroup(config, scoring, pairs, plan[index])
-    return [piece for part in whole for piece in cut_evenly(part, parts)]
+    return [piece for part in whole for piece in _cut_by_tokens(part, parts, scoring, pairs)]
+
+
+def _cut_by_tokens(
+    part: Part, pieces: int, scoring: Scoring, pairs: Sequence[TokenPair]
+) -> Sequence[Part]:
+    """Cut a micro-batch such that no piece has more of its tokens than so many equal ones."""
+    if pieces == 1:
+        return [part]
+    budget = -(-scoring.cost([pairs[index] for index in part]) // pieces)
+    return split_by_tokens(part, pairs, scoring.cost, budget)
 
 
 @functools.lru_cache(maxsize=2)

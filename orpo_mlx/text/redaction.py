@@ -1,4 +1,4 @@
-"""The access tokens of the Hub, kept out of everything that is shown or logged.
+"""What must not be seen: access tokens of the Hub anywhere, places and names in what is sent away.
 
 A server may send back what it was sent. So what the text is, and where it comes from, makes no
 difference: every gate (terminal, widgets, pages, events, logs) masks the tokens of this machine.
@@ -6,8 +6,14 @@ difference: every gate (terminal, widgets, pages, events, logs) masks the tokens
 
 from __future__ import annotations
 
+import contextlib
+import getpass
 import logging
 import os
+import platform
+import re
+import sys
+import tempfile
 import warnings
 from collections.abc import Iterator
 from functools import lru_cache
@@ -25,6 +31,50 @@ def redacted(text: str) -> str:
         if token in text:
             text = text.replace(token, "*" * len(token))
     return text
+
+
+_PART = r"[^\s'\"`,;:()\[\]{}<>|]"
+_TAIL = rf"{_PART}*(?: {_PART}+/{_PART}*)*"
+"""The rest of a path; a folder with a space in its name is followed by a slash."""
+_PATH = re.compile(rf"(?<![\w./:<>~-])(?:[A-Za-z]:[\\/]|(?:~[\w.-]*)?/){_PART}{_TAIL}")
+"""An absolute path, or one in a home folder; a web address has a colon before its slashes."""
+_QUOTED = re.compile(r"(['\"`])(?:~[\w.-]*)?/[^'\"`\n]+\1")
+
+
+def without_places(text: str) -> str:
+    """Return text that can be sent to strangers: no token, path, user name or host name.
+
+    Other text is left as it is, unless a word of it is the name of the user or of the host.
+    """
+    text = _QUOTED.sub(r"\1<path>\1", redacted(text))
+    for place in _own_places():  # they may have spaces themselves
+        text = re.sub(re.escape(place) + _TAIL, "<path>", text)
+    text = _PATH.sub("<path>", text)
+    for name, mask in _own_names():
+        text = re.sub(rf"(?<![^\W_]){re.escape(name)}(?![^\W_])", mask, text, flags=re.I)
+    return text
+
+
+def _own_places() -> list[str]:
+    """Return the folders of this user and program as they may stand in a message, longest first."""
+    places = {Path.home(), Path.cwd(), Path(tempfile.gettempdir()), Path(sys.prefix)}
+    places |= {Path(__file__).parents[2]}
+    found = {str(one) for place in places for one in (place, place.resolve())}
+    return sorted(found - {"/"}, key=len, reverse=True)
+
+
+def _own_names() -> Iterator[tuple[str, str]]:
+    """Yield names of the user and of the host, each with what stands in its place."""
+    users = {Path.home().name, os.environ.get("USER", ""), os.environ.get("LOGNAME", "")}
+    with contextlib.suppress(OSError, KeyError):  # a user without a name
+        users.add(getpass.getuser())
+    host = platform.node()
+    for name in sorted(users, key=len, reverse=True):
+        if len(name) > 1:
+            yield name, "<user>"
+    for name in (host, host.split(".")[0]):
+        if len(name) > 1 and name != "localhost":
+            yield name, "<host>"
 
 
 def redact_logs() -> None:

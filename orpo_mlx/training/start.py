@@ -107,7 +107,7 @@ def start_peers(run: TrainingRun) -> None:
     run.peers.order("place", folder=str(folder), host=run.peers.hosts[0])
     run.peers.order("begin")
     copy_optimizer(run.step.optimizer, run.peers)
-    run.peers.is_training = True
+    run.peers.expect_movement()
 
 
 def start(run: TrainingRun, report: RunListener | None) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from orpo_mlx.config import TrainConfig
 from orpo_mlx.distributed.launch import start_peers
 from orpo_mlx.distributed.log import PeerLog, last_lines
-from orpo_mlx.distributed.peers import ALONE, Peers
+from orpo_mlx.distributed.peers import ALONE, EndOrdered, Peers
 from orpo_mlx.distributed.rendezvous import join, meet
 from orpo_mlx.distributed.world import World, read_world
 from orpo_mlx.errors import ConfigError, OrpoError
@@ -52,6 +52,7 @@ def joined_peers(
         peers = Peers(world, links, seconds)
         stack.callback(peers.close)
         if started:
+            started.have_joined, peers.abandon = True, started.kill
             peers.last_lines = lambda rank: last_lines(started.log_of(rank))
         say(f"connecting {world.size} processes; this ends after {seconds:g} s at most")
         connect(peers, world)
@@ -86,6 +87,8 @@ def run_peer(world: World, settings: Callable[[], TrainConfig | None]) -> int:
             raise problem
         connect(peers, world)
         follow(peers, own, log)
+        return 0
+    except EndOrdered:
         return 0
     except OrpoError as error:
         sys.stderr.write(f"error: {error}\n")

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+from orpo_mlx.macos import keep_awake
 from orpo_mlx.runs.directory import RunDirectory
 from orpo_mlx.runs.lock import is_locked
 
@@ -43,21 +44,8 @@ def start_in_background(
         start_new_session=True,
         env=dict(environment),
     )
-    _keep_awake(process.pid)
+    keep_awake(process.pid)
     return process
-
-
-def _keep_awake(pid: int) -> None:
-    """Keep a Mac from sleeping while a process lives."""
-    if sys.platform == "darwin":
-        with contextlib.suppress(OSError):
-            subprocess.Popen(
-                ["caffeinate", "-i", "-w", str(pid)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-            )
 
 
 def is_alive(run: RunDirectory) -> bool:

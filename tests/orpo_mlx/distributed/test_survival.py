@@ -1,7 +1,10 @@
 """Runs of several processes whose peers die, stop, hang or were given something else."""
 
+import contextlib
 import json
 import os
+import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -340,6 +343,51 @@ def test_resuming_with_another_number_goes_on_and_says_so(words, faults, start, 
         r.event.text for r in read_events(run / "events.jsonl") if isinstance(r.event, NoteLogged)
     ]
     assert any("2 processes made the checkpoint, now there is 1" in note for note in notes)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+def test_forty_kills_of_any_process_change_nothing(words, tmp_path):
+    chance = random.Random(7)
+    given = [*words(tmp_path / "whole", steps=60, save_every=5), "--processes", "3"]
+    began = time.monotonic()
+    assert subprocess.run(command(*given), capture_output=True).returncode == 0
+    seconds = time.monotonic() - began
+    run = tmp_path / "run"
+    given[given.index("--run-dir") + 1] = str(run)
+    kills = 0
+    while kills < 40:
+        resumed = ["--resume", str(run), "--processes", "3"]
+        if not (is_begun := bool(list(iter_checkpoints(run / "checkpoints")))):
+            shutil.rmtree(run, ignore_errors=True)
+        process = subprocess.Popen(
+            command(*(resumed if is_begun else given)),
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        kill_one(process, chance.uniform(0, seconds), chance)
+        code, errors = ended(process)
+        if code == 0:  # it was quicker than the kill: once more from the start
+            assert adapter_of(run) == adapter_of(tmp_path / "whole")
+            shutil.rmtree(run)
+            continue
+        kills += 1
+        assert "Traceback" not in errors
+        assert all(damage(path) is None for path in iter_checkpoints(run / "checkpoints"))
+    last = command("--resume", str(run), "--processes", "3")
+    assert subprocess.run(last, capture_output=True).returncode == 0
+    assert adapter_of(run) == adapter_of(tmp_path / "whole")
+
+
+def kill_one(process, seconds, chance):
+    """Kill the first process, or a peer of it, after some seconds; those left end by themselves."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until and process.poll() is None:
+        time.sleep(0.05)
+    with contextlib.suppress(psutil.NoSuchProcess):
+        peers = psutil.Process(process.pid).children()
+        chance.choice([psutil.Process(process.pid), *peers]).kill()
+        _, alive = psutil.wait_procs(peers, timeout=PATIENCE)
+        assert not alive
 
 
 def steps_of(run):

@@ -13,7 +13,7 @@ from support.hub import TOKEN, point_client
 from orpo_mlx.cli.main import main
 from orpo_mlx.runs.events import EventWriter, NoteLogged
 from orpo_mlx.text.formatting import visible, without_controls, written_out
-from orpo_mlx.text.redaction import redacted
+from orpo_mlx.text.redaction import redacted, without_places
 
 OTHER = "hf_other6789012345678901234567890abcde"
 
@@ -96,3 +96,55 @@ def test_what_a_library_logs_and_what_a_run_records_is_masked(
     event = json.loads((tmp_path / "events.jsonl").read_text())
     assert "*****" in json.dumps(event)
     assert TOKEN not in json.dumps(event)
+
+
+# What is sent to strangers
+
+
+@pytest.fixture
+def anna(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user with a name, at a machine with a name; returns the home folder."""
+    home = tmp_path / "Users" / "anna.berg"
+    home.mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("USER", "anna.berg")
+    monkeypatch.setenv("LOGNAME", "anna.berg")
+    monkeypatch.setattr("getpass.getuser", lambda: "anna.berg")
+    monkeypatch.setattr("platform.node", lambda: "Annas-Mac.local")
+    return home
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("{home}/models/Qwen: no config.json", "<path>: no config.json"),
+        ("'{home}/My Models/x.json' is missing", "'<path>' is missing"),
+        ("{home}/My Models/x.json is missing", "<path> is missing"),
+        ("cannot open /opt/secret/list.txt, /var/x", "cannot open <path>, <path>"),
+        ("~/models/x and ~anna.berg/y", "<path> and <path>"),
+        ("anna.berg@Annas-Mac.local on ANNAS-MAC", "<user>@<host> on <host>"),
+        ("run by anna.berg.", "run by <user>."),
+    ],
+)
+def test_a_message_loses_its_places_and_names(text: str, wanted: str, anna: Path):
+    assert without_places(text.format(home=anna)) == wanted
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0.31 pairs/s, 12 of 14 steps, 3 / 4",
+        "mlx-community/Qwen3-0.6B-4bit, https://example.org/a/b",
+        "float32 with MLX_ENABLE_TF32=0; a step: 1/4",
+        "annabel, the cat",
+    ],
+)
+@pytest.mark.usefixtures("anna")
+def test_other_text_stays_as_it_is(text: str):
+    assert without_places(text) == text
+
+
+@pytest.mark.usefixtures("anna")
+def test_a_token_goes_too(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    assert TOKEN not in without_places(f"403 for {TOKEN}")

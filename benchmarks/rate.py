@@ -1,6 +1,6 @@
 """How fast this machine multiplies matrices of one type: one line of JSON.
 
-python benchmarks/peers/rate.py bfloat16
+python benchmarks/rate.py bfloat16
 """
 
 from __future__ import annotations

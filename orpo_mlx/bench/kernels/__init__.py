@@ -1,0 +1,1 @@
+"""Single operations of MLX on this device: are they right, how long, how much memory."""

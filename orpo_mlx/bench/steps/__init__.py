@@ -1,0 +1,1 @@
+"""Steps of trainings on made-up pairs: this trainer, its plain mode, another trainer."""
