@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -197,19 +198,20 @@ def start(words: Sequence[str], out: Path, size: int, number: int) -> subprocess
     environment = os.environ | {"ORPO_MLX_HOME": str(out)}
     if size > 1:
         environment |= {"MLX_RANK": str(number), "MLX_HOSTFILE": str(out / "hosts.json")}
-    places = cores()
-    pin: Callable[[], None] | None = None
-    if places:
-        core = places[number % len(places)]
-
-        def pin() -> None:
-            os.sched_setaffinity(0, {core})
-
     with (out / f"log-{number}").open("wb") as log:
         return subprocess.Popen(
             [sys.executable, "-P", "-m", "orpo_mlx.train", *words],
-            env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=pin,
+            env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            preexec_fn=pinning(number),
         )  # fmt: skip
+
+
+def pinning(number: int) -> Callable[[], None] | None:
+    """Return what pins a process that is being started to its core."""
+    places = cores()
+    if not places:
+        return None
+    return partial(os.sched_setaffinity, 0, {places[number % len(places)]})
 
 
 def watch(
