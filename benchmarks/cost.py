@@ -2,8 +2,10 @@
 
     python benchmarks/cost.py --out benchmarks/results/cost.json --svg docs/cost.svg
     python benchmarks/cost.py --read benchmarks/results/cost.json --svg docs/cost.svg
+    python benchmarks/cost.py --long 1,2,4,8,16 --rounds 3 --out benchmarks/results/long.json
 
 This trainer and its own plain mode, on the hh workload and the small model; one thing at a time.
+With --long the ways of scoring with and without mask arrays, prompts of so many thousand tokens.
 """
 
 from __future__ import annotations
@@ -12,12 +14,14 @@ import argparse
 import json
 import math
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from side_by_side import SYSTEMS, Case, conditions, report_case, run_case
+from side_by_side import SAME_OBJECTIVE, SYSTEMS, TARGETS, Case, conditions, report_case, run_case
+from workload import model_folder, pairs_file, write_workload
 
 BASE = Case("hh", pairs=4)
 AXES: dict[str, list[tuple[float, Case]]] = {
@@ -36,6 +40,14 @@ METRICS = [
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, or read what was measured; print the table and draw."""
     args = build_parser().parse_args(argv)
+    if args.long:
+        result: dict[str, Any] = {"conditions": conditions(), "prompts": []}
+        for thousands in args.long.split(","):
+            result["prompts"].append(measure_long(int(thousands), args.rounds))
+            print(describe_long(result["prompts"][-1]), flush=True)
+            if args.out is not None:
+                args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        return 0
     if args.read is not None:
         result = json.loads(args.read.read_text(encoding="utf-8"))
     else:
@@ -56,6 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, help="write what was measured to this JSON file")
     parser.add_argument("--read", type=Path, help="measure nothing, take it from this file")
     parser.add_argument("--svg", type=Path, help="draw it")
+    parser.add_argument("--long", metavar="N,N", help="thousands of tokens of prompts")
     return parser
 
 
@@ -88,6 +101,50 @@ def describe(axes: dict[str, list[dict[str, Any]]]) -> str:
             cells = [f"{x:.3f}" for x in seconds] + [f"{x:.0f}" for x in memory]
             lines.append(f"| {axis} | {point['at']:g} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+# --- long prompts
+
+LONG_WAYS = ("packed", "causal")
+
+
+def measure_long(thousands: int, rounds: int) -> dict[str, Any]:
+    """Return what a step of two pairs with such prompts takes each way, what `fit` says it takes,
+    and which way `auto` is."""
+    case = Case("rag", "L", vocab=1000, pairs=2, pairs_per_step=2, length=float(thousands))
+    systems = [SYSTEMS[f"orpo-mlx {way}"] for way in LONG_WAYS]
+    report = report_case(case, systems, run_case(case, systems, rounds))
+    with tempfile.TemporaryDirectory(prefix="orpo-mlx-cost-") as folder:
+        write_workload(case.random(), Path(folder))
+        answers = {way: ask_fit(case, Path(folder), way) for way in (*LONG_WAYS, "auto")}
+    for way, row in zip(LONG_WAYS, report["rows"], strict=True):
+        row["estimated_bytes"] = answers[way].estimate.total
+    return {**report, "auto": answers["auto"].way}
+
+
+def ask_fit(case: Case, folder: Path, way: str) -> Any:
+    """Return what `orpo-mlx fit` says of a run of the case, with a way of scoring."""
+    from orpo_mlx.config import build_config
+    from orpo_mlx.planning.fit import answer
+
+    settings = {
+        "model": str(model_folder(folder)), "data": str(pairs_file(folder)), "num_layers": -1,
+        "target_modules": TARGETS[case.targets], "micro_batch_size": case.pairs_per_step,
+        "max_seq_length": max(pair.longest for step in case.steps() for pair in step) + 8,
+    }  # fmt: skip
+    return answer(build_config({**SAME_OBJECTIVE, **settings, "scoring": way}), 1 << 50)
+
+
+def describe_long(report: dict[str, Any]) -> str:
+    """Return one length as a row of a Markdown table."""
+    cells = [f"{report['workload']['prompt_tokens']}"]
+    for row in report["rows"]:
+        peak, estimate = row["peak_memory_bytes"] / 1e6, row["estimated_bytes"] / 1e6
+        cells += [f"{row['cpu_seconds_per_pair']:.2f}", f"{peak:.0f} of {estimate:.0f}"]
+    for name in ("cpu_seconds", "peak_memory_bytes"):
+        found = report["rows"][1]["against_first"][name]
+        cells.append(f"{found['ratio']:.3f} ({found['low']:.3f}-{found['high']:.3f})")
+    return f"| {' | '.join([*cells, report['auto']])} |"
 
 
 # --- picture

@@ -106,6 +106,10 @@ ROWS = [
     Row(vocab=8000, pairs=8, chunk=512),
     Row(hidden=64, layers=1, vocab=50257, pairs=2),
     Row(hidden=64, layers=1, vocab=128256, pairs=2, chunk=128),
+    Row(hidden=64, layers=2, vocab=500, prompt=3000, response=200, pairs=1),
+    Row(hidden=64, layers=2, vocab=500, prompt=3000, response=200, pairs=1, scoring="causal"),
+    Row(prompt=1000, response=1000, pairs=1, scoring="causal"),
+    Row(prompt=1000, response=200, pairs=2, scoring="causal", settings=CHECKPOINT),
 ]
 
 

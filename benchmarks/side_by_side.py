@@ -46,6 +46,8 @@ WORKLOADS = {
 SIZES: dict[str, dict[str, Any]] = {
     "S": {"hidden": 256, "layers": 4, "heads": 4},
     "B": {"hidden": 512, "layers": 8, "heads": 8},
+    # One head, since a CPU keeps its scores: 16,000 tokens of a prompt take 0.5 GB in each layer.
+    "L": {"hidden": 64, "layers": 2, "heads": 1},
     # 0.7 billion parameters with a vocabulary of 128,000, as a user would train them: for a GPU.
     "M": {"hidden": 1024, "layers": 24, "heads": 16, "bits": 4, "dtype": "bfloat16"},
 }
@@ -120,6 +122,8 @@ SYSTEMS = {
         System("orpo-mlx plain", options=SAME_OBJECTIVE | PLAIN),
         System("orpo-mlx full nll", options=FULL_NLL),
         System("orpo-mlx plain full nll", options=FULL_NLL | PLAIN),
+        System("orpo-mlx packed", options=SAME_OBJECTIVE | {"scoring": "packed"}),
+        System("orpo-mlx causal", options=SAME_OBJECTIVE | {"scoring": "causal"}),
         System("mlx-lm-lora", "mlx-lm-lora"),
         System("mlx-tune", "mlx-tune"),
         System("unsloth-zoo", "unsloth-zoo"),
@@ -131,8 +135,9 @@ SYSTEMS = {
 }
 
 
+_NOT_BY_DEFAULT = ("orpo-mlx plain full nll", "orpo-mlx packed", "orpo-mlx causal")
 DEFAULT_SYSTEMS = [
-    name for name in SYSTEMS if name != "orpo-mlx plain full nll" and not name.endswith(" dpo")
+    name for name in SYSTEMS if name not in _NOT_BY_DEFAULT and not name.endswith(" dpo")
 ]
 
 

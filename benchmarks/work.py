@@ -16,9 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from orpo_mlx.data.batching.order import split_by_tokens
-from orpo_mlx.data.batching.packed import pack
+from orpo_mlx.data.batching.packed import pack, query_blocks
 from orpo_mlx.data.types import TokenPair
-from orpo_mlx.scoring.attention import query_blocks
 from orpo_mlx.scoring.base import Scoring
 from orpo_mlx.scoring.select import WAYS
 

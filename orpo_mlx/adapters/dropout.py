@@ -53,6 +53,13 @@ def set_dropout_key(model: nn.Module, key: mx.array | None) -> None:
         layer._key = own_key
 
 
+def renew_dropout_keys(model: nn.Module) -> None:
+    """Give every dropout layer another key that follows from its own: one more pass of a step."""
+    for layer in model.modules():
+        if isinstance(layer, KeyedDropout) and layer._key is not None:
+            layer._key = mx.random.split(layer._key, 1)[0]
+
+
 @contextmanager
 def dropout_off(model: nn.Module) -> Iterator[None]:
     """Leave dropout out inside, in a model that else stays as it is, in training or not."""

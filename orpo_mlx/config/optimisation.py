@@ -10,11 +10,11 @@ from orpo_mlx.config.values import SettingsGroup
 
 setting = partial(declare, "optimisation")
 
-CANNOT_RECOMPUTE = ("shared", "fork")
-"""Ways of scoring whose caches hold arrays of a layer: a layer that is computed again in the
-backward pass would write into a cache its first computation already changed, and gradients would go
-wrong. Said here for what is checked before MLX is loaded; a class of each way says it, too."""
-CANNOT_KEEP = ("fork",)
+CANNOT_RECOMPUTE = ("fork",)
+"""Ways of scoring with mlx-lm's own caches: a layer that is computed again in the backward pass
+would write into a cache its first computation already changed, and gradients would go wrong. Said
+here for what is checked before MLX is loaded; a class of each way says it, too."""
+CANNOT_KEEP = ("states", "fork")
 """Ways whose blocks cannot be cut, so that there is no trunk cache; said likewise."""
 
 _LARGE_STEPS = "larger steps are steadier, and fewer"
@@ -143,10 +143,11 @@ class OptimisationSettings(SettingsGroup):
         le=1024,
         may_change=True,
     )
-    scoring: Literal["auto", "packed", "shared", "fork", "plain"] = setting(
+    scoring: Literal["auto", "packed", "causal", "shared", "states", "fork", "plain"] = setting(
         "auto",
-        "How pairs are computed: packed = prompts once, no padding; shared and fork = prompts "
-        "once; plain = both rows in full. auto = the first that gives the model's own gradient.",
+        "How pairs are computed: packed = prompts once, no padding; causal = the same without mask "
+        "arrays, for long rows; shared, states and fork = prompts once; plain = both rows in full. "
+        "auto = the first that gives the model's own gradient.",
         memory="packed needs least; plain holds the logits of all tokens",
         speed="packed is fastest, plain slowest, most so with long prompts",
         usual="auto",

@@ -159,7 +159,7 @@ def conflicts(config: TrainConfig, given: set[str]) -> Iterator[str]:
     if config.stop_drift and config.drift_every == 0:
         yield f"--stop-drift {config.stop_drift:g}: needs drift; leave out --drift-every 0"
     if config.scoring in CANNOT_RECOMPUTE and config.grad_checkpoint == "on":
-        yield f"--scoring {config.scoring}: not with --grad-checkpoint on; take packed or plain"
+        yield f"--scoring {config.scoring}: not with --grad-checkpoint on; take auto"
     if config.grad_checkpoint_every > 1 and config.grad_checkpoint != "on":
         yield f"--grad-checkpoint-every {config.grad_checkpoint_every}: needs --grad-checkpoint on"
 
@@ -205,7 +205,7 @@ def _against_kto(config: TrainConfig) -> Iterator[str]:
 def _against_trunk_cache(config: TrainConfig) -> Iterator[str]:
     said = f"--trunk-cache {config.trunk_cache}"
     if config.scoring in CANNOT_KEEP:
-        own = "which runs prompts through the model's own cache"
+        own = "which hands a prompt's states on to its answers"
         yield f"{said}: not with --scoring {config.scoring}, {own}"
     # Of an adapter to start from the layers are not known here.
     if config.num_layers == -1 and "all" in config.target_modules and not config.init_adapter:

@@ -18,6 +18,8 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
+from orpo_mlx.models.recurrence import delta_rule, state_space
+
 Attend = Callable[..., mx.array]
 
 
@@ -62,6 +64,9 @@ class SharedCache:
         prompt_lengths: [B] real tokens of each prompt in the first pass.
         prompt_width: tokens of a prompt with its padding.
         is_grouped: whether attention written by the model itself keeps an axis for query groups.
+
+    Attributes:
+        kept: keys and values of the prompts.
     """
 
     def __init__(
@@ -70,7 +75,7 @@ class SharedCache:
         self._lengths = prompt_lengths
         self._width = prompt_width
         self._is_grouped = is_grouped
-        self._kept: tuple[mx.array, mx.array] | None = None
+        self.kept: tuple[mx.array, mx.array] | None = None
         self.offset: Any = 0
 
     def begin_answers(self) -> None:
@@ -81,9 +86,9 @@ class SharedCache:
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
         """Keep the prompts' keys and values; return them before the answers' own."""
         if isinstance(self.offset, int):
-            self._kept = (keys, values)
+            self.kept = (keys, values)
             return keys, values
-        both = zip(self._kept or (), (keys, values), strict=True)
+        both = zip(self.kept or (), (keys, values), strict=True)
         joined = (mx.concatenate([mx.concatenate([old] * 2), new], axis=2) for old, new in both)
         keys, values = joined
         return keys, values
@@ -98,6 +103,79 @@ class SharedCache:
             return window_mask(N, window_size)
         mask = answer_mask(self._lengths, self._width, N, window_size)
         return mask[:, None] if return_array and self._is_grouped else mask
+
+
+class StateCache:
+    """What a recurrent or convolutional layer gets as its cache in two padded passes: states after
+    the prompts are kept, answers go on from them.
+
+    Its arrays are what the layer makes them; the rest is what layers ask of mlx-lm's `ArraysCache`.
+
+    Args:
+        prompt_lengths: [B] real tokens of each prompt in the first pass.
+
+    Attributes:
+        kept: states by the layer's own numbers.
+    """
+
+    left_padding = None
+
+    def __init__(self, prompt_lengths: mx.array) -> None:
+        self.lengths: mx.array | None = prompt_lengths
+        self.kept: dict[int, mx.array] = {}
+
+    def begin_answers(self) -> None:
+        """Turn to the second pass: [2B] answers, chosen first, each from its prompt's state."""
+        self.kept = {i: mx.concatenate([x] * 2) for i, x in self.kept.items()}
+        # An answer's padding comes after it: nothing follows from the state it leaves.
+        self.lengths = None
+
+    def __getitem__(self, index: int) -> mx.array | None:
+        return self.kept.get(index)
+
+    def __setitem__(self, index: int, array: mx.array) -> None:
+        self.kept[index] = array
+
+    def advance(self, N: int) -> None:
+        """Take no notice: a pass has all tokens at once."""
+
+    def make_mask(self, N: int) -> mx.array | None:
+        """Return [B, N], true on the tokens of prompts; None for answers."""
+        return None if self.lengths is None else mx.arange(N) < self.lengths[:, None]
+
+
+def two_pass_cache(model: nn.Module, prompt_lengths: mx.array, prompt_width: int) -> list[Any]:
+    """Return a cache for each layer that has one: what suits its kind, attention or states.
+
+    Args:
+        model: an mlx-lm model.
+        prompt_lengths, prompt_width: as in `SharedCache`.
+
+    Raises:
+        TypeError: a layer keeps something else.
+    """
+    from mlx_lm.models.cache import ArraysCache, CacheList, KVCache, RotatingKVCache
+    from mlx_lm.models.cache import make_prompt_cache as make_cache
+
+    grouped = has_grouped_queries(model)
+
+    def suited(cache: Any) -> Any:
+        if isinstance(cache, CacheList):
+            return [suited(part) for part in cache.caches]
+        if isinstance(cache, ArraysCache):
+            return StateCache(prompt_lengths)
+        if isinstance(cache, KVCache | RotatingKVCache):
+            return SharedCache(prompt_lengths, prompt_width, grouped)
+        raise TypeError(f"no cache for many rows in place of a {type(cache).__name__}")
+
+    return [suited(cache) for cache in make_cache(model)]
+
+
+def two_pass_parts(cache: Any) -> list[SharedCache | StateCache]:
+    """Return the caches in a layer's cache, or in a list of them; of anything else none."""
+    if isinstance(cache, list):
+        return [part for item in cache for part in two_pass_parts(item)]
+    return [cache] if isinstance(cache, SharedCache | StateCache) else []
 
 
 def has_grouped_queries(model: nn.Module) -> bool:
@@ -159,7 +237,7 @@ def packed_attention(model: nn.Module) -> Iterator[None]:
         yield  # inside another such context already
         return
     with ExitStack() as seams:
-        for module in _modules_with_attention(model):
+        for module in _modules_with(model, "scaled_dot_product_attention"):
             original = vars(module)["scaled_dot_product_attention"]
             replacement = _routed(original)
             seams.enter_context(_attribute(module, "scaled_dot_product_attention", replacement))
@@ -167,10 +245,57 @@ def packed_attention(model: nn.Module) -> Iterator[None]:
         yield
 
 
-def _modules_with_attention(model: nn.Module) -> list[Any]:
+@contextmanager
+def chunked_recurrence(model: nn.Module) -> Iterator[None]:
+    """Let the model's recurrent layers compute chunks of tokens instead of one after the other.
+
+    Needed while gradients are taken, too: a checkpointed layer is computed again then.
+    """
+    seams = {"gated_delta_update": _routed_delta_rule, "ssm_update": _routed_state_space}
+    with ExitStack() as stack:
+        for name, routed in seams.items():
+            for module in _modules_with(model, name):
+                original = vars(module)[name]
+                if not hasattr(original, "is_chunked"):
+                    stack.enter_context(_attribute(module, name, routed(original)))
+        yield
+
+
+def _routed_delta_rule(original: Callable[..., Any]) -> Callable[..., Any]:
+    def update(
+        *args: Any, use_kernel: bool = True, lower_bound: float | None = None, **rest: Any
+    ) -> Any:
+        gates = args[3]
+        # Without a gradient mlx-lm has a kernel of its own; and gates may have an axis more.
+        if lower_bound is not None or gates.ndim != 3 or (use_kernel and _is_on_gpu()):
+            return original(*args, use_kernel=use_kernel, lower_bound=lower_bound, **rest)
+        return delta_rule(*args, **rest)
+
+    update.is_chunked = True  # type: ignore[attr-defined]
+    return update
+
+
+def _routed_state_space(_: Callable[..., Any]) -> Callable[..., Any]:
+    def update(*args: Any, **named: Any) -> Any:
+        named.pop("lengths", None)  # they say no more than the mask
+        return state_space(*args[:_STATE_SPACE], **named)
+
+    update.is_chunked = True  # type: ignore[attr-defined]
+    return update
+
+
+_STATE_SPACE = 10
+"""Positional arguments before the lengths."""
+
+
+def _is_on_gpu() -> bool:
+    return mx.default_device().type == mx.DeviceType.gpu
+
+
+def _modules_with(model: nn.Module, name: str) -> list[Any]:
     names = {type(module).__module__ for module in model.modules()}
-    found = [sys.modules[name] for name in sorted(names)]
-    return [module for module in found if "scaled_dot_product_attention" in vars(module)]
+    found = [sys.modules[each] for each in sorted(names)]
+    return [module for module in found if name in vars(module)]
 
 
 def _routed(original: Attend) -> Attend:

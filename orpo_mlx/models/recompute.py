@@ -10,6 +10,8 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
+from orpo_mlx.models.patches import two_pass_parts
+
 Parameters = dict[str, Any]
 
 
@@ -51,10 +53,25 @@ def _checkpointed(forward: Callable[..., Any]) -> Callable[..., Any]:
         if not layer.training:
             return forward(layer, *args, **kwargs)
 
-        def inner(params: Parameters, *args: Any, **kwargs: Any) -> Any:
-            layer.update(params)
-            return forward(layer, *args, **kwargs)
+        # What a cache keeps goes in and comes out as other arrays do, or its gradient would be
+        # lost; all else of it is put back, or the second computation would not be the first one.
+        caches = two_pass_parts([*args, *kwargs.values()])
+        before = [dict(vars(cache)) for cache in caches]
+        # By the second computation another pass may have another key for its dropout.
+        keyed = [(part, part["_key"]) for part in layer.modules() if "_key" in part]
 
-        return mx.checkpoint(inner)(layer.trainable_parameters(), *args, **kwargs)
+        def inner(params: Parameters, kept: list[Any], *args: Any, **kwargs: Any) -> Any:
+            layer.update(params)
+            for part, key in keyed:
+                part["_key"] = key
+            for cache, state, own in zip(caches, before, kept, strict=True):
+                vars(cache).update(state, kept=own)
+            return forward(layer, *args, **kwargs), [cache.kept for cache in caches]
+
+        kept = [cache.kept for cache in caches]
+        out, kept = mx.checkpoint(inner)(layer.trainable_parameters(), kept, *args, **kwargs)
+        for cache, own in zip(caches, kept, strict=True):
+            cache.kept = own
+        return out
 
     return call

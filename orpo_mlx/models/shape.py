@@ -24,6 +24,7 @@ Headers = Mapping[str, tuple[str, tuple[int, ...]]]
 _BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "U32": 32, "I32": 32, "U64": 64, "I64": 64}
 _IN_BLOCK = re.compile(r"^(.*?\b(?:layers|blocks|h))\.(\d+)\.(.+)$")
 _NOT_LINEAR = re.compile(r"(scales|biases|bias|norm.*|conv.*|embed.*)(\.|$)")
+_CONVOLUTION = re.compile(r"\bconv(1d)?\.weight$")
 _VISION = re.compile(r"vision|visual|audio|image|mtp\b")
 
 
@@ -56,6 +57,7 @@ class ModelShape:
         kv_width: likewise for keys, and for values.
         float_bytes: of one activation: 4 for float32, 2 for half precision.
         blocks: the linear layers of each transformer block, from the first block to the last.
+        state_width: channels of the short convolution that recurrent layers have; 0: none has.
     """
 
     weight_bytes: int
@@ -66,6 +68,7 @@ class ModelShape:
     kv_width: int
     float_bytes: int
     blocks: tuple[tuple[Linear, ...], ...]
+    state_width: int = 0
 
 
 def read_shape(name: str, revision: str | None = None) -> ModelShape:
@@ -106,7 +109,7 @@ def build_shape(config: dict[str, Any], headers: Headers, where: str = "the mode
     sizes = {**config, **text}
     headers = {name: found for name, found in headers.items() if not _VISION.search(name)}
     hidden, vocab = _size(sizes, where, "hidden_size", "n_embd", "d_model"), _vocab(sizes, headers)
-    heads = _size(sizes, where, "num_attention_heads", "n_head", "n_heads")
+    heads = _size(sizes, where, "num_attention_heads", "n_head", "n_heads", "num_heads")
     head_dim = sizes.get("head_dim") or sizes.get("v_head_dim") or hidden // heads
     kv_heads = sizes.get("num_key_value_heads") or heads
     blocks = _blocks(config, sizes, headers)
@@ -124,6 +127,14 @@ def build_shape(config: dict[str, Any], headers: Headers, where: str = "the mode
         kv_width=kv_heads * head_dim,
         float_bytes=_float_bytes(headers),
         blocks=blocks,
+        state_width=max(
+            (
+                shape[0]
+                for name, (_, shape) in headers.items()
+                if _IN_BLOCK.match(name) and _CONVOLUTION.search(name)
+            ),
+            default=0,
+        ),
     )
 
 

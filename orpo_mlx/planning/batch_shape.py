@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from orpo_mlx.config import TrainConfig
-from orpo_mlx.data.batching.shape import BatchShape, Lengths, rectangles
+from orpo_mlx.data.batching.order import split_by_tokens
+from orpo_mlx.data.batching.shape import BatchShape, Lengths, in_blocks, rectangles
 
 if TYPE_CHECKING:
     from orpo_mlx.scoring.base import Way
@@ -44,11 +45,29 @@ def longest_batch(
     return way.allow_for(worst, most)
 
 
+def some_batches(
+    pairs: Sequence[Lengths], config: TrainConfig, way: Way
+) -> list[Sequence[Lengths]]:
+    """Return the forward passes of steps over pairs in this order."""
+    size = config.micro_batch_size
+    if config.batching == "fixed":
+        return [pairs[start : start + size] for start in range(0, len(pairs), size)]
+    members = size * config.grad_accumulation_steps
+    steps = [pairs[start : start + members] for start in range(0, len(pairs), members)]
+    return [
+        [step[i] for i in part]
+        for step in steps
+        for part in split_by_tokens(range(len(step)), step, way.cost, config.tokens_per_batch)
+    ]
+
+
 _WORST: tuple[Callable[[Lengths], float], ...] = (
     lambda pair: pair.prompt,
     lambda pair: pair.answer,
     sum,
     lambda pair: rectangles([pair.slot])[2],
+    lambda pair: in_blocks([pair.slot], [[0]])[0],
+    lambda pair: in_blocks([pair.slot], [[0]])[1],
 )
 
 

@@ -10,6 +10,7 @@ from orpo_mlx.config import TrainConfig
 from orpo_mlx.data.batching.shape import Lengths
 from orpo_mlx.errors import ConfigError
 from orpo_mlx.models.shape import ModelShape, read_shape
+from orpo_mlx.planning.batch_shape import some_batches
 from orpo_mlx.planning.course import RunCourse, plan_course
 from orpo_mlx.planning.lengths import read_lengths
 from orpo_mlx.planning.memory import MEASURED, Estimate, Grid, Savings
@@ -124,7 +125,7 @@ def answer(
     _require_blocks(config, len(shape.blocks))
     pairs = read_lengths(config, on_progress)
     train, valid = pairs.train, pairs.valid
-    way = likely_way(config)
+    way = likely_way(config, shape, train)
     beside = _kept_bytes(config, [*train, *valid], shape)
     question = Question(shape, config, way, train, valid, limit, beside)
     plan = question.plan()
@@ -147,11 +148,28 @@ def answer(
     )
 
 
-def likely_way(config: TrainConfig) -> Way:
-    """Return the way of scoring that is set, or the one most models take."""
+def likely_way(config: TrainConfig, shape: ModelShape | None, pairs: Sequence[Lengths]) -> Way:
+    """Return the way of scoring that is set, or the one most models of such layers take.
+
+    Args:
+        config: the settings.
+        shape: of the model, None if its sizes cannot be told.
+        pairs: lengths of the training pairs; they tell whether rows are long.
+    """
+    from orpo_mlx.scoring.packed import wants_causal
     from orpo_mlx.scoring.select import WAYS
 
-    return WAYS["packed" if config.scoring == "auto" else config.scoring]
+    if config.scoring != "auto":
+        return WAYS[config.scoring]
+    if shape and shape.state_width:
+        return WAYS["states"]
+    packed = WAYS["packed"]
+    batches = some_batches(clipped(pairs[:LOOKED_AT], config.max_seq_length), config, packed)
+    return WAYS["causal"] if batches and wants_causal(batches) else packed
+
+
+LOOKED_AT = 1024
+"""Pairs whose lengths are looked at."""
 
 
 def _require_blocks(config: TrainConfig, count: int) -> None:

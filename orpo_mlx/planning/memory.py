@@ -73,7 +73,14 @@ NOTHING = Estimate(0, 0, 0, 0, 0, 0, 0)
 LAYER_BUFFERS = 11.0
 """Buffers [rows, widest layer] alive at a time; measured 9.8 to 12.9, of which some are scores."""
 SCORE_BUFFERS = 3.5
-"""Buffers of attention scores of one layer alive at a time; measured 2.5 to 3.5 besides those."""
+"""Buffers of scores of the queries that attend together in one layer, alive at a time; measured 2.5
+to 3.5 besides those."""
+LONG_SCORE_BUFFERS = 1.25
+"""The same where queries attend block by block, which is what long rows do: scores of all blocks of
+a layer, in its backward pass. Measured 0.3 to 1.1, for prompts of 1,000 to 4,000 tokens."""
+STATE_BUFFERS = 10.0
+"""Float32 numbers that a recurrent layer keeps for a channel of its convolution and a token: what
+goes through it, and the squares and states of chunks (models/recurrence.py). Measured up to 7.5."""
 RECOMPUTED_BLOCKS = 2.0
 """Blocks whose activations are back at a time with gradient checkpointing; one of attention."""
 CHUNK_BUFFERS, TRAINED_CHUNK_BUFFERS = 7.0, 16.0
@@ -211,17 +218,20 @@ def count_costs(
     adapted = adapted_linears(shape, config)
     names = {linear.name for linear in adapted}
     kept = blocks_with_backward(shape, config)
-    scores = _scores(shape, tokens)
+    block = _scores(shape, tokens.block or tokens.area)
+    scores = max(SCORE_BUFFERS * block, LONG_SCORE_BUFFERS * _scores(shape, tokens.area))
     widest = max(max(x.inputs, x.outputs) * x.per_token for b in shape.blocks for x in b)
+    states = STATE_BUFFERS * tokens.rows * shape.state_width * F32
     return Costs(
         weights=shape.weight_bytes,
         adapter=_adapter_bytes(adapted, config),
         head=(tokens.scored + tokens.rows) * shape.hidden * F32,
         blocks=len(kept) if trains else 0,
-        activations=max(_kept_by_block(block, names, shape, config, tokens) for block in kept),
+        activations=states
+        + max(_kept_by_block(block, names, shape, config, tokens) for block in kept),
         attention=_kept_by_attention(shape, tokens),
         inputs=tokens.rows * shape.hidden * shape.float_bytes,
-        layer=LAYER_BUFFERS * tokens.rows * widest * shape.float_bytes + SCORE_BUFFERS * scores,
+        layer=LAYER_BUFFERS * tokens.rows * widest * shape.float_bytes + scores,
         scored=tokens.scored,
         logit_row=shape.vocab * F32,
         all_logits=LOGIT_BUFFERS * tokens.logits * shape.vocab * F32,
@@ -251,8 +261,8 @@ def _trains_head(shape: ModelShape, adapted: Iterable[Linear]) -> bool:
     return any(linear.name not in in_blocks for linear in adapted)
 
 
-def _scores(shape: ModelShape, tokens: BatchShape) -> int:
-    return shape.heads * tokens.area * shape.float_bytes
+def _scores(shape: ModelShape, area: int) -> int:
+    return shape.heads * area * shape.float_bytes
 
 
 def _kept_by_attention(shape: ModelShape, tokens: BatchShape) -> float:
@@ -260,7 +270,7 @@ def _kept_by_attention(shape: ModelShape, tokens: BatchShape) -> float:
     keys and values in their rectangles, keys and values also joined to those of the prompt."""
     rectangles = tokens.cells * shape.head_width
     rectangles += 2 * (tokens.cells + tokens.keys) * shape.kv_width
-    return _scores(shape, tokens) + tokens.area + rectangles * shape.float_bytes
+    return _scores(shape, tokens.area) + tokens.area + rectangles * shape.float_bytes
 
 
 def _kept_by_block(

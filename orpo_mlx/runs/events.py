@@ -53,7 +53,7 @@ class RunStarted:
     run_path: str = ""
     """The run's folder."""
     scoring: str = ""
-    """How pairs are computed: packed, shared, fork or plain."""
+    """How pairs are computed: packed, causal, shared, states, fork or plain."""
     float32_error: float = 0.0
     """Relative error of a float32 product, measured: 1e-7 is exact, 5e-4 TF32; 0: not recorded."""
     is_compiled: bool = False

@@ -49,7 +49,7 @@ def find_cut(model: Any, way: Way) -> int:
     """
     if not way.can_keep:
         raise _refused(
-            f"{way} scoring runs each prompt through the model's own cache, which cannot be cut"
+            f"{way} scoring hands each prompt's states on to its answers, which cannot be cut"
         )
     is_trained = [bool(tree_flatten(block.trainable_parameters())) for block in model.layers]
     cut = is_trained.index(True) if True in is_trained else len(is_trained)

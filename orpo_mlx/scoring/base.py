@@ -1,11 +1,13 @@
 """Model and pairs to log-probs: what all ways have in common.
 
     packed  one row of real tokens, prompts once, no padding (attention.py, models/patches.py)
+    causal  the same, prompts padded nowhere and no mask arrays; for long rows (packed.py)
     shared  two padded passes: prompts, then answers over the prompts' keys and values
+    states  the same by groups of like length, for layers of any kind: states go on to answers
     fork    per pair: the prompt into the model's own cache, each answer from a copy of it
     plain   both rows of a pair in full; works for every causal model
 
-Each gives the same numbers and has a module; `select` holds the table of them, tries them in this
+Each gives the same numbers; `select` holds the table of them, tries them in this
 order on the model at hand and takes the first that gives the loss and gradient of plain rows. Here
 is also the only place where tokens are shifted by one.
 """

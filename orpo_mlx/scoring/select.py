@@ -18,11 +18,14 @@ from orpo_mlx.objectives.reward import Reward
 from orpo_mlx.scoring.activation_cache import ActivationCache, MemoryStore
 from orpo_mlx.scoring.base import Feed, Scoring, Way, own_arrays
 from orpo_mlx.scoring.fork import Fork
-from orpo_mlx.scoring.packed import PackedRow
+from orpo_mlx.scoring.packed import CausalRow, PackedRow
 from orpo_mlx.scoring.plain import Plain
 from orpo_mlx.scoring.shared import Shared
+from orpo_mlx.scoring.states import States
 
-WAYS: dict[str, Way] = {way.name: way for way in (PackedRow(), Shared(), Fork(), Plain())}
+WAYS: dict[str, Way] = {
+    way.name: way for way in (PackedRow(), CausalRow(), Shared(), States(), Fork(), Plain())
+}
 """By name, in the order they are tried; the last works for every model."""
 
 _PROMPT, _RESPONSE, _PAIRS = 8, 4, 2
@@ -30,7 +33,12 @@ _PROMPT, _RESPONSE, _PAIRS = 8, 4, 2
 
 
 def choose_scoring(
-    model: Any, wanted: str, nll_scope: str, pairs: Sequence[TokenPair], recomputes: bool
+    model: Any,
+    wanted: str,
+    nll_scope: str,
+    pairs: Sequence[TokenPair],
+    recomputes: bool,
+    row: str = "packed",
 ) -> Scoring:
     """Return the first way that gives the loss and the gradient of plain rows on this model.
 
@@ -40,6 +48,8 @@ def choose_scoring(
         nll_scope: of the objective.
         pairs: a few are cut short and tried.
         recomputes: whether layers are checkpointed.
+        row: which of the ways with one row is tried, "packed" or "causal": they fit the same
+            models, and the lengths of all pairs tell which is better.
     """
     if wanted != "auto":
         return Scoring(WAYS[wanted], nll_scope)
@@ -48,6 +58,8 @@ def choose_scoring(
     reference = _loss_and_gradient(model, Scoring(plain, nll_scope), tried)
     reasons = []
     for way in others:
+        if isinstance(way, PackedRow) and way.name != row:
+            continue
         if recomputes and not way.can_recompute:
             reasons.append(f"{way}: not with gradient checkpointing")
             continue

@@ -24,7 +24,6 @@ class Shared(Way):
 
     name = "shared"
     passes = 2
-    can_recompute = False
 
     def arrays(
         self, pairs: Sequence[TokenPair], nll_scope: str, bucket: Bucket | None = None

@@ -280,7 +280,7 @@ def _load_adapted(
         peers.agree(content_facts(own_identity, data))
     spec = _shared_spec(spec or build_adapter_spec(config, loaded.model), peers)
     needs = find_needs(config, spec, folder.path, data, resumed)
-    savings = needs.require(likely_way(config)).savings
+    savings = needs.require(likely_way(config, needs.shape, needs.train)).savings
     attach_adapter(loaded.model, spec, config.seed)
     if config.objective == Reward.name:
         attach_head(loaded.model, config.seed)
@@ -482,17 +482,19 @@ def _probe(
     """Try the ways of scoring on a few pairs, with one of `every` blocks recomputed."""
     model = adapted.loaded.model
     pairs = sorted(data.train[:64], key=lambda pair: pair.longest)[:3]
+    needs = adapted.needs
+    row = likely_way(needs.config, needs.shape, needs.train).name
 
     def choose() -> Scoring:
         with _being_tried(model), recomputing(model.layers, every):
-            return choose_scoring(model, wanted, nll_scope, pairs, recomputes=every > 0)
+            return choose_scoring(model, wanted, nll_scope, pairs, every > 0, row)
 
     if wanted != "auto":
         return choose()
     device = str(mx.default_device())
     spec = asdict(replace(adapted.spec, read_from=None))
     content = [adapted.loaded.fingerprint, spec, versions(), device, every > 0]
-    content += [has_exact_products()]
+    content += [has_exact_products(), row]
     return remembered_scoring(content, nll_scope, choose)
 
 

@@ -41,6 +41,12 @@ COHERE = {
     "layer_norm_eps": 1e-5, "logit_scale": 0.25, "attention_bias": False, "layer_norm_bias": False,
 }  # fmt: skip
 
+DELTA = {
+    "full_attention_interval": 2, "linear_num_key_heads": 2, "linear_num_value_heads": 4,
+    "linear_key_head_dim": 16, "linear_value_head_dim": 16, "linear_conv_kernel_dim": 4,
+    "partial_rotary_factor": 0.5,
+}  # fmt: skip
+
 MODELS = {
     "llama": {},
     "llama, rope scaling": {
@@ -82,6 +88,10 @@ MODELS = {
     "cohere2": {**COHERE, "sliding_window": 8, "sliding_window_pattern": 2},
     "olmo2": {},
     "starcoder2": {"norm_epsilon": 1e-5},
+    "gpt_oss": {  # attention sinks
+        "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 8,
+        "layer_types": ["sliding_attention", "full_attention"],
+    },
     "stablelm": {
         "layer_norm_eps": 1e-5, "partial_rotary_factor": 0.5, "use_qkv_bias": False,
         "qk_layernorm": False,
@@ -99,14 +109,36 @@ MODELS = {
         "block_ff_dim": 96, "block_multiple_of": 32, "block_ffn_dim_multiplier": 1.0,
         "block_auto_adjust_ff_dim": False, "full_attn_idxs": [1],
     },
+    "qwen3_5": {"text_config": {**BASE, **DELTA, "model_type": "qwen3_5_text"}},
+    "qwen3_next": {
+        **DELTA, "num_experts": 4, "num_experts_per_tok": 2, "decoder_sparse_step": 1,
+        "shared_expert_intermediate_size": 32, "mlp_only_layers": [],
+        "moe_intermediate_size": 32, "norm_topk_prob": True,
+    },
+    "granitemoehybrid": {
+        "attention_bias": False, "embedding_multiplier": 2.0, "attention_multiplier": 0.25,
+        "logits_scaling": 2.0, "residual_multiplier": 0.5, "layer_types": ["mamba", "attention"],
+        "mamba_n_heads": 8, "mamba_d_head": 16, "mamba_d_state": 16, "mamba_d_conv": 4,
+        "mamba_n_groups": 2, "mamba_conv_bias": True, "mamba_proj_bias": False,
+    },
+    "mamba2": {
+        "num_heads": 8, "head_dim": 16, "state_size": 16, "conv_kernel": 4, "n_groups": 2,
+        "use_bias": False, "use_conv_bias": True, "layer_norm_epsilon": 1e-5,
+        "time_step_limit": [0.001, 100.0], "time_step_rank": 4,
+    },
 }  # fmt: skip
 
-ALL_WAYS = ("packed", "shared", "fork")
+ALL_WAYS = ("packed", "causal", "shared", "states", "fork")
+HYBRID = ("states", "fork")
 SUPPORTED = {
     **dict.fromkeys(MODELS, ALL_WAYS),
-    "gemma2": ("shared", "fork"),  # its attention wants the mask as an array
-    "mamba": ("fork",),  # recurrent
-    "lfm2": ("fork",),  # convolutions beside attention
+    "gemma2": ("shared", "states", "fork"),  # its attention wants the mask as an array
+    "mamba": ("fork",),  # takes no notice of padding
+    "lfm2": HYBRID,  # convolutions beside attention
+    "qwen3_5": HYBRID,  # gated delta rule beside attention
+    "qwen3_next": HYBRID,
+    "granitemoehybrid": HYBRID,  # Mamba 2 beside attention
+    "mamba2": HYBRID,
 }
 
 NOT_IN_GROUPS_OF_32 = ("mamba",)
@@ -151,7 +183,9 @@ def make_model(name, quantized=False, target_modules=("all",), num_layers=-1):
 GOALS = {"dpo": Dpo(beta=0.1), "kto": Kto(beta=0.1, undesirable_weight=1.5)}
 
 
-def loss_and_gradient(model, way, scope, cut=0, feed=own_arrays, goal=None, **options):
+def loss_and_gradient(
+    model, way, scope, cut=0, feed=own_arrays, goal=None, compiled=False, **options
+):
     """Return the loss and every adapter gradient of `PAIRS` as one micro-batch.
 
     Args:
@@ -177,7 +211,8 @@ def loss_and_gradient(model, way, scope, cut=0, feed=own_arrays, goal=None, **op
 
     try:
         with scoring.way.patched(model):
-            loss, gradient = mx.value_and_grad(loss_of)(params)
+            both = mx.value_and_grad(loss_of)
+            loss, gradient = (mx.compile(both) if compiled else both)(params)
         mx.eval(loss, gradient)
     finally:
         model.update(params)
@@ -219,11 +254,79 @@ def test_every_supported_way_gives_the_loss_and_gradient_of_plain_rows(name, bit
             )
             difference = largest_difference(found, plain)
             assert difference < TOLERANCE, (name, way, scope, difference)
-        way = "packed" if "packed" in SUPPORTED[name] else "plain"
+        recomputed = [way for way in SUPPORTED[name] if WAYS[way].can_recompute] or ["plain"]
+        for way in recomputed:
+            with recomputing(model.layers):
+                found = loss_and_gradient(model, way, scope, chunk=7)
+            difference = largest_difference(found, plain)
+            assert difference < TOLERANCE, (name, f"{way}, recomputed", scope, difference)
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if "causal" in SUPPORTED[name]])
+def test_attention_without_mask_arrays_equals_that_with_them(name, has_compiler):
+    model = make_model(name)
+    for scope in SCOPES:
+        wanted = loss_and_gradient(model, "packed", scope)
+        found = [loss_and_gradient(model, "causal", scope)]
         with recomputing(model.layers):
-            found = loss_and_gradient(model, way, scope, chunk=7)
-        difference = largest_difference(found, plain)
-        assert difference < TOLERANCE, (name, f"{way}, recomputed", scope, difference)
+            found.append(loss_and_gradient(model, "causal", scope))
+            if has_compiler and scope == "full" and name in ("llama", "gemma3_text"):
+                found.append(loss_and_gradient(model, "causal", scope, compiled=True))
+        for one in found:
+            difference = largest_difference(one, wanted)
+            assert difference < 1e-6, (name, scope, difference)
+
+
+def masks_of(model, way, monkeypatch):
+    """Return the mask of each call of MLX's attention and its queries, in a step of that way."""
+    seen = []
+    attention = mx.fast.scaled_dot_product_attention
+
+    def recorded(queries, *args, mask=None, **kwargs):
+        seen.append((mask, queries.shape[2]))
+        return attention(queries, *args, mask=mask, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mx.fast, "scaled_dot_product_attention", recorded)
+        loss_and_gradient(model, way, "full")
+    return seen
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen3", "mixtral", "olmo2", "gpt_neox", "granite"])
+def test_no_mask_array_reaches_mlx_where_attention_has_no_window(name, monkeypatch):
+    model = make_model(name)
+    seen = masks_of(model, "causal", monkeypatch)
+
+    assert {mask for mask, _ in seen} == {"causal"}
+    # In each of two layers: four prompts of 11, 0, 29 and 24 tokens, one of which is not computed,
+    # and four times two answers in a rectangle, which may be padded behind them.
+    assert sorted(width for _, width in seen) == sorted([11, 29, 24, 16, 16, 32, 16] * 2)
+    assert any(isinstance(mask, mx.array) for mask, _ in masks_of(model, "packed", monkeypatch))
+
+
+def test_layers_with_a_window_get_their_array_and_the_others_none(monkeypatch):
+    model = make_model("llama, sliding window")
+    masks = [mask for mask, _ in masks_of(model, "causal", monkeypatch)]
+    half = len(masks) // 2
+    assert set(masks[:half]) == {"causal"}
+    # One for all rows of a rectangle: their prompts are of one length.
+    assert all(mask.shape[:-2] in ((), (1, 1)) for mask in masks[half:])
+
+
+def test_on_a_gpu_queries_attend_in_few_calls_where_nothing_is_masked_by_an_array(monkeypatch):
+    from orpo_mlx.scoring import attention
+
+    model = make_model("llama, sliding window")
+    monkeypatch.setattr(attention, "QUERY_BLOCK", 16)
+    on_cpu = [width for _, width in masks_of(model, "causal", monkeypatch)]
+    wanted = loss_and_gradient(model, "causal", "full")
+    gpu = type("Device", (), {"type": mx.DeviceType.gpu})
+    monkeypatch.setattr(attention.mx, "default_device", lambda: gpu)
+    monkeypatch.setattr(head, "_after", lambda part, *_: part)  # empty operations of a CPU
+    on_gpu = [width for _, width in masks_of(model, "causal", monkeypatch)]
+    # Three prompts and four rectangles of answers, one of which is wide enough for two blocks.
+    assert (len(on_cpu), len(on_gpu)) == (8 + 8, 7 + 8)
+    assert largest_difference(loss_and_gradient(model, "causal", "full"), wanted) < 1e-6
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -256,6 +359,10 @@ def test_a_way_that_is_not_supported_is_refused_aloud(name):
     model = make_model(name)
 
     for way in set(ALL_WAYS) - set(SUPPORTED[name]):
+        if (name, way) == ("mamba", "states"):  # runs, and would learn from padding
+            found, plain = (loss_and_gradient(model, one, "full") for one in (way, "plain"))
+            assert largest_difference(found, plain) > 0.1
+            continue
         assert attempt(model, way, "full")[1] is not None, (
             f"{name} now takes {way!r}: if its numbers are right, add it to SUPPORTED"
         )
@@ -267,6 +374,16 @@ def test_auto_picks_the_first_supported_way_and_says_why_not_an_earlier_one(name
 
     assert chosen.way.name == SUPPORTED[name][0], chosen.why
     assert bool(chosen.why) == (chosen.way.name != "packed")
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma2", "lfm2"])
+def test_auto_tries_the_way_without_mask_arrays_in_place_of_the_other_where_rows_are_long(name):
+    model = make_model(name)
+    chosen = choose_scoring(model, "auto", "full", PAIRS, recomputes=False, row="causal")
+
+    assert chosen.way.name == {"llama": "causal", "gemma2": "shared", "lfm2": "fork"}[name]
+    assert "packed" not in chosen.why
+    assert ("causal" in chosen.why) == (name != "llama")
 
 
 # Outputs kept below the adapter
@@ -281,7 +398,9 @@ def test_a_model_cut_at_a_block_gives_the_loss_and_gradient_of_the_whole(name, b
     model = make_model(name, quantized=bits == "4-bit", num_layers=1)
     plain = loss_and_gradient(model, "plain", "full")
 
-    ways = [way for way in ("packed", "shared", "plain") if way in (*SUPPORTED[name], "plain")]
+    ways = [
+        way for way in ("packed", "causal", "shared", "plain") if way in (*SUPPORTED[name], "plain")
+    ]
     for way in ways if bits == "float32" else ways[:1]:
         cut = find_cut(model, WAYS[way])
         cache = ActivationCache(model, Scoring(WAYS[way], "full", cut=cut), MemoryStore(1 << 30))
@@ -292,12 +411,12 @@ def test_a_model_cut_at_a_block_gives_the_loss_and_gradient_of_the_whole(name, b
             assert difference < TOLERANCE, (name, way, difference)
 
 
-@pytest.mark.parametrize("name", ["mamba", "lfm2"])
+@pytest.mark.parametrize("name", ["mamba", "lfm2", "qwen3_5"])
 def test_a_recurrent_model_refuses_the_trunk_cache_with_a_reason(name):
     model = make_model(name, num_layers=1)
     way = choose_scoring(model, "auto", "full", PAIRS, recomputes=False).way
 
-    with pytest.raises(ConfigError, match="fork scoring runs each prompt through the model's own"):
+    with pytest.raises(ConfigError, match=f"{way} scoring hands each prompt's states on"):
         find_cut(model, way)
 
 

@@ -139,7 +139,8 @@ def test_thirty_steps_and_both_evaluations_equal_trl(command_of, tmp_path, metho
     ("method", "rows", "way"),
     [("kto_open", 4, "packed"), ("kto_open", 2, "packed"), ("kto_open", 1, "plain"),
      ("kto_weighted", 2, "fork"), ("apo_zero_unpaired", 4, "shared"),
-     ("apo_zero_unpaired", 2, "fork"), ("apo_zero_unpaired", 4, "plain")],
+     ("apo_zero_unpaired", 2, "fork"), ("kto_weighted", 4, "states"),
+     ("apo_zero_unpaired", 4, "plain")],
 )  # fmt: skip
 def test_the_first_gradient_equals_trl_however_a_step_is_divided_and_scored(
     command_of, method, rows, way

@@ -7,14 +7,25 @@ saved iterator. B is pairs in a micro-batch, T tokens of the padded rows.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 
 from orpo_mlx.config import TrainConfig
-from orpo_mlx.data.types import TokenPair
 
 T = TypeVar("T")
+
+
+class Pair(Protocol):
+    """What is asked of a pair: tokens of its longer row."""
+
+    @property
+    def longest(self) -> int:
+        """Prompt and longer answer."""
+        ...
+
+
+P = TypeVar("P", bound=Pair)
 
 Part = tuple[int, ...]
 """Positions of the pairs of a micro-batch."""
@@ -59,8 +70,8 @@ def cut_evenly(part: Part, pieces: int) -> list[Part]:
 
 def split_by_tokens(
     members: Sequence[int],
-    pairs: Sequence[TokenPair],
-    cost: Callable[[Sequence[TokenPair]], int],
+    pairs: Sequence[P],
+    cost: Callable[[Sequence[P]], int],
     tokens_per_batch: int,
 ) -> list[Part]:
     """Divide the pairs of a step into micro-batches of at most so many tokens.

@@ -7,27 +7,37 @@ tokens of an answer predict is exactly its response. Linear layers, norms and th
 of real tokens. Attention needs rectangles: pairs of like length form a group, and a group has one
 rectangle of prompts and one of answers, padded only inside.
 
+Laid out exactly, a group is of prompts of one length, whose rectangle has no padding. An answer's
+tokens then look at all that stands before them, which attention can do without an array for a mask.
+
 Pure numpy. T is the length of the row, B the pairs of a group, P and A the widths of its
 rectangles, M the cells of all rectangles, N the scored positions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from orpo_mlx.data.batching.buckets import Bucket, slot_of, slot_order
+from orpo_mlx.data.batching.buckets import CELLS_PER_TOKEN, Bucket, slot_of, slot_order
 from orpo_mlx.data.types import TokenPair
 
 ROW_MULTIPLE = 64
 WIDTH_MULTIPLE = 16
+QUERY_BLOCK = 128
+"""Queries that attend together, at least; fewer leave less to compute and cost more calls."""
 HEAD_CHUNK = 256
 """Scored positions whose logits are held at a time, where nothing is said about memory."""
 MAX_GROUPS = 4
 GROUP_COST = 20_000
 """Cells of attention that one more group costs in overhead; keeps small batches in one group."""
+PASS_COST = 256
+"""Tokens that two more passes through a model cost in overhead, where a group has its own."""
+
+GroupCost = Callable[[int, int, int], float]
+"""From the pairs of a group and the widths of its rectangles (prompt, answer) to what it costs."""
 
 
 Array = Any
@@ -81,7 +91,13 @@ class Packed(NamedTuple):
     order: Array
 
 
-def pack(pairs: Sequence[TokenPair], score_prompts: bool, bucket: Bucket | None = None) -> Packed:
+def pack(
+    pairs: Sequence[TokenPair],
+    score_prompts: bool,
+    bucket: Bucket | None = None,
+    exact: bool = False,
+    cost: GroupCost | None = None,
+) -> Packed:
     """Lay pairs out in one row.
 
     Args:
@@ -89,6 +105,8 @@ def pack(pairs: Sequence[TokenPair], score_prompts: bool, bucket: Bucket | None 
         score_prompts: whether the prompt's own tokens are scored (NLL scope "full").
         bucket: fill everything up to what it has room for; its slots without a pair become pairs
             without tokens, the last ones in the order of the result.
+        exact: groups are of prompts of one length, not padded; not with a bucket.
+        cost: of `split_into_groups`.
     """
     if bucket is None:
         slots, seated = [slot_of(pair) for pair in pairs], list(range(len(pairs)))
@@ -96,11 +114,13 @@ def pack(pairs: Sequence[TokenPair], score_prompts: bool, bucket: Bucket | None 
         slots, seated = list(bucket.slots), slot_order(pairs)
         seated += range(len(pairs), len(slots))
     filled = [*pairs, *[_EMPTY] * (len(slots) - len(pairs))]
-    groups = split_into_groups(slots)
+    groups = split_exactly(slots) if exact else split_into_groups(slots, cost)
     members = [seated[slot] for group in groups for slot in group]
     row = _Row()
     laid = [
-        _lay_group([filled[seated[slot]] for slot in group], row, [slots[slot] for slot in group])
+        _lay_group(
+            [filled[seated[slot]] for slot in group], row, [slots[slot] for slot in group], exact
+        )
         for group in groups
     ]
     total = round_up(bucket.tokens if bucket else len(row.ids), ROW_MULTIPLE)
@@ -159,7 +179,9 @@ class _Laid(NamedTuple):
     answer_lengths: np.ndarray
 
 
-def _lay_group(pairs: Sequence[TokenPair], row: _Row, slots: Sequence[tuple[int, int]]) -> _Laid:
+def _lay_group(
+    pairs: Sequence[TokenPair], row: _Row, slots: Sequence[tuple[int, int]], exact: bool
+) -> _Laid:
     """Append the segments of a group to the row; returns where they are, as rectangles wide enough
     for the slots."""
     prompts = [row.add(p.prompt[:-1], p.prompt[1:], 0, False) for p in pairs]
@@ -170,18 +192,22 @@ def _lay_group(pairs: Sequence[TokenPair], row: _Row, slots: Sequence[tuple[int,
         for response in [getattr(p, side)]
     ]
     prompt, answer = (max(widths) for widths in zip(*slots, strict=True))
-    return _Laid(*rectangle(prompts, -1, prompt), *rectangle(answers, -1, answer))
+    multiple = 1 if exact else WIDTH_MULTIPLE
+    return _Laid(*rectangle(prompts, -1, prompt, multiple), *rectangle(answers, -1, answer))
 
 
 def rectangle(
-    segments: Sequence[Sequence[int]], fill: int = 0, at_least: int = 0
+    segments: Sequence[Sequence[int]],
+    fill: int = 0,
+    at_least: int = 0,
+    multiple: int = WIDTH_MULTIPLE,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return segments as [n, width] int32, padded with `fill` on the right, and their lengths [n].
 
-    The width is that of the longest segment, or `at_least`, rounded up to `WIDTH_MULTIPLE`.
+    The width is that of the longest segment, or `at_least`, rounded up to `multiple`.
     """
     lengths = np.array([len(segment) for segment in segments], np.int32)
-    width = round_up(max(int(lengths.max()), at_least), WIDTH_MULTIPLE)
+    width = round_up(max(int(lengths.max()), at_least), multiple)
     cells = np.full((len(segments), width), fill, np.int32)
     for i, segment in enumerate(segments):
         cells[i, : len(segment)] = segment
@@ -217,45 +243,75 @@ def _filled(values: Sequence[int] | np.ndarray, total: int) -> np.ndarray:
     return array
 
 
+def query_blocks(width: int, block: int = QUERY_BLOCK) -> list[tuple[int, int]]:
+    """Return start and end of each block of queries, at least so large, in a rectangle."""
+    block = round_up(-(-width // max(1, width // block)), WIDTH_MULTIPLE)
+    return [(start, min(start + block, width)) for start in range(0, width, block or 1)]
+
+
 def round_up(value: int, multiple: int) -> int:
     """Return the next multiple at or above a value."""
     return -(-value // multiple) * multiple
 
 
-def split_into_groups(lengths: Sequence[tuple[int, int]]) -> list[list[int]]:
-    """Sort pairs by length and cut them where the rectangles of attention get smallest.
+def attention_cost(pairs: int, prompt: int, answer: int) -> float:
+    """Return the cells of attention of a group: all that rectangles cost where rows have none."""
+    return pairs * prompt * prompt + 2 * pairs * answer * (prompt + answer) + GROUP_COST
+
+
+def pass_cost(pairs: int, prompt: int, answer: int) -> float:
+    """Return what a group costs whose rectangles go through all layers, in tokens."""
+    cells = pairs * prompt * prompt + 2 * pairs * answer * (prompt + answer)
+    return pairs * (prompt + 2 * answer) + cells / CELLS_PER_TOKEN + PASS_COST
+
+
+def split_into_groups(
+    lengths: Sequence[tuple[int, int]], cost: GroupCost | None = None
+) -> list[list[int]]:
+    """Sort pairs by length and cut them where the rectangles cost least.
 
     Args:
         lengths: for each pair the tokens of its prompt and of its longer answer.
+        cost: of a group; None: `attention_cost`.
 
     Returns:
         Indices of the pairs, group by group; at most `MAX_GROUPS` groups.
     """
     order = sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
     n = len(order)
-    cost = _cut_costs([lengths[i] for i in order])
-    best = {0: (0, [])}
+    costs = _cut_costs([lengths[i] for i in order], cost or attention_cost)
+    best: dict[int, tuple[float, list[tuple[int, int]]]] = {0: (0, [])}
     for _ in range(min(MAX_GROUPS, n)):
         reached = dict(best)
         for start, (spent, cuts) in best.items():
             for end in range(start + 1, n + 1):
-                total = spent + cost[start][end]
+                total = spent + costs[start][end]
                 if end not in reached or total < reached[end][0]:
                     reached[end] = (total, [*cuts, (start, end)])
         best = reached
     return [order[start:end] for start, end in best[n][1]]
 
 
-def _cut_costs(lengths: Sequence[tuple[int, int]]) -> list[list[int]]:
-    """Cells of attention of the group from `start` to `end`, for all of both."""
+def split_exactly(lengths: Sequence[tuple[int, int]]) -> list[list[int]]:
+    """Divide pairs as `split_into_groups` does, but keep prompts of different length apart."""
+    members: dict[int, list[int]] = {}
+    for place, (prompt, _) in enumerate(lengths):
+        members.setdefault(prompt, []).append(place)
+    return [
+        [places[i] for i in group]
+        for places in members.values()
+        for group in split_into_groups([lengths[place] for place in places])
+    ]
+
+
+def _cut_costs(lengths: Sequence[tuple[int, int]], cost: GroupCost) -> list[list[float]]:
+    """Cost of the group from `start` to `end`, for all of both."""
     n = len(lengths)
-    costs = [[0] * (n + 1) for _ in range(n)]
+    costs = [[0.0] * (n + 1) for _ in range(n)]
     for start in range(n):
         prompt = answer = 0
         for end in range(start + 1, n + 1):
             prompt = max(prompt, round_up(lengths[end - 1][0], WIDTH_MULTIPLE))
             answer = max(answer, round_up(lengths[end - 1][1], WIDTH_MULTIPLE))
-            pairs = end - start
-            area = pairs * prompt * prompt + 2 * pairs * answer * (prompt + answer)
-            costs[start][end] = area + GROUP_COST
+            costs[start][end] = cost(end - start, prompt, answer)
     return costs

@@ -12,7 +12,7 @@ import pytest
 from mlx.utils import tree_flatten
 from support.tiny_adapter import TOKENS, load, logits, shake
 
-from orpo_mlx.adapters.dropout import KeyedDropout, set_dropout_key
+from orpo_mlx.adapters.dropout import KeyedDropout, renew_dropout_keys, set_dropout_key
 from orpo_mlx.adapters.lora import AdapterSpec, adapter_layers, adapter_parameters, attach_adapter
 
 
@@ -60,6 +60,24 @@ def test_every_layer_has_its_own_mask(model_folder: Path) -> None:
     set_dropout_key(model, None)
     with pytest.raises(RuntimeError, match="set_dropout_key"):
         model(TOKENS)
+
+
+def test_renewed_keys_are_others_and_follow_from_the_old_ones(model_folder: Path) -> None:
+    model = dropout_model(model_folder)
+
+    def keys() -> list[tuple[int, ...]]:
+        return [tuple(layer.dropout._key.tolist()) for _, layer in adapter_layers(model)]
+
+    seen = []
+    for _ in range(2):
+        set_dropout_key(model, mx.random.key(5))
+        seen.append(keys())
+        renew_dropout_keys(model)
+        seen.append(keys())
+    assert seen[:2] == seen[2:]
+    assert len({*seen[0], *seen[1]}) == 28
+    set_dropout_key(model, None)
+    renew_dropout_keys(model)
 
 
 def test_dropout_is_off_in_evaluation_and_its_key_is_no_parameter(model_folder: Path) -> None:

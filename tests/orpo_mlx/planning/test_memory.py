@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import mlx.core as mx
 import pytest
 from support.hub import point_client
 
@@ -24,6 +25,7 @@ from orpo_mlx.models.shape import Linear, ModelShape, build_shape, folder_shape,
 from orpo_mlx.planning.batch_shape import longest_batch
 from orpo_mlx.planning.memory import Savings, count_costs, estimate, parse_size
 from orpo_mlx.runs import events
+from orpo_mlx.scoring.attention import build_attend
 from orpo_mlx.scoring.base import Scoring
 from orpo_mlx.scoring.packed import unflatten
 from orpo_mlx.scoring.select import WAYS
@@ -90,11 +92,35 @@ def test_batch_shape_of_one_pair_by_hand():
     # Prompt 21 - 1 = 20 -> 32 wide, answers 10 and 14 -> 16 wide; 20 + 24 = 44 tokens -> 64.
     shape = WAYS["packed"].batch_shape([Lengths(21, 10, 14)], "response")
     area = 32 * 32 + 2 * 16 * (32 + 16)
-    assert shape == BatchShape(64, 64, 32 + 2 * 16, 32 + 2 * 48, area)
+    assert shape == BatchShape(64, 64, 32 + 2 * 16, 32 + 2 * 48, area, block=area)
+    # Without mask arrays the prompt is as wide as it is.
+    shape = WAYS["causal"].batch_shape([Lengths(21, 10, 14)], "response")
+    area = 20 * 20 + 2 * 16 * (20 + 16)
+    assert shape == BatchShape(64, 64, 20 + 2 * 16, 20 + 2 * 36, area, block=area)
     # Plain: 21 + 14 tokens, less the last one 34 -> 64, two rows.
     assert WAYS["plain"].batch_shape([Lengths(21, 10, 14)], "full") == BatchShape(
         128, 0, 128, 128, 128 * 64, 128
     )
+
+
+@pytest.mark.parametrize("way", ["packed", "causal"])
+def test_attention_is_counted_as_it_is_computed(way: str, monkeypatch: pytest.MonkeyPatch):
+    """Long rectangles attend in blocks of queries: at most what is counted, and nearly as much."""
+    lengths = [Lengths(701, 300, 90), Lengths(2, 40, 500), Lengths(701, 80, 80)]
+    pairs = [TokenPair([1] * p, [2] * c, [3] * r) for p, c, r in lengths]
+    computed: list[int] = []
+
+    def attend(q: mx.array, k: mx.array, v: mx.array, **_: Any) -> mx.array:
+        computed.append(q.shape[0] * q.shape[2] * k.shape[2])
+        return q
+
+    monkeypatch.setattr(mx.fast, "scaled_dot_product_attention", attend)
+    packed = unflatten(Scoring(WAYS[way], "full").build(pairs, range(3)).arrays)
+    heads = mx.zeros((1, 1, packed.ids.size, 8))
+    build_attend(packed, way == "causal")(heads, heads, heads, 1.0, None, None)
+    counted = WAYS[way].batch_shape(lengths, "full")
+    assert sum(computed) <= counted.area < 1.15 * sum(computed)
+    assert max(computed) <= counted.block < 0.75 * counted.area
 
 
 @pytest.mark.parametrize("tokens", [31, 32, 33, 34, 65])
@@ -113,6 +139,7 @@ def test_plain_rows_are_counted_as_they_are_laid_out(tokens: int):
         fit_grid.Row(layers=2, pairs=2, bits=4, settings=(("num_layers", 1),)),
         fit_grid.Row(layers=2, pairs=1, scoring="plain"),
         fit_grid.Row(hidden=64, layers=2, vocab=500, pairs=1, prompt=300, response=20),
+        fit_grid.Row(hidden=64, layers=2, vocab=500, pairs=1, prompt=900, scoring="causal"),
     ],
     ids=fit_grid.Row.name,  # a process each; the whole grid is benchmarks/fit_grid.py
 )
@@ -147,7 +174,7 @@ def test_a_filled_up_batch_is_counted_as_it_is_laid_out(way: str, scope: str):
             assert counted.cells == packed.cells.size
 
 
-@pytest.mark.parametrize("name", ["rows", "scored", "cells", "keys", "area", "logits"])
+@pytest.mark.parametrize("name", ["rows", "scored", "cells", "keys", "area", "logits", "block"])
 def test_grows_with_the_batch(name: str):
     config = build_config({})
     values = [getattr(TOKENS, name) * factor + 1000 * factor for factor in (1, 2, 8)]

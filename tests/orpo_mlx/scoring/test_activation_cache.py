@@ -31,7 +31,7 @@ from orpo_mlx.training.train import resume, train
 LENGTHS = [(3, 4, 9), (12, 2, 1), (5, 30, 6), (1, 7, 7), (20, 1, 15), (8, 3, 3)]
 RNG = np.random.default_rng(3)
 PAIRS = [TokenPair(*(RNG.integers(4, 290, size).tolist() for size in sizes)) for sizes in LENGTHS]
-NAMES = ("packed", "shared", "plain")
+NAMES = ("packed", "causal", "shared", "plain")
 PLENTY = 1 << 30
 
 

@@ -52,7 +52,7 @@ def model(request, model_folder, quantized_model_folder):
     return load(model_folder if request.param == "float32" else quantized_model_folder)
 
 
-NAMES = ["packed", "shared", "fork", "plain"]
+NAMES = ["packed", "causal", "shared", "states", "fork", "plain"]
 PLAIN = Scoring(WAYS["plain"], "full")
 
 
@@ -95,7 +95,9 @@ OBJECTIVES = [
 # All a way of scoring knows of an objective is its scope, which the first two differ in.
 EACH_WAY = [("packed", objective) for objective in OBJECTIVES]
 EACH_WAY += [
-    (way, objective) for way in ("plain", "shared", "fork") for objective in OBJECTIVES[:2]
+    (way, objective)
+    for way in ("plain", "shared", "states", "fork")
+    for objective in OBJECTIVES[:2]
 ]
 
 
@@ -236,7 +238,7 @@ def test_exactly_the_tokens_that_count_are_scored():
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
-@pytest.mark.parametrize("way", ["packed", "plain"])
+@pytest.mark.parametrize("way", ["packed", "shared", "states", "plain"])
 def test_gradient_checkpointing_changes_no_gradient(model_folder, dropout, way):
     division = [(0, 1, 2), (3, 4)]
     plain = gradient_of(load(model_folder, dropout), division, key=5, way=way)
@@ -255,7 +257,7 @@ def deep_folder(make_model_folder, tmp_path_factory):
 
 
 @pytest.mark.parametrize("every", [1, 2, 3, 9])
-@pytest.mark.parametrize("way", ["packed", "plain"])
+@pytest.mark.parametrize("way", ["packed", "states", "plain"])
 def test_recomputing_some_blocks_changes_no_gradient(deep_folder, way, every):
     division = [(0, 1, 2), (3, 4)]
     model = load(deep_folder, dropout=0.2)
@@ -366,7 +368,7 @@ def test_every_optimizer_lowers_the_loss_of_a_batch_it_sees_again(model_folder, 
     assert losses[-1] < losses[0] - 0.01
 
 
-@pytest.mark.parametrize("way", ["packed", "plain"])
+@pytest.mark.parametrize("way", ["packed", "states", "plain"])
 def test_compiled_step_equals_plain_step(model_folder, has_compiler, way):
     if not has_compiler:
         pytest.skip("mx.compile needs a C++ compiler on a CPU")
@@ -388,7 +390,7 @@ def test_compiled_step_equals_plain_step(model_folder, has_compiler, way):
 
 @pytest.mark.parametrize("compiled", [False, True], ids=["plain step", "compiled"])
 @pytest.mark.parametrize("objective", OBJECTIVES[:3], ids=str)
-@pytest.mark.parametrize("way", ["packed", "plain"])
+@pytest.mark.parametrize("way", ["packed", "states", "plain"])
 def test_filling_up_to_few_shapes_changes_no_gradient(
     model_folder, way, objective, compiled, has_compiler
 ):

@@ -1,0 +1,100 @@
+"""Rows whose prompts are not padded: how they are divided, and when they are worth their calls."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from orpo_mlx.config import build_config
+from orpo_mlx.data.batching.packed import pack, split_exactly
+from orpo_mlx.data.batching.shape import Lengths
+from orpo_mlx.data.types import TokenPair
+from orpo_mlx.planning.fit import likely_way
+from orpo_mlx.scoring.packed import wants_causal
+
+
+def test_prompts_of_one_length_share_a_rectangle_and_others_never():
+    lengths = [(40, 10), (41, 12), (40, 16), (0, 3), (41, 700), (41, 690)]
+    groups = split_exactly(lengths)
+
+    assert sorted(i for group in groups for i in group) == list(range(6))
+    assert all(len({lengths[i][0] for i in group}) == 1 for group in groups)
+    # The answer of 12 would fill a rectangle of 704: it is cheaper by itself.
+    assert sorted(map(sorted, groups)) == [[0, 2], [1], [3], [4, 5]]
+
+
+def test_a_rectangle_of_prompts_has_no_padding_and_answers_stand_behind_it():
+    lengths = [(8, 3, 5), (6, 4, 4), (8, 9, 1), (1, 2, 2)]
+    pairs = [TokenPair([i + 1] * p, [90] * c, [91] * r) for i, (p, c, r) in enumerate(lengths)]
+    packed = pack(pairs, score_prompts=True, exact=True)
+
+    found = []
+    cells = np.where(packed.is_cell, packed.ids[packed.cells], -1)
+    at = 0
+    for group in packed.groups:
+        shape = group.prompt_scores.shape
+        prompts = cells[at : at + group.prompt_scores.size].reshape(shape)
+        assert (prompts > 0).all()
+        assert set(group.prompt_lengths.tolist()) == {shape[1]}
+        found += prompts[:, :1].ravel().tolist()
+        at += group.prompt_scores.size
+        answers = cells[at : at + group.answer_scores.size].reshape(group.answer_scores.shape)
+        for row, length in zip(answers, group.answer_lengths, strict=True):
+            assert (row[:length] > 0).all()
+            assert (row[length:] == -1).all()
+        at += group.answer_scores.size
+    assert at == cells.size
+    assert sorted(found) == [1, 2, 3]  # the prompt of one token is the first of its answers
+
+
+def batch(*lengths: tuple[int, int]) -> list[Lengths]:
+    return [Lengths(prompt, answer, answer) for prompt, answer in lengths]
+
+
+def test_calls_are_counted_against_cells():
+    # One pair each way is one group: what is saved is the padding of the prompt, 17 -> 32.
+    assert wants_causal([batch((2000, 50))])
+    # Nothing is saved: 2000 tokens, all but the last, are a multiple of 16.
+    assert not wants_causal([batch((2001, 48))])
+    # 24 prompts that differ by one token: padding saves 23 calls of 20,000 cells and costs less
+    # than 8 times 2 * 1100 each.
+    near = batch(*[(1090 + i, 20) for i in range(16)])
+    assert not wants_causal([near])
+    # Prompts that differ by half their length.
+    apart = batch(*[(1000 + 70 * i, 20) for i in range(16)])
+    assert wants_causal([apart])
+
+
+def test_short_rows_are_never_scored_that_way():
+    apart = [(100 + 50 * i, 60) for i in range(8)]
+    assert not wants_causal([batch(*apart)])
+    assert wants_causal([batch(*[(10 * prompt, 60) for prompt, _ in apart])])
+
+
+def test_on_a_gpu_cells_under_an_array_count_double(monkeypatch: pytest.MonkeyPatch):
+    pairs = batch((2001, 48))
+    assert not wants_causal([pairs])
+    gpu: Any = type("Device", (), {"type": mx.DeviceType.gpu})
+    monkeypatch.setattr(mx, "default_device", lambda: gpu)
+    assert wants_causal([pairs])
+
+
+def test_the_batches_that_settings_make_decide():
+    pairs = batch(*[(1090 + i, 20) for i in range(16)])
+    together = {"batching": "fixed", "micro_batch_size": 16, "max_seq_length": 4096}
+
+    def way(**changes: Any) -> str:
+        return likely_way(build_config({**together, **changes}), None, pairs).name
+
+    assert way() == "packed"
+    assert way(micro_batch_size=1) == "causal"
+    # By tokens three come together at most, which are three calls either way.
+    assert way(batching="tokens") == "causal"
+    # Cut at 1100 most are of one length; at 600 they are short.
+    assert way(max_seq_length=1100) == "causal"
+    assert way(max_seq_length=600) == "packed"
+    assert way(scoring="shared") == "shared"
+    assert likely_way(build_config(together), None, []).name == "packed"
