@@ -382,6 +382,61 @@ def test_the_picture_of_costs_has_a_line_for_each_way_in_each_panel(side_by_side
     assert "| vocabulary | 4 | 0.400 | 1.200 | 100 | 100 |" in cost.describe({"vocabulary": points})
 
 
+@pytest.fixture
+def distributed(side_by_side, tiny) -> ModuleType:
+    """distributed.py as a module, with a tiny model."""
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        return importlib.import_module("distributed")
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+
+
+def test_two_processes_are_measured_beside_one(distributed, tmp_path, capsys):
+    """Where nothing but a run uses the loopback device more bytes travel than gradients alone."""
+    out, svg = tmp_path / "result.json", tmp_path / "macs.svg"
+    words = shlex.split(
+        "--workload hh --vocab 64 --pairs-per-step 4 --steps 2 --rounds 1 --ranks 2"
+    )
+    assert distributed.main([*words, "--out", str(out), "--svg", str(svg)]) == 0
+    one, two = json.loads(out.read_text())["rows"]
+    # Seven layers of rank 2 on 32 numbers, four times as many within the MLP; both processes send
+    # the whole once.
+    payload = 4 * 2 * (4 * (32 + 32) + 3 * (32 + 128))
+    assert one["payload_bytes"] == two["payload_bytes"] == payload
+    assert (one["computed_bytes_per_step"], two["computed_bytes_per_step"]) == (0, 2 * payload)
+    assert two["wire_bytes_per_step"] > 2 * payload
+    assert one["exchange_seconds"] == 0 < two["exchange_seconds"]
+    assert 0.5 <= two["busiest_share"] < 1 == one["busiest_share"]
+    assert "| 2 | 0.01 MB | 2 |" in capsys.readouterr().out
+    assert ElementTree.fromstring(svg.read_text()).tag.endswith("svg")
+
+
+def test_macs_are_modelled_by_the_share_of_the_busiest_and_the_link(distributed, monkeypatch):
+    """Eight pairs of one length; 125 MB are 1 s at 1 Gbit/s.
+
+    The busiest of two has 1/2, of four 1/4. A third of the tokens holds two pairs: four pieces,
+    of which one of three processes gets two.
+    """
+    pair = {"prompt_ids": [2] * 5, "chosen_ids": [2] * 4, "rejected_ids": [2] * 4}
+    monkeypatch.setattr(distributed, "random_pairs", lambda workload: [pair] * 8)
+    setup = distributed.Setup(pairs_per_step=8, steps=1)
+    model = distributed.model_of(setup, Path("nowhere"), 8, 125_000_000, 10.0)
+    assert model["no exchange"][:4] == pytest.approx([1, 2, 2, 4])
+    hop = distributed.HOP_SECONDS
+    slow = [10 / (5 + 1 + 4 * hop), 10 / (5 + 4 / 3 + 6 * hop), 10 / (2.5 + 1.5 + 8 * hop)]
+    assert model["1 Gbit/s"][:4] == pytest.approx([1, *slow])
+    assert model["10 Gbit/s"][1] == pytest.approx(10 / (5 + 0.1 + 4 * hop))
+
+
+def test_efficiency_is_the_gain_by_process(distributed):
+    alone = {"pairs_per_second": 2.0, "seconds_per_step": 4.0, "exchange_seconds": 0.0}
+    found = {"pairs_per_second": 3.6, "seconds_per_step": 2.2, "exchange_seconds": 0.11}
+    row = distributed.row(8, 2, 1000, found, alone)
+    assert (row["times_as_fast"], row["efficiency"]) == pytest.approx((1.8, 0.9))
+    assert row["exchange_share"] == pytest.approx(0.05)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["jsonl", "parquet"])
 def test_data_scale_measures_every_stage(tmp_path: Path, kind: str):

@@ -31,7 +31,7 @@ COMMANDS: dict[str, CliCommand] = {
         "orpo_mlx.cli.commands.verify",
     ),
     "fit": CliCommand(
-        "--model M [--memory 16GB] [--probe]",
+        "--model M [--memory 16GB] [--probe] [--processes N]",
         "estimate the memory of a training, and what fits; --probe measures its time",
         "orpo_mlx.cli.commands.fit",
     ),
@@ -86,8 +86,8 @@ COMMANDS: dict[str, CliCommand] = {
         "orpo_mlx.cli.config.main",
     ),
     "doctor": CliCommand(
-        "[--self-test] [--json]",
-        "look at this machine, and train the demo as a test",
+        "[--self-test] [--hosts FILE] [--json]",
+        "look at this machine, or those of a hostfile; train the demo as a test",
         "orpo_mlx.cli.commands.doctor",
     ),
     "bench": CliCommand(

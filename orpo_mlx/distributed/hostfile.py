@@ -27,7 +27,7 @@ _EXAMPLE = (
 
 
 @dataclass(frozen=True)
-class Host:
+class PeerHost:
     """A machine of a run.
 
     Attributes:
@@ -56,7 +56,7 @@ class Hostfile:
     """
 
     path: Path
-    hosts: tuple[Host, ...]
+    hosts: tuple[PeerHost, ...]
     backend: str
 
 
@@ -90,10 +90,10 @@ def read_hostfile(name: str) -> Hostfile:
     return Hostfile(path, hosts, backend)
 
 
-def _host(entry: dict[str, Any]) -> Host:
+def _host(entry: dict[str, Any]) -> PeerHost:
     ssh, ips = entry["ssh"], entry.get("ips", [])
     if not isinstance(ssh, str) or not ssh or ssh.startswith("-"):
         raise ValueError(f"ssh is {ssh!r:.40}, not the name of a host")
     if not isinstance(ips, list) or not ips:
         raise ValueError(f"{ssh} has no ips")
-    return Host(ssh, tuple(str(ipaddress.ip_address(ip)) for ip in ips))
+    return PeerHost(ssh, tuple(str(ipaddress.ip_address(ip)) for ip in ips))

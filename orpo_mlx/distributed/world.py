@@ -17,6 +17,9 @@ from orpo_mlx.errors import ConfigError, describe
 SECRET = "ORPO_MLX_PEERS_SECRET"
 """Environment variable: what a peer must know to be let in."""
 
+MOST_PROCESSES = 64
+"""Of a run."""
+
 _AGAIN = "Start all processes anew: orpo-mlx train ... --processes 2, or mlx.launch."
 
 

@@ -15,6 +15,7 @@ from orpo_mlx.planning.course import RunCourse, plan_course
 from orpo_mlx.planning.lengths import read_lengths
 from orpo_mlx.planning.memory import MEASURED, Estimate, Grid, Savings
 from orpo_mlx.planning.plan import Plan, Question, clipped
+from orpo_mlx.planning.processes import ProcessPlan, plan_processes
 from orpo_mlx.planning.search import Suggestion, first_fit, suggest
 from orpo_mlx.runs.listing import memory_shares
 from orpo_mlx.text.formatting import format_bytes
@@ -71,6 +72,7 @@ class FitAnswer:
         notes: what else the user should know.
         taken: bytes that trainings which are going on may take.
         course: how the run will go; None where the pairs are not known.
+        processes: what several processes need; None where one was asked for.
     """
 
     plan: Plan
@@ -85,6 +87,7 @@ class FitAnswer:
     notes: Sequence[str] = ()
     taken: int = 0
     course: RunCourse | None = None
+    processes: ProcessPlan | None = None
 
     @property
     def estimate(self) -> Estimate:
@@ -92,18 +95,26 @@ class FitAnswer:
         return self.plan.estimate
 
     @property
+    def process_bytes(self) -> int:
+        """What each process of the run needs."""
+        return self.processes.process_bytes if self.processes else self.estimate.total
+
+    @property
     def fits(self) -> bool:
-        """Whether the settings as given fit."""
-        return self.estimate.total <= self.limit
+        """Whether the settings as given fit, each process on a machine of its own."""
+        return self.process_bytes <= self.limit
 
 
-def answer(config: TrainConfig, limit: int, on_progress: OnProgress | None = None) -> FitAnswer:
+def answer(
+    config: TrainConfig, limit: int, on_progress: OnProgress | None = None, processes: int = 1
+) -> FitAnswer:
     """Estimate a run and look for settings that fit into `limit` bytes.
 
     Args:
         config: the settings; `data` may be missing.
         limit: bytes there are.
         on_progress: told of a download of data.
+        processes: of the run.
 
     Raises:
         ModelError: there is no such model, or its sizes cannot be told.
@@ -119,6 +130,11 @@ def answer(config: TrainConfig, limit: int, on_progress: OnProgress | None = Non
     question = Question(shape, config, way, train, valid, limit, beside)
     plan = question.plan()
     course = plan_course(config, len(train), len(valid), plan.estimate.adapter) if train else None
+    several = None
+    if processes > 1:
+        trained = train[: course.pairs] if course else ()
+        peak = plan.estimate.total
+        several = plan_processes(config, processes, shape, way, trained, peak)
     return FitAnswer(
         plan=plan,
         limit=limit,
@@ -128,6 +144,7 @@ def answer(config: TrainConfig, limit: int, on_progress: OnProgress | None = Non
         past=memory_shares(config.runs_dir),
         notes=pairs.notes,
         course=course,
+        processes=several,
     )
 
 

@@ -325,13 +325,17 @@ def adapted_linears(shape: ModelShape, config: TrainConfig) -> list[Linear]:
     return [x for x in linears if any(f".{x.name}".endswith(f".{t}") for t in targets)]
 
 
-def _adapter_bytes(adapted: Iterable[Linear], config: TrainConfig) -> int:
-    """Return parameters, two sets of gradients (one added up, one new) and moments."""
-    numbers = sum(
+def count_adapter(adapted: Iterable[Linear], config: TrainConfig) -> int:
+    """Return how many numbers the adapter has."""
+    return sum(
         x.experts * (config.rank * (x.inputs + x.outputs) + (x.outputs if config.dora else 0))
         for x in adapted
     )
-    return numbers * F32 * (3 + MOMENTS[config.optimizer])
+
+
+def _adapter_bytes(adapted: Iterable[Linear], config: TrainConfig) -> int:
+    """Return parameters, two sets of gradients (one added up, one new) and moments."""
+    return count_adapter(adapted, config) * F32 * (3 + MOMENTS[config.optimizer])
 
 
 # What there is

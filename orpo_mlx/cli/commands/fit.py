@@ -9,6 +9,13 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from orpo_mlx.cli.parser import Parser, add_debug_option, add_help_option, add_json_option
+from orpo_mlx.cli.peers.needs import (
+    NEEDS_OPTIONS,
+    add_needs_options,
+    checked_needs,
+    needs_json,
+    needs_lines,
+)
 from orpo_mlx.cli.progress import ProgressLine, failures_as_json
 from orpo_mlx.cli.settings_options import (
     add_settings,
@@ -22,6 +29,7 @@ from orpo_mlx.models.command_buffers import choose_command_buffers
 from orpo_mlx.planning.course import RunCourse
 from orpo_mlx.planning.fit import FitAnswer, MeasuredTime, answer, as_planned
 from orpo_mlx.planning.memory import Grid, available_bytes, parse_size
+from orpo_mlx.planning.processes import LINK_GBIT, ProcessPlan
 from orpo_mlx.runs.listing import bytes_in_training
 from orpo_mlx.text.formatting import counted, format_bytes, format_duration, visible
 
@@ -55,6 +63,8 @@ def print_fit(found: FitAnswer, as_json: bool = False) -> int:
         content["course"] = asdict(found.course)
     if found.time is not None:
         content["time"] = asdict(found.time)
+    if found.processes is not None:
+        content["processes"] = needs_json(found.processes, found.limit)
     return print_text(json.dumps(content, indent=2) + "\n")
 
 
@@ -78,7 +88,7 @@ def fit_lines(found: FitAnswer) -> list[str]:
         for name, size in parts.items()
         if size or name != "cache"
     ]
-    needs, limit = format_bytes(found.estimate.total), format_bytes(found.limit)
+    needs, limit = format_bytes(found.process_bytes), format_bytes(found.limit)
     verdict = "fits" if found.fits else "does not fit"
     of = f"your {counted(found.pairs, 'pair')}" if found.pairs else "the longest pairs allowed"
     when = "an evaluation" if not found.estimate.activations else "a step"
@@ -95,6 +105,8 @@ def fit_lines(found: FitAnswer) -> list[str]:
         lines += ["", *_time_lines(found.time)]
     elif found.untimed:
         lines += ["", found.untimed]
+    if found.processes is not None:
+        lines += ["", *needs_lines(found.processes, found.limit)]
     if found.suggestions:
         lines += ["", "settings that fit:"]
         width = max(len(one.what) for one in found.suggestions)
@@ -172,12 +184,18 @@ class FitCommand:
         config: the validated settings; `data` may be missing.
         memory: as given, such as "16GB"; None: what this machine has.
         probe: whether to load the model and measure a few steps.
+        processes: of the run.
+        link_gbit: speed of the link between them, in 1e9 bits per second.
+        step_seconds: time of a step in one process, as known from elsewhere.
     """
 
     config: TrainConfig
     memory: str | None = None
     as_json: bool = False
     probe: bool = False
+    processes: int = 1
+    link_gbit: float = LINK_GBIT
+    step_seconds: float | None = None
 
 
 def build_fit_parser(prog: str = "orpo-mlx fit") -> Parser:
@@ -188,7 +206,8 @@ def build_fit_parser(prog: str = "orpo-mlx fit") -> Parser:
         "settings that fit. Exit code 0: it fits, 1: it does not. With --probe the model is\n"
         "loaded, and three steps are timed; nothing of them is kept. The lengths of the pairs are\n"
         "kept in the cache (at most 64 MB), so that asking again tokenizes only what changed.",
-        usage=f"{prog} --model MODEL [--data FILE] [--memory 16GB] [--probe] [options of train]",
+        usage=f"{prog} --model MODEL [--data FILE] [--memory 16GB] [--probe] [--processes N]\n"
+        "       [options of train]",
     )
     group = parser.add_argument_group("What to do")
     add_help_option(group)
@@ -200,6 +219,7 @@ def build_fit_parser(prog: str = "orpo-mlx fit") -> Parser:
         action="store_true",
         help="Take 3 steps on the longest batch of --data and tell the time of the run.",
     )
+    add_needs_options(group)
     group.add_argument("--config", metavar="FILE", help="Read settings from a TOML file.")
     group.add_argument("--demo", action="store_true", help="Ask for the built-in model and pairs.")
     add_json_option(group, "Print one JSON object.")
@@ -216,7 +236,7 @@ def parse_fit(argv: Sequence[str], prog: str = "orpo-mlx fit") -> FitCommand:
         TextRequested: --help.
     """
     given = build_fit_parser(prog).parse(argv)
-    names = ("memory", "probe", "config", "demo", "json", "debug")
+    names = ("memory", "probe", "config", "demo", "json", "debug", *NEEDS_OPTIONS)
     extras = {key: given.pop(key, None) for key in names}
     config = settings_from(given, extras["config"], bool(extras["demo"]))
     if not config.model:
@@ -229,7 +249,9 @@ def parse_fit(argv: Sequence[str], prog: str = "orpo-mlx fit") -> FitCommand:
             "--probe: needs pairs, because the time of a step depends on their lengths",
             f"Add --data FILE: {prog} --model {config.model} --data pairs.jsonl --probe",
         )
-    return FitCommand(config, extras["memory"], bool(extras["json"]), bool(extras["probe"]))
+    needs = checked_needs({name: extras[name] for name in NEEDS_OPTIONS})
+    as_json, probe = bool(extras["json"]), bool(extras["probe"])
+    return FitCommand(config, extras["memory"], as_json, probe, **needs)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -239,9 +261,12 @@ def main(argv: Sequence[str]) -> int:
         choose_command_buffers(command.config.command_buffers)
         limit, taken = _limit(command)
         on_progress = ProgressLine(as_json=True) if command.as_json else None
-        found = replace(answer(command.config, limit, on_progress), taken=taken)
+        found = answer(command.config, limit, on_progress, command.processes)
+        found = replace(found, taken=taken)
         if command.probe:
             found = _timed(found, command.config)
+        if found.processes is not None:
+            found = replace(found, processes=_with_times(found.processes, command, found.time))
     print_fit(found, command.as_json)
     return 0 if found.fits else 1
 
@@ -252,6 +277,12 @@ def _limit(command: FitCommand) -> tuple[int, int]:
         return parse_size(command.memory), 0
     taken = bytes_in_training(command.config.runs_dir)
     return max(0, available_bytes() - taken), taken
+
+
+def _with_times(plan: ProcessPlan, command: FitCommand, time: MeasuredTime | None) -> ProcessPlan:
+    measured = time.seconds_per_step if time else None
+    seconds = command.step_seconds or measured
+    return replace(plan, link_gbit=command.link_gbit, alone_seconds=seconds)
 
 
 def _timed(found: FitAnswer, config: TrainConfig) -> FitAnswer:

@@ -36,8 +36,9 @@ from orpo_mlx.cli.settings_options import (
 from orpo_mlx.cli.terminal import print_error
 from orpo_mlx.config import TrainConfig, build_config
 from orpo_mlx.config.declaration import GROUPS
+from orpo_mlx.config.division import divided
 from orpo_mlx.config.file import expanded, with_absolute_paths
-from orpo_mlx.distributed.world import World, read_world
+from orpo_mlx.distributed.world import MOST_PROCESSES, World, read_world
 from orpo_mlx.errors import ConfigError, OrpoError
 from orpo_mlx.models.command_buffers import choose_command_buffers
 from orpo_mlx.runs import events
@@ -278,8 +279,6 @@ def require_model_and_data(config: TrainConfig, prog: str, run: RunDirectory | N
         )
 
 
-MOST_PROCESSES = 64
-
 Output = Literal["rich", "quiet", "json"]
 
 
@@ -400,16 +399,11 @@ def _settings_of_peer(words: Sequence[str], prog: str, world: World) -> TrainCon
 def _divided(command: TrainCommand, size: int) -> TrainConfig:
     """Return settings with which each of `size` processes has something to do in a step.
 
-    What the user says of it stands, and so does a run that goes on. With dropout nothing is
-    divided by itself, for other micro-batches draw other masks.
+    What the user says of it stands, and so does a run that goes on.
     """
-    config = command.config
-    # By tokens, a whole step may be one forward pass.
-    passes = config.grad_accumulation_steps if config.batching == "fixed" else 1
-    parts = -(-size // passes)
-    if command.resume or "micro_batch_parts" in command.origins or config.dropout:
-        return config
-    return config.model_copy(update={"micro_batch_parts": parts})
+    if command.resume or "micro_batch_parts" in command.origins:
+        return command.config
+    return divided(command.config, size)
 
 
 def dry_run(config: TrainConfig, report: RunListener) -> int:

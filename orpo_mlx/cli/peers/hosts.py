@@ -23,6 +23,9 @@ from orpo_mlx.distributed.hostfile import Hostfile, read_hostfile
 from orpo_mlx.distributed.world import SECRET
 from orpo_mlx.errors import ConfigError, TrainingError
 
+PORT = 32323
+"""The first one, as of mlx.launch."""
+
 STATUS = "ORPO_MLX_LAUNCH_STATUS"
 """Environment variable: the file in which process 0 says who it is and how it ended."""
 
@@ -46,7 +49,9 @@ def train_on_hosts(name: str, words: Sequence[str]) -> int:
         )
     with tempfile.TemporaryDirectory(prefix="orpo-mlx-launch-") as folder:
         status = Path(folder) / "status.json"
-        process = subprocess.Popen(_command(hosts, status, words), start_new_session=True)
+        program = ["-m", "orpo_mlx.train", *words]
+        command = launch_command(hosts, program, {STATUS: str(status)})
+        process = subprocess.Popen(command, start_new_session=True)
         with _signals_passed(process.pid, status):
             code = process.wait()
         said = _read(status)
@@ -74,19 +79,32 @@ def reported_status() -> Iterator[list[int]]:
         _write(Path(file), {"pid": os.getpid(), "exit_status": code[0] if code else 1})
 
 
-def _command(hosts: Hostfile, status: Path, words: Sequence[str]) -> list[str]:
+def launch_command(
+    hosts: Hostfile, program: Sequence[str], variables: dict[str, str], port: int = PORT
+) -> list[str]:
+    """Return the command line by which mlx.launch starts a program of ours on each host.
+
+    Args:
+        hosts: of the file.
+        program: arguments of this Python, which has the same path everywhere.
+        variables: of the environment, besides a secret that lets the processes know each other.
+        port: the first one.
+
+    Raises:
+        ConfigError: mlx.launch is not there.
+    """
     launch = Path(sys.executable).with_name("mlx.launch")
     found = str(launch) if launch.exists() else shutil.which("mlx.launch")
     if found is None:
         raise ConfigError(
             "mlx.launch, which comes with mlx, is not there", "Install mlx again: pip install mlx."
         )
-    named = {SECRET: secrets.token_hex(16), STATUS: str(status)}
+    named = {SECRET: secrets.token_hex(16), **variables}
     given = [word for name, value in named.items() for word in ("--env", f"{name}={value}")]
-    # -P: modules never come from the folder the user stands in.
-    program = [sys.executable, "-P", "-m", "orpo_mlx.train", *words]
     place = ["--hostfile", str(hosts.path), "--backend", hosts.backend]
-    return [sys.executable, "-P", found, *place, *given, "--", *program]
+    place += ["--starting-port", str(port)]
+    # -P: modules never come from the folder the user stands in.
+    return [sys.executable, "-P", found, *place, *given, "--", sys.executable, "-P", *program]
 
 
 @contextmanager
