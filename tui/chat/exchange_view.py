@@ -26,7 +26,7 @@ class ExchangeView(Vertical):
         width: 1fr; height: auto; padding: 0 1; border-left: solid $foreground 25%;
     }
     ExchangeView .answer.-better { border-left: outer $success; }
-    ExchangeView .heading { height: 1; color: $foreground 65%; }
+    ExchangeView .heading { height: 1; color: $foreground 70%; }
     ExchangeView .text { height: auto; }
     ExchangeView .opinion { height: auto; color: $success; }
     """

@@ -28,7 +28,7 @@ class LabelScreen(ModalScreen[RunLabel | None]):
     LabelScreen { align: center middle; }
     LabelScreen > Vertical {
         width: 72; max-width: 96%; height: auto; background: $surface;
-        border: round $foreground 60%; padding: 0 1;
+        border: round $foreground 70%; padding: 0 1;
     }
     LabelScreen Vertical > Horizontal { height: 1; }
     LabelScreen Label { width: 8; }

@@ -64,7 +64,7 @@ class MapColumnsScreen(ModalScreen[dict[str, str] | None]):
     MapColumnsScreen { align: center middle; }
     MapColumnsScreen > Vertical {
         width: 72; max-width: 96%; height: auto; background: $surface;
-        border: round $foreground 60%; padding: 0 1;
+        border: round $foreground 70%; padding: 0 1;
     }
     MapColumnsScreen Vertical > Horizontal { height: 1; }
     MapColumnsScreen Label { width: 12; }

@@ -33,7 +33,7 @@ class SweepScreen(ModalScreen[Sweeps | None]):
     SweepScreen { align: center middle; }
     SweepScreen > Vertical {
         width: 72; max-width: 96%; height: auto; background: $surface;
-        border: round $foreground 60%; padding: 0 1;
+        border: round $foreground 70%; padding: 0 1;
     }
     SweepScreen Vertical > Horizontal { height: 1; }
     SweepScreen Label { width: 9; }
