@@ -21,6 +21,7 @@ class ExchangeView(Vertical):
     DEFAULT_CSS = """
     ExchangeView { height: auto; margin: 0 0 1 0; }
     ExchangeView .user { height: auto; color: $primary; text-style: bold; }
+    ExchangeView.-chosen .user { text-style: bold reverse; }
     ExchangeView .answers { height: auto; }
     ExchangeView .answer {
         width: 1fr; height: auto; padding: 0 1; border-left: solid $foreground 25%;
