@@ -10,9 +10,10 @@ from textual.color import Color
 from tui.compare.screen import CompareScreen
 from tui.export.screen import ExportScreen
 from tui.live.screen import LiveScreen
+from tui.new_run.data.found_pairs import FindingList
 from tui.new_run.draft import Draft
 from tui.new_run.screen import NewRunScreen
-from tui.new_run.steps import FORM
+from tui.new_run.steps import DATA, FORM
 from tui.parts.ask import AskChoice, AskScreen
 from tui.result.screen import ResultScreen
 from tui.screens.settings import SettingsScreen
@@ -79,6 +80,12 @@ async def test_every_text_has_the_contrast_that_wcag_asks_for(
             app.push_screen(screen)
             await wait_for(pilot, lambda s=screen: app.screen is s and s.is_mounted)
             if isinstance(screen, NewRunScreen):
+                screen.change(Draft({**planned, "lam": "0.1"}))
+                screen.go_to(DATA)
+                await wait_for(pilot, lambda s=screen: s.query_one(FindingList).option_count)
+                screen.query_one(FindingList).focus()
+                await pilot.pause(0.3)
+                assert pale_texts(app) == set(), "findings"
                 screen.change(Draft(planned))
                 screen.go_to(FORM)
             await pilot.pause(0.3)

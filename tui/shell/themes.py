@@ -20,7 +20,7 @@ LIGHT_SERIES = ("#0060A8", "#924D00", "#303030", "#7F13EB")
 def chart_variables(dark: bool) -> dict[str, str]:
     """Return the style variables of charts: $series-1 to -4, and dimmer $band-1 to -4."""
     series = DARK_SERIES if dark else LIGHT_SERIES
-    ground = Color.parse("#121212" if dark else "#F2F2F2")
+    ground = Color.parse("#121212" if dark else "#F6F6F6")
     variables = {}
     for number, colour in enumerate(series, start=1):
         variables[f"series-{number}"] = colour
@@ -53,9 +53,9 @@ ORPO_LIGHT = Theme(
     error="#A01010",
     success="#0060A8",
     foreground="#1A1A1A",
-    background="#F2F2F2",
-    surface="#EAEAEA",
-    panel="#DCE1E5",
+    background="#F6F6F6",
+    surface="#EFEFEF",
+    panel="#DFE4E8",
     dark=False,
     variables={"footer-key-foreground": "#0060A8", **chart_variables(False)},
 )
@@ -76,8 +76,8 @@ _LEAST_CONTRAST = 4.5
 """WCAG 2, level AA, of text."""
 _QUIET = 0.7
 """Share of the foreground in the palest text."""
-_TINT = 0.06
-"""Share of the foreground in the ground of what has the focus."""
+_TINT, _CHART_TINT = 0.1, 0.06
+"""Share of the foreground in the ground of what has the focus; series stand in charts alone."""
 
 
 def readable(variables: Mapping[str, str]) -> dict[str, str]:
@@ -90,14 +90,13 @@ def readable(variables: Mapping[str, str]) -> dict[str, str]:
     written = Color.parse(variables["foreground"])
     panel = [Color.parse(variables["panel"])]
     plain = [Color.parse(variables[name]) for name in ("background", "surface")]
-    tinted = [ground.blend(written, _TINT) for ground in plain]
-    grounds = [*plain, *tinted]
+    grounds = [*plain, *(ground.blend(written, _TINT) for ground in plain)]
     clear = dict.fromkeys(
         (name for name, value in variables.items() if value == variables["foreground"]),
         _clear(_clear(written, grounds, _QUIET), panel).hex,
     )
     clear |= {name: _clear(Color.parse(variables[name]), grounds).hex for name in _COLOURS}
-    chart = [plain[0], tinted[0]]
+    chart = [plain[0], plain[0].blend(written, _CHART_TINT)]
     clear |= {name: _clear(Color.parse(variables[name]), chart).hex for name in _SERIES}
     footer = [Color.parse(variables["footer-background"])]
     for name in _FOOTER:

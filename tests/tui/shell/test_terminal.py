@@ -138,7 +138,7 @@ def test_a_palette_that_looks_fine_but_is_not_would_be_found():
 
 
 @pytest.mark.parametrize(
-    ("palette", "ground"), [(DARK_SERIES, "#121212"), (LIGHT_SERIES, "#F2F2F2")]
+    ("palette", "ground"), [(DARK_SERIES, "#121212"), (LIGHT_SERIES, "#F6F6F6")]
 )
 def test_every_series_colour_stands_out_from_the_background(palette, ground):
     for colour in palette:
