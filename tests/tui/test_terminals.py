@@ -235,7 +235,8 @@ def test_a_newcomer_goes_the_whole_way_by_keys_alone(
     terminal.wait(lambda text: "Try the demo" in text)
     terminal.keys("Enter")
     terminal.wait(lambda text: "RUNNING" in text and "Loss" in text, PATIENCE_SECONDS)
-    terminal.wait(lambda text: "held-out pairs" in text, PATIENCE_SECONDS)
+    result = "orpo-mlx · Result"
+    terminal.wait(lambda text: result in text and "held-out pairs" in text, PATIENCE_SECONDS)
     terminal.keys("C")
     terminal.wait(lambda text: "F7 both" in text, PATIENCE_SECONDS)
     terminal.keys("H", "i", "Enter")
@@ -251,13 +252,13 @@ def test_a_newcomer_goes_the_whole_way_by_keys_alone(
     assert row["label"] is False
     assert row["prompt"][-1]["content"] == "?"
 
-    back_to(terminal, "orpo-mlx · Result")
+    back_to(terminal, result)
     terminal.keys("t")
     terminal.wait(lambda text: text.count("tokens, ") == 2, PATIENCE_SECONDS)
     terminal.keys("C-r")
     terminal.wait(lambda text: "vs base" in text, PATIENCE_SECONDS)
 
-    back_to(terminal, "orpo-mlx · Result")
+    back_to(terminal, result)
     terminal.keys("e")
     terminal.wait(lambda text: "[x] mlx" in text)
     terminal.keys("C-r")
@@ -266,7 +267,7 @@ def test_a_newcomer_goes_the_whole_way_by_keys_alone(
     (trained,) = runs_dir.glob("*/adapter/adapters.safetensors")
     assert exported.read_bytes() == trained.read_bytes()
 
-    back_to(terminal, "orpo-mlx · Result")
+    back_to(terminal, result)
     terminal.keys("n")
     terminal.wait(lambda text: "beginning with" in text)
     terminal.keys("Enter")
@@ -275,8 +276,10 @@ def test_a_newcomer_goes_the_whole_way_by_keys_alone(
     terminal.wait(lambda text: "200 pairs train, 40 validate" in text, PATIENCE_SECONDS)
     terminal.keys("C-r")
     terminal.wait(lambda text: "RUNNING" in text and "Loss" in text, PATIENCE_SECONDS)
-    terminal.wait(lambda text: "orpo-mlx · Result" in text, PATIENCE_SECONDS)
+    terminal.wait(lambda text: result in text, PATIENCE_SECONDS)
     one, other = [path.parent.parent for path in runs_dir.glob("*/adapter/adapters.safetensors")]
+    first, second = (RunDirectory(run).read_config() for run in (one, other))
+    assert first.model_dump(exclude={"run_dir"}) == second.model_dump(exclude={"run_dir"})
 
     back_to(terminal, "orpo-mlx · Runs")
     terminal.wait(lambda text: text.count("25/25") >= 2)
