@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -92,7 +93,11 @@ def pid_of_app(terminal: Terminal) -> int:
     """The process of the app itself, not of the shell around it."""
     pane = int(terminal.tmux("display-message", "-p", "#{pane_pid}"))
     found = [pane_process := psutil.Process(pane), *pane_process.children(recursive=True)]
-    (app,) = [one.pid for one in found if one.cmdline()[1:3] == ["-m", "tui"]]
+    apps = []
+    for one in found:
+        with contextlib.suppress(psutil.Error):  # it has ended meanwhile
+            apps += [one.pid] if one.cmdline()[1:3] == ["-m", "tui"] else []
+    (app,) = apps
     return app
 
 
