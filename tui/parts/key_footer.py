@@ -25,14 +25,14 @@ class KeyFooter(Footer):
     _fitted_cells = 0
 
     def compose(self) -> ComposeResult:
-        self._fitted_cells = self.app.size.width
+        self._fitted_cells = self.size.width or self.app.size.width  # no size before the first
         entries = list(super().compose())
         left_out = _left_out(entries, self._fitted_cells)
         yield from (entry for entry in entries if entry not in left_out)
 
     @on(Resize)
-    def _fit(self) -> None:
-        if self.app.size.width != self._fitted_cells:
+    def _fit(self, event: Resize) -> None:
+        if event.size.width != self._fitted_cells:
             self.call_after_refresh(self.recompose)
 
 

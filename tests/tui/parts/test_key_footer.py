@@ -53,3 +53,11 @@ async def test_a_wider_window_shows_them_again():
         await pilot.resize_terminal(80, 5)
         await pilot.pause()
         assert shown(pilot.app) == ["First", "Second!", "Help", "Quit", "palette"]
+
+
+async def test_a_narrower_window_leaves_out_keys_at_once():
+    async with KeysApp().run_test(size=(80, 5)) as pilot:
+        await pilot.pause()
+        await pilot.resize_terminal(42, 5)
+        await pilot.pause()
+        assert shown(pilot.app) == ["First", "Second!", "Help", "palette"]
