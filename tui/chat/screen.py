@@ -19,7 +19,7 @@ from orpo_mlx.runs.directory import RunDirectory
 from orpo_mlx.text.formatting import format_bytes, visible
 from tui.chat.exchange_view import ExchangeView
 from tui.parts.base_screen import AppScreen, pane
-from tui.parts.line_field import LineField
+from tui.parts.fields.line_field import LineField
 from tui.parts.pick_one import PickOneScreen
 from tui.processes.children import JsonLinesChild
 from tui.shell.commands import bindings, key_of

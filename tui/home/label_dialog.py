@@ -12,8 +12,8 @@ from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Label
 
 from orpo_mlx.runs.label import RunLabel, parse_tags
-from tui.parts.line_field import LineField
-from tui.parts.text_field import TextField
+from tui.parts.fields.line_field import LineField
+from tui.parts.fields.text_field import TextField
 
 
 class LabelScreen(ModalScreen[RunLabel | None]):

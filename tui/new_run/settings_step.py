@@ -25,8 +25,8 @@ from tui.new_run.setting_text import (
     preset_text,
 )
 from tui.parts.base_screen import pane
+from tui.parts.fields.text_field import TextField
 from tui.parts.form import Form, OneOf
-from tui.parts.text_field import TextField
 
 _TALL = 24
 """Rows from which on the command has a third line."""

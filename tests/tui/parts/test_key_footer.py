@@ -40,24 +40,22 @@ def shown(app: App[None]) -> list[str]:
         (20, ["Help", "palette"]),
     ],
 )
-async def test_keys_without_room_are_left_out_the_least_important_first(cells, names):
+async def test_keys_without_room_are_left_out_the_least_important_first(cells, names, wait_for):
     async with KeysApp().run_test(size=(cells, 5)) as pilot:
-        await pilot.pause()
-        assert shown(pilot.app) == names
+        await wait_for(pilot, lambda: shown(pilot.app) == names)
 
 
-async def test_a_wider_window_shows_them_again():
+async def test_a_wider_window_shows_them_again(wait_for):
     async with KeysApp().run_test(size=(29, 5)) as pilot:
-        await pilot.pause()
-        assert shown(pilot.app) == ["Help", "palette"]
+        await wait_for(pilot, lambda: shown(pilot.app) == ["Help", "palette"])
         await pilot.resize_terminal(80, 5)
-        await pilot.pause()
-        assert shown(pilot.app) == ["First", "Second!", "Help", "Quit", "palette"]
+        await wait_for(
+            pilot, lambda: shown(pilot.app) == ["First", "Second!", "Help", "Quit", "palette"]
+        )
 
 
-async def test_a_narrower_window_leaves_out_keys_at_once():
+async def test_a_narrower_window_leaves_out_keys(wait_for):
     async with KeysApp().run_test(size=(80, 5)) as pilot:
-        await pilot.pause()
+        await wait_for(pilot, lambda: len(shown(pilot.app)) == 5)
         await pilot.resize_terminal(42, 5)
-        await pilot.pause()
-        assert shown(pilot.app) == ["First", "Second!", "Help", "palette"]
+        await wait_for(pilot, lambda: shown(pilot.app) == ["First", "Second!", "Help", "palette"])

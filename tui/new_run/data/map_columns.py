@@ -15,7 +15,7 @@ from textual.suggester import SuggestFromList
 from textual.widgets import Button, Input, Label, Static
 
 from orpo_mlx.text.formatting import visible
-from tui.parts.text_field import TextField
+from tui.parts.fields.text_field import TextField
 
 NAMES = ("prompt", "chosen", "rejected")
 

@@ -22,7 +22,7 @@ from tui.new_run.hints import MODELS_HERE, MODELS_ON_HUB
 from tui.new_run.models.catalogue import ModelRow, local_models, models_below, search_hub
 from tui.new_run.models.facts import ModelFacts, about_lines, hub_facts, local_facts
 from tui.new_run.models.table import FitOf, ModelTable
-from tui.parts.path_field import PathField
+from tui.parts.fields.path_field import PathField
 from tui.parts.tab_strip import TabStrip
 from tui.processes.background import ask_aside
 from tui.shell.charset import CharsetName

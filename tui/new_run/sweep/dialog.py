@@ -17,7 +17,7 @@ from textual.widgets import Button, Input, Label, Static
 from orpo_mlx.errors import ConfigError
 from orpo_mlx.runs.group.sweep import parse_sweeps, swept_setting
 from tui.new_run.draft import SETTINGS, Draft
-from tui.parts.text_field import TextField
+from tui.parts.fields.text_field import TextField
 
 Sweeps = Mapping[str, Sequence[str]]
 
