@@ -22,8 +22,13 @@ ROOT = Path(__file__).resolve().parents[1]
 SCREENS = ROOT / "docs" / "screens"
 STAGE = Path(tempfile.gettempdir()) / "orpo-mlx-demo"
 SIZE = (100, 30)
-PATIENCE_SECONDS = 240.0
+PATIENCE_SECONDS = 600.0
 FRAME_SECONDS = 1.5
+LIGHT = (
+    "welcome", "runs", "live-complete", "result", "test", "chat", "new-run-1-model",
+    "new-run-3-settings",
+)  # fmt: skip
+"""Screens of which there is a picture in the light theme, too."""
 
 
 def main() -> None:
@@ -62,16 +67,19 @@ async def play() -> None:
         await stage.until(lambda: bool(app.screen.runs))
         await stage.live()
         await stage.test()
+        await stage.chat()
         await stage.export()
         await stage.press("escape", "escape")
         await stage.until(lambda: len(app.screen.table.runs) == 2)
         await stage.wait(2.5)
-        stage.take("runs")
+        await stage.take("runs")
         await stage.press("c")
         await stage.until(lambda: "25" in stage.text())
         await stage.wait(2.0)
-        stage.take("compare")
-        await stage.press("escape", "f8")
+        await stage.take("compare")
+        await stage.press("escape")
+        await stage.serve()
+        await stage.press("f8")
         await stage.until(lambda: "warning" in app.screen.status or "well" in app.screen.status)
         # The kernel's version says nothing to a reader.
         for fact in app.screen.facts:
@@ -79,7 +87,7 @@ async def play() -> None:
                 fact["text"] = fact["text"].split()[0]
         app.screen._show()
         await stage.wait(0.5)
-        stage.take("doctor")
+        await stage.take("doctor")
         await stage.press("escape")
         await stage.new_run()
         await stage.asides()
@@ -93,7 +101,7 @@ async def welcome() -> None:
     async with app.run_test(size=SIZE) as pilot:
         stage = Stage(app, pilot)
         await stage.until(lambda: "Try the demo" in stage.text())
-        stage.take("welcome")
+        await stage.take("welcome")
 
 
 class Stage:
@@ -133,7 +141,16 @@ class Stage:
         svg = self.app.export_screenshot(title="orpo-mlx")
         return re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.S)
 
-    def take(self, name: str) -> None:
+    async def take(self, name: str) -> None:
+        self.save(name)
+        if name in LIGHT:
+            self.app.theme = "orpo-light"
+            await self.wait(0.5)
+            self.save(f"{name}-light")
+            self.app.theme = "orpo-dark"
+            await self.wait(0.5)
+
+    def save(self, name: str) -> None:
         if str(ROOT) in self.text():
             raise ValueError(f"{name}: it shows where the checkout lies, {ROOT}")
         (SCREENS / f"{name}.svg").write_text(self.picture(), encoding="utf-8")
@@ -149,14 +166,14 @@ class Stage:
             await self.wait(0.5)
             frames.append(self.picture())
             if step == 19:
-                self.take("live")
+                await self.take("live")
         await self.until(lambda: self.app.screen.AREA == "result" and "interval" in self.text())
         await self.wait(1.0)
-        self.take("result")
+        await self.take("result")
         await self.press("escape")
         await self.until(lambda: self.app.screen.status == "completed")
         await self.wait(1.0)
-        self.take("live-complete")
+        await self.take("live-complete")
         frames.append(self.picture())
         (SCREENS / "live-animated.svg").write_text(animated(frames), encoding="utf-8")
 
@@ -171,8 +188,28 @@ class Stage:
         await self.press("ctrl+r")
         await self.until(lambda: len(state.scores) == 2)
         await self.wait(0.5)
-        self.take("test")
+        await self.take("test")
         await self.press("escape")
+
+    async def chat(self) -> None:
+        await self.press("C")
+        session = self.app.screen.session
+        await self.until(lambda: session.ready)
+        for text in ("What does a cow say?", "And a duck?"):
+            self.app.screen.query_one("#line").value = text
+            await self.press("enter")
+            await self.until(lambda: session.talk.last is not None and not session.is_busy)
+        await self.press("ctrl+r")
+        await self.press("f7", "f7", "f7")  # what is said of the opinion names a folder
+        await self.take("chat")
+        await self.press("escape")
+
+    async def serve(self) -> None:
+        await self.press("v")
+        await self.until(lambda: "/v1" in self.text())
+        await self.wait(0.5)
+        await self.take("serve")
+        await self.press("s", "escape")
 
     async def export(self) -> None:
         await self.press("e")
@@ -181,30 +218,30 @@ class Stage:
         writer = self.app.screen.writer
         await self.until(lambda: [job.state for job in writer.jobs] == ["written"] * 2)
         await self.wait(0.5)
-        self.take("export")
+        await self.take("export")
 
     async def new_run(self) -> None:
         await self.press("n")
         await self.until(lambda: "fits" in self.text())
-        self.take("new-run-1-model")
+        await self.take("new-run-1-model")
         await self.press("enter", "enter")
         await self.until(lambda: self.app.screen.query_one("#data").answer is not None)
         await self.press("v")
         await self.wait(3.0)
-        self.take("new-run-2-data")
+        await self.take("new-run-2-data")
         await self.press("ctrl+n")
         await self.wait(2.0)
-        self.take("new-run-3-settings")
+        await self.take("new-run-3-settings")
         await self.press("ctrl+n", "f4")
         await self.until(lambda: "measured peak" in self.text())
-        self.take("new-run-4-review")
+        await self.take("new-run-4-review")
 
     async def asides(self) -> None:
         """Help, the palette and the app's own settings, over the step that is shown."""
         for key, name in (("f1", "help"), ("ctrl+p", "palette"), ("comma", "settings")):
             await self.press(key)
             await self.wait(1.0)
-            self.take(name)
+            await self.take(name)
             await self.press("escape")
 
 

@@ -32,6 +32,7 @@ from tui.screens.help import HelpScreen
 from tui.serve.session import ServeSession
 from tui.shell.charset import CHARSET_NAMES, CharsetName
 from tui.shell.commands import bindings, is_f_key, key_of
+from tui.shell.driver import TerminalDriver
 from tui.shell.keymap import keymap_from
 from tui.shell.messages import (
     OpenChat,
@@ -91,7 +92,7 @@ class OrpoApp(App[None]):
         clock: Callable[[], float] = time.time,
         is_calm: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(driver_class=TerminalDriver)
         self.runs_dir = runs_dir
         self.clock = clock
         self.exports = Exports(self)

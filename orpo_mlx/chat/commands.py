@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from orpo_mlx.errors import ConfigError
@@ -35,7 +36,7 @@ COMMANDS = {
         ChatCommand("temperature", "X", "0 = always the likeliest token"),
         ChatCommand("seed", "N", "other answers, if the temperature is above 0"),
         ChatCommand("max-tokens", "N", "longest answer"),
-        ChatCommand("edit", "TEXT", "say the last turn in other words, and send it again"),
+        ChatCommand("edit", "[#N] TEXT", "say the last turn, or turn N, in other words"),
         ChatCommand("retry", "", "answer again, with the next seed"),
         ChatCommand("like", "", "the answer is good; again: take that back"),
         ChatCommand("dislike", "", "the answer is bad; again: take that back"),
@@ -56,6 +57,16 @@ def help_text() -> str:
     width = max(len(usage) for usage, _ in rows)
     lines = [f"{usage:<{width}}  {help}" for usage, help in rows]
     return "\n".join([*lines, "A turn that begins with / is written with two: //etc"])
+
+
+def edited_turn(line: str) -> int | None:
+    """Return the number of the turn that a line says again, None if it names none.
+
+    >>> edited_turn("/edit #2 So?"), edited_turn("/edit So?"), edited_turn("#2")
+    (2, None, None)
+    """
+    found = re.match(r"/edit\s+#(\d{1,6})(?:\s|$)", line)
+    return int(found[1]) if found else None
 
 
 def read_command(line: str) -> tuple[str, str] | None:

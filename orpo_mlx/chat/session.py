@@ -6,6 +6,7 @@ The requests go to `orpo_mlx.serving.playground`, whose messages come back throu
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -36,6 +37,8 @@ from orpo_mlx.text.formatting import counted
 MOST_SEED = (1 << 31) - 1
 MOST_TEMPERATURE = 10.0
 MOST_TOKENS = 1 << 20
+
+_TURN = re.compile(r"#(\d{1,6})(?:\s+|$)")
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,8 @@ class ChatSession:
     failed: str = ""
     unsent: str = ""
     _opinion: GivenOpinion | None = None
+    _dropped: list[Exchange] = field(default_factory=list)
+    """What an edited turn replaced, until it has an answer."""
     _saved: set[Path] = field(default_factory=set)
     _asked: list[list[Message]] = field(default_factory=list)
 
@@ -154,6 +159,9 @@ class ChatSession:
         last = self.talk.last
         if self.waiting and last is not None and not last.kept:
             self.unsent = self.talk.exchanges.pop().user
+            if self._dropped:
+                self.unsent = f"/edit #{len(self.talk.exchanges) + 1} {self.unsent}"
+                self.talk.exchanges += self._dropped
         self.waiting.clear()
         self.occupied = ""
 
@@ -201,6 +209,7 @@ class ChatSession:
         self._require_rest()
         drawn = {"checkpoint": self.checkpoint or None, **vars(self.drawing)}
         exchange = self.talk.ask(text, self.sides, drawn)
+        self._dropped = []
         self._opinion, self.failed, self.unsent = None, "", ""
         return Outcome(request=self._request(exchange))
 
@@ -264,10 +273,40 @@ class ChatSession:
         self.drawing = replace(self.drawing, max_tokens=longest)
         return Outcome(f"Longest answer: {counted(longest, 'token')}.")
 
+    def edit_line(self, number: int | None = None) -> str:
+        """Return the line that says a turn again, to be changed: turn 1, 2, ..., or the last.
+
+        Raises:
+            DataError: there is no such turn.
+        """
+        exchanges = self.talk.exchanges
+        number = len(exchanges) if number is None else number
+        if not 1 <= number <= len(exchanges):
+            turns = [f"#{n} {' '.join(e.user.split())[:20]}" for n, e in enumerate(exchanges, 1)]
+            raise DataError(
+                f"/edit: there is no turn {number}.",
+                f"The turns: {', '.join(turns)}." if turns else "Say something first.",
+            )
+        return f"/edit #{number} {exchanges[number - 1].user}"
+
     def _edit(self, text: str) -> Outcome:
         self._require_answered()
-        self.talk.exchanges.pop()
-        return self._say(text)
+        found = _TURN.match(text)
+        number = int(found[1]) if found else None
+        text = text[found.end() :] if found else text
+        line = self.edit_line(number)
+        if not text:
+            raise ConfigError("/edit: needs TEXT; what the turn shall say.", f"Write {line}")
+        return self._say_anew(len(self.talk.exchanges) if number is None else number, text)
+
+    def _say_anew(self, number: int, text: str) -> Outcome:
+        """Say a turn in other words; it and what followed are dropped."""
+        exchanges = self.talk.exchanges
+        dropped = exchanges[number - 1 :]
+        del exchanges[number - 1 :]
+        outcome = self._say(text)
+        self._dropped = dropped
+        return outcome
 
     def _retry(self) -> Outcome:
         last = self._require_answered()
@@ -277,7 +316,7 @@ class ChatSession:
             )
         if last.drawn.get("seed") == self.drawing.seed:
             self.drawing = replace(self.drawing, seed=(self.drawing.seed + 1) % (MOST_SEED + 1))
-        return self._edit(last.user)
+        return self._say_anew(len(self.talk.exchanges), last.user)
 
     # What is said of the answers
 

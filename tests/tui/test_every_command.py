@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from textual.widgets._footer import FooterKey
 
 from tui.chat.screen import ChatScreen
 from tui.compare.group_screen import GroupScreen
@@ -13,7 +14,9 @@ from tui.export.screen import ExportScreen
 from tui.judge.screen import JudgeScreen
 from tui.live.screen import LiveScreen
 from tui.parts.ask import AskChoice, AskScreen
+from tui.parts.key_footer import KeyFooter
 from tui.parts.pick_one import PickOneScreen
+from tui.parts.too_small import TooSmall
 from tui.playground.screen import PlaygroundScreen
 from tui.result.screen import ResultScreen
 from tui.screens.help import HelpScreen, help_lines
@@ -120,6 +123,53 @@ async def test_a_screen_can_be_read_and_helped(name, open_app, open_screen, wait
             assert more in help
         await pilot.press("escape")
         await wait_for(pilot, lambda: pilot.app.screen is screen)
+
+
+def body_of(text: str) -> list[str]:
+    """What stands between title and footer, without frames and blank lines."""
+    lines = [line.strip(" │─╭╮╰╯▁▏") for line in text.splitlines()[1:-1]]
+    return [line for line in lines if line]
+
+
+@pytest.mark.parametrize("size", [(60, 16), (160, 48)], ids=lambda s: f"{s[0]}x{s[1]}")
+@pytest.mark.parametrize("name", NAMES)
+async def test_a_screen_opens_with_something_in_it_and_whole_keys(
+    name, size, open_app, open_screen, wait_for, screen_text
+):
+    async with open_app(size) as pilot:
+        screen = await open_screen(pilot, name)
+        footer = screen.query_one(KeyFooter)
+        keys = await wait_for(pilot, lambda: list(footer.query(FooterKey)))
+        await wait_for(pilot, lambda: all(key.region.width for key in keys))
+        assert not screen.query_one(TooSmall).display
+        assert len(body_of(screen_text(pilot.app))) >= 3, screen_text(pilot.app)
+        last = screen_text(pilot.app).splitlines()[-1]
+        regions = [key.region for key in footer.query(FooterKey)]
+        assert sum(region.width for region in regions) <= size[0]
+        assert all(
+            not one.overlaps(other) for one in regions for other in regions if one is not other
+        )
+        for key in footer.query(FooterKey):
+            assert f"{key.key_display} {key.description}" in last
+        assert {"Help", "palette"} <= {key.description for key in footer.query(FooterKey)}
+
+
+@pytest.mark.parametrize("name", ["chat", "test", "judge", "serve"])
+async def test_a_screen_that_waits_for_a_model_says_so(
+    name, open_app, make_run, wait_for, screen_text, monkeypatch
+):
+    async with open_app((80, 24)) as pilot:
+        app = pilot.app
+        screen = screens(app, make_run("run-a").path)[name]
+        silent = ["-c", "import time; time.sleep(1000)"]
+        if name == "serve":
+            app.server.words = silent
+        else:
+            screen.words = silent
+        app.push_screen(screen)
+        await wait_for(pilot, lambda: app.screen is screen and screen.is_mounted)
+        text = await wait_for(pilot, lambda: body_of(screen_text(app)))
+        assert len(" ".join(text).split()) >= 3, screen_text(app)
 
 
 @pytest.mark.parametrize(

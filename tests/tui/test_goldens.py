@@ -1,4 +1,4 @@
-"""Whole screens as text, at three sizes: what a change moves can be seen in its diff.
+"""Whole screens as text, at four sizes: what a change moves can be seen in its diff.
 
     UPDATE_GOLDENS=1 python -m pytest tests/tui/test_goldens.py
 
@@ -39,7 +39,7 @@ from tui.shell.machine import Machine
 
 FOLDER = Path(__file__).parent / "goldens"
 FAKES = Path(__file__).parents[1] / "fakes"
-SIZES = ((80, 24), (100, 30), (160, 48))
+SIZES = ((60, 16), (80, 24), (100, 30), (160, 48))
 STARTED = 1_700_000_000.0 - 3600
 FACTS = [
     {"group": "machine", "name": "chip", "text": "Apple M3 Pro", "level": "ok", "what_to_do": ""},

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,6 +19,7 @@ import psutil
 import pytest
 
 from orpo_mlx import demo
+from orpo_mlx.chat.feedback import labelled_file
 from orpo_mlx.runs.directory import RunDirectory
 
 pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="needs tmux")
@@ -25,6 +30,7 @@ class Terminal:
 
     def __init__(self, socket: Path) -> None:
         self.socket = str(socket)
+        self.pressed = 0
 
     def tmux(self, *words: str) -> str:
         command = ["tmux", "-S", self.socket, "-f", "/dev/null", *words]
@@ -36,6 +42,7 @@ class Terminal:
 
     def keys(self, *keys: str) -> None:
         for key in keys:
+            self.pressed += 1
             self.tmux("send-keys", key)
 
     def type(self, text: str) -> None:
@@ -86,7 +93,11 @@ def pid_of_app(terminal: Terminal) -> int:
     """The process of the app itself, not of the shell around it."""
     pane = int(terminal.tmux("display-message", "-p", "#{pane_pid}"))
     found = [pane_process := psutil.Process(pane), *pane_process.children(recursive=True)]
-    (app,) = [one.pid for one in found if one.cmdline()[1:3] == ["-m", "tui"]]
+    apps = []
+    for one in found:
+        with contextlib.suppress(psutil.Error):  # it has ended meanwhile
+            apps += [one.pid] if one.cmdline()[1:3] == ["-m", "tui"] else []
+    (app,) = apps
     return app
 
 
@@ -190,32 +201,109 @@ def test_wrong_files_are_named_and_the_right_one_goes_on(
     terminal.wait(lambda text: "[3 Settings]" in text)
 
 
+PATIENCE_SECONDS = 400
+"""For what a model is loaded or trained for; a busy machine is slow, not wrong."""
+
+
+def back_to(terminal: Terminal, title: str) -> None:
+    """Press escape until a screen is there; its title is in the first line."""
+
+    def first_line(text: str) -> str:
+        return text.partition("\n")[0]
+
+    while title not in (before := first_line(terminal.text())):
+        terminal.keys("Escape")
+        terminal.wait(lambda text, before=before: first_line(text) != before)
+
+
+def ask_server(address: str, path: str, question: dict | None = None) -> dict:
+    """A request of another program; its answer."""
+    body = None if question is None else json.dumps(question).encode()
+    request = urllib.request.Request(f"{address}{path}", body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as answer:
+        return json.load(answer)
+
+
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("size", [(80, 24), (160, 48)], ids=lambda size: f"{size[0]}x{size[1]}")
-def test_a_newcomer_gets_from_the_welcome_to_an_exported_adapter_by_keys_alone(
+def test_a_newcomer_goes_the_whole_way_by_keys_alone(
     terminal: Terminal,
     runs_dir: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     size: tuple[int, int],
 ):
+    """Demo, live, result, chat, test, export, a new run from this one, compare, serve."""
     monkeypatch.setenv("HOME", str(tmp_path))  # exports go there unless another folder is chosen
     terminal.open(app(runs_dir), size)
     terminal.wait(lambda text: "Try the demo" in text)
     terminal.keys("Enter")
-    terminal.wait(lambda text: "COMPLETED" in text and "25/25" in text, 300)
+    terminal.wait(lambda text: "RUNNING" in text and "Loss" in text, PATIENCE_SECONDS)
+    result = "orpo-mlx · Result"
+    terminal.wait(lambda text: result in text and "held-out pairs" in text, PATIENCE_SECONDS)
+    terminal.keys("C")
+    terminal.wait(lambda text: "F7 both" in text, PATIENCE_SECONDS)
+    terminal.keys("H", "i", "Enter")
+    terminal.wait(lambda text: "Right better" in text, PATIENCE_SECONDS)
+    assert terminal.pressed <= 6, "keys from the welcome to an answer of the adapter"
+    terminal.keys("F7")
+    terminal.wait(lambda text: "F7 adapter" in text)
+    terminal.keys("?", "Enter")
+    terminal.wait(lambda text: "F5 Dislike" in text, PATIENCE_SECONDS)
+    terminal.keys("F5")
+    terminal.wait(lambda text: "Disliked" in text)
+    (row,) = map(json.loads, labelled_file().read_text().splitlines())
+    assert row["label"] is False
+    assert row["prompt"][-1]["content"] == "?"
+
+    back_to(terminal, result)
     terminal.keys("t")
-    terminal.wait(lambda text: "F2 temperature" in text, 120)
-    terminal.keys("C-n")
-    terminal.wait(lambda text: "Prompt: type" not in text)
-    terminal.keys("Enter")
-    terminal.wait(lambda text: text.count("tokens, ") == 2, 120)
-    terminal.keys("Escape")
-    terminal.wait(lambda text: "COMPLETED" in text)
+    terminal.wait(lambda text: text.count("tokens, ") == 2, PATIENCE_SECONDS)
+    terminal.keys("C-r")
+    terminal.wait(lambda text: "vs base" in text, PATIENCE_SECONDS)
+
+    back_to(terminal, result)
     terminal.keys("e")
     terminal.wait(lambda text: "[x] mlx" in text)
     terminal.keys("C-r")
-    terminal.wait(lambda text: "mlx_lm" in text, 120)
+    terminal.wait(lambda text: "mlx_lm" in text, PATIENCE_SECONDS)
     (exported,) = (tmp_path / "orpo-mlx").rglob("adapters.safetensors")
     (trained,) = runs_dir.glob("*/adapter/adapters.safetensors")
     assert exported.read_bytes() == trained.read_bytes()
+
+    back_to(terminal, result)
+    terminal.keys("n")
+    terminal.wait(lambda text: "beginning with" in text)
+    terminal.keys("Enter")
+    terminal.wait(lambda text: "[3 Settings]" in text)
+    terminal.keys("C-n")
+    terminal.wait(lambda text: "200 pairs train, 40 validate" in text, PATIENCE_SECONDS)
+    terminal.keys("C-r")
+    terminal.wait(lambda text: "RUNNING" in text and "Loss" in text, PATIENCE_SECONDS)
+    terminal.wait(lambda text: result in text, PATIENCE_SECONDS)
+    one, other = [path.parent.parent for path in runs_dir.glob("*/adapter/adapters.safetensors")]
+    first, second = (RunDirectory(run).read_config() for run in (one, other))
+    assert first.model_dump(exclude={"run_dir"}) == second.model_dump(exclude={"run_dir"})
+
+    back_to(terminal, "orpo-mlx · Runs")
+    terminal.wait(lambda text: text.count("25/25") >= 2)
+    terminal.keys("c")
+    terminal.wait(lambda text: "Compare" in text and text.count("completed") == 2)
+    back_to(terminal, "orpo-mlx · Runs")
+    terminal.keys("v")
+    text = terminal.wait(lambda text: "/v1" in text, PATIENCE_SECONDS)
+    address = re.search(r"http://127\.0\.0\.1:\d+/v1", text)[0]
+    names = [model["id"] for model in ask_server(address, "/models")["data"]]
+    assert names[0] in (one.name, other.name)
+    question = {"model": names[0], "messages": [{"role": "user", "content": "Hi"}]}
+    answer = ask_server(address, "/chat/completions", question)
+    assert answer["choices"][0]["message"]["content"].strip()
+    terminal.wait(lambda text: f"200  {names[0]}"[:20] in text)
+    victim = psutil.Process(pid_of_app(terminal))
+    terminal.keys("q")
+    terminal.wait(lambda text: "End the server?" in text)
+    terminal.keys("Right", "Enter")
+    victim.wait(PATIENCE_SECONDS)
+    with pytest.raises(OSError, match="refused"):
+        ask_server(address, "/models")

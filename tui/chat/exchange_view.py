@@ -21,12 +21,13 @@ class ExchangeView(Vertical):
     DEFAULT_CSS = """
     ExchangeView { height: auto; margin: 0 0 1 0; }
     ExchangeView .user { height: auto; color: $primary; text-style: bold; }
+    ExchangeView.-chosen .user { text-style: bold reverse; }
     ExchangeView .answers { height: auto; }
     ExchangeView .answer {
         width: 1fr; height: auto; padding: 0 1; border-left: solid $foreground 25%;
     }
     ExchangeView .answer.-better { border-left: outer $success; }
-    ExchangeView .heading { height: 1; color: $foreground 65%; }
+    ExchangeView .heading { height: 1; color: $foreground 70%; }
     ExchangeView .text { height: auto; }
     ExchangeView .opinion { height: auto; color: $success; }
     """

@@ -11,6 +11,7 @@ from textual.containers import VerticalScroll
 from textual.widget import Widget
 from textual.widgets import Input, Static
 
+from orpo_mlx.chat.commands import edited_turn
 from orpo_mlx.chat.conversation import SIDES
 from orpo_mlx.chat.session import ChatSession
 from orpo_mlx.errors import OrpoError
@@ -18,14 +19,14 @@ from orpo_mlx.runs.directory import RunDirectory
 from orpo_mlx.text.formatting import format_bytes, visible
 from tui.chat.exchange_view import ExchangeView
 from tui.parts.base_screen import AppScreen, pane
-from tui.parts.line_field import LineField
+from tui.parts.fields.line_field import LineField
 from tui.parts.pick_one import PickOneScreen
 from tui.processes.children import JsonLinesChild
 from tui.shell.commands import bindings, key_of
 
 _TEMPERATURES = (0.0, 0.3, 0.7, 1.0)
 _ON_TWO, _ON_ONE = ("left", "right"), ("like", "dislike")
-_ON_LAST = ("edit", "retry", "correct", "keep", "copy")
+_ON_LAST = ("edit", "edit_next", "retry", "correct", "keep", "copy")
 
 
 class ChatScreen(AppScreen):
@@ -55,6 +56,8 @@ class ChatScreen(AppScreen):
         self._child: JsonLinesChild | None = None
         self._note = ""
         self._views: list[ExchangeView] = []
+        self._chosen = ""
+        """The line in the field that brought an earlier turn back, as long as it is unchanged."""
 
     def compose_body(self) -> Iterable[Widget]:
         with pane(VerticalScroll(id="talk"), "Conversation"):
@@ -215,9 +218,44 @@ class ChatScreen(AppScreen):
             self._show_status()
 
     def action_edit(self) -> None:
-        """Bring the last turn back into the field."""
-        if (last := self.session.talk.last) and not self._field.value:
-            self._fill(f"/edit {last.user}")
+        """Bring the last turn back into the field, or the one before that which is there."""
+        self._choose_turn(-1)
+
+    def action_edit_next(self) -> None:
+        """Bring the turn after that which is in the field."""
+        self._choose_turn(1)
+
+    def _choose_turn(self, way: int) -> None:
+        """Bring a turn into the field; what has been typed or changed there stays."""
+        field, views = self._field, self._views
+        if field.value != self._chosen:
+            return
+        places = [place for place, view in enumerate(views) if view.has_class("-chosen")]
+        place = max(0, (places[0] if places else len(views)) + way)
+        if place < len(views):
+            self._fill(self.session.edit_line(place + 1))
+            self.query_one("#talk", VerticalScroll).scroll_to_widget(views[place], animate=False)
+            follows = "; what follows it is dropped" if place + 1 < len(views) else ""
+            self._note = f"Turn {place + 1} of {len(views)}: enter sends it again{follows}."
+        else:
+            field.clear()
+            self._note = ""
+        self._chosen = field.value
+        self._mark(place)
+        self._show_status()
+
+    def _mark(self, chosen: int | None) -> None:
+        for place, view in enumerate(self._views):
+            view.set_class(place == chosen, "-chosen")
+
+    @on(Input.Changed, "#line")
+    def _mark_chosen(self) -> None:
+        """Show which turn the field would say again."""
+        number = edited_turn(self._field.text)
+        self._mark(number and number - 1)
+        if number is None and self._chosen:
+            self._chosen = self._note = ""
+            self._show_status()
 
     def action_correct(self) -> None:
         """Bring the answer into the field, to be made better."""

@@ -18,8 +18,8 @@ from orpo_mlx.storage.disk import existing_parent, free_bytes
 from orpo_mlx.text.formatting import format_bytes
 from tui.export.options import FIELDS, Field
 from tui.parts.choices import Tick
+from tui.parts.fields.text_field import TextField
 from tui.parts.form import Form, OneOf
-from tui.parts.text_field import TextField
 
 FINAL, BEST = "final", "best"
 

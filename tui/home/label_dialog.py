@@ -12,8 +12,8 @@ from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Label
 
 from orpo_mlx.runs.label import RunLabel, parse_tags
-from tui.parts.line_field import LineField
-from tui.parts.text_field import TextField
+from tui.parts.fields.line_field import LineField
+from tui.parts.fields.text_field import TextField
 
 
 class LabelScreen(ModalScreen[RunLabel | None]):
@@ -28,7 +28,7 @@ class LabelScreen(ModalScreen[RunLabel | None]):
     LabelScreen { align: center middle; }
     LabelScreen > Vertical {
         width: 72; max-width: 96%; height: auto; background: $surface;
-        border: round $foreground 60%; padding: 0 1;
+        border: round $foreground 70%; padding: 0 1;
     }
     LabelScreen Vertical > Horizontal { height: 1; }
     LabelScreen Label { width: 8; }

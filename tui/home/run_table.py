@@ -154,7 +154,8 @@ class RunTable(RowTable):
         word = "" if run.status == "completed" else f" {status.word}"
         title = visible(f"{row.label.name} · {row.id}" if row.label.name else row.id)
         name = Text(shortened(title, room - len(word), charset))
-        name.append(word, style="italic" if status.tone != "bad" else "bold red")
+        bad = f"bold {self.app.theme_variables['error']}"
+        name.append(word, style=bad if status.tone == "bad" else "italic")
         cells = {
             "Status": Text(mark + status.sign),
             "Run": name,

@@ -31,7 +31,7 @@ from tui.home.run_table import RunTable
 from tui.home.welcome import Welcome
 from tui.parts.ask import AskChoice, AskScreen
 from tui.parts.base_screen import AppScreen
-from tui.parts.text_field import TextField
+from tui.parts.fields.text_field import TextField
 from tui.parts.title_bar import TitleBar
 from tui.parts.too_small import TooSmall
 from tui.processes.launcher import Start

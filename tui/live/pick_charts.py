@@ -24,7 +24,7 @@ class PickChartsScreen(ModalScreen[list[str]]):
     PickChartsScreen { align: center middle; }
     PickChartsScreen > Vertical {
         width: 78; max-width: 100%; height: auto; max-height: 96%;
-        background: $surface; border: round $foreground 60%; padding: 0 1;
+        background: $surface; border: round $foreground 70%; padding: 0 1;
     }
     PickChartsScreen Choices, PickChartsScreen Choices:focus {
         height: auto; max-height: 16; border: none;

@@ -21,7 +21,7 @@ from tui.new_run.models.step import ModelStep
 from tui.new_run.review_step import ReviewStep, review_text
 from tui.new_run.settings_step import SettingsStep
 from tui.new_run.steps import DATA, MODEL, REVIEW
-from tui.parts.path_field import PathField
+from tui.parts.fields.path_field import PathField
 from tui.processes.children import ChildFailed
 from tui.shell.charset import CharsetName
 

@@ -25,8 +25,8 @@ from tui.new_run.setting_text import (
     preset_text,
 )
 from tui.parts.base_screen import pane
+from tui.parts.fields.text_field import TextField
 from tui.parts.form import Form, OneOf
-from tui.parts.text_field import TextField
 
 _TALL = 24
 """Rows from which on the command has a third line."""
@@ -262,7 +262,9 @@ class SettingsStep(Vertical):
     @on(Select.Changed, "#preset")
     def _preset_changed(self, event: Select.Changed) -> None:
         event.stop()
-        self.post_message(self.PresetChosen(str(event.value)))
+        # What the field says of its own beginning comes after the draft has been shown in it.
+        if event.value == event.select.value != self.draft.preset:
+            self.post_message(self.PresetChosen(str(event.value)))
 
     @on(Button.Pressed, "#advanced-switch")
     def _switch_advanced(self, event: Button.Pressed) -> None:

@@ -41,7 +41,7 @@ class AskScreen(ModalScreen[str]):
         height: auto;
         max-height: 90%;
         background: $surface;
-        border: round $foreground 60%;
+        border: round $foreground 70%;
         padding: 0 1;
     }
     AskScreen #text { height: auto; margin: 0 0 1 0; }

@@ -9,8 +9,8 @@ from typing import ClassVar, TypeVar, cast
 from textual.app import ComposeResult
 from textual.screen import Screen
 from textual.widget import Widget
-from textual.widgets import Footer
 
+from tui.parts.key_footer import KeyFooter
 from tui.parts.title_bar import TitleBar
 from tui.parts.too_small import TooSmall
 from tui.shell.host import Host
@@ -64,7 +64,7 @@ class AppScreen(Screen[None]):
         yield TitleBar(self.TITLE or "", id="title")
         yield from self.compose_body()
         yield TooSmall()
-        yield Footer()
+        yield KeyFooter()
 
     def compose_body(self) -> Iterable[Widget]:
         """Yield what stands between title and footer."""

@@ -32,7 +32,7 @@ class LineView(ScrollView, can_focus=True):
         overflow-x: hidden;
         overflow-y: auto;
         .line--text { color: $foreground; }
-        .line--quiet { color: $foreground 65%; }
+        .line--quiet { color: $foreground 70%; }
         .line--kind { color: $foreground; text-style: bold; }
         .line--bad { color: $error; text-style: bold; }
         &:focus { background: $foreground 6%; }

@@ -29,7 +29,7 @@ class PickOneScreen(ModalScreen[str]):
     PickOneScreen { align: center middle; }
     PickOneScreen > Vertical {
         width: 44; max-width: 96%; height: auto; max-height: 96%;
-        background: $surface; border: round $foreground 60%; padding: 0 1;
+        background: $surface; border: round $foreground 70%; padding: 0 1;
     }
     PickOneScreen OptionList, PickOneScreen OptionList:focus {
         height: auto; max-height: 20; border: none; background: $surface;

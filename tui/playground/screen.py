@@ -15,7 +15,7 @@ from textual.widgets import Input, Label, Static
 from orpo_mlx.runs.directory import RunDirectory
 from orpo_mlx.text.formatting import format_bytes
 from tui.parts.base_screen import AppScreen, pane
-from tui.parts.line_field import LineField
+from tui.parts.fields.line_field import LineField
 from tui.parts.pick_one import PickOneScreen
 from tui.playground.state import SIDES, Draws, PlaygroundState, Side
 from tui.playground.token_strip import legend

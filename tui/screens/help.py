@@ -28,7 +28,7 @@ class HelpScreen(ModalScreen[None]):
         max-height: 96%;
         height: auto;
         background: $surface;
-        border: round $foreground 60%;
+        border: round $foreground 70%;
         border-title-align: left;
         padding: 0 1;
     }

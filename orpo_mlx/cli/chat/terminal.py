@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import signal
 import sys
 from collections.abc import Iterator
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from orpo_mlx.chat.commands import edited_turn
 from orpo_mlx.chat.session import ChatSession
 from orpo_mlx.cli.chat.request import ChatRequest
 from orpo_mlx.cli.terminal import is_terminal, print_error, print_error_text, print_text
-from orpo_mlx.errors import ConfigError, OrpoError
+from orpo_mlx.errors import ConfigError, DataError, OrpoError
 from orpo_mlx.runs.listing import find_run
 
 if TYPE_CHECKING:
@@ -85,14 +87,19 @@ class TerminalChat:
             except (EOFError, KeyboardInterrupt):
                 print_text("\n")
                 return
-            yield self._edited(line) if line.strip() == "/edit" else line
+            is_bare = re.fullmatch(r"/edit(\s+#\d+)?\s*", line)
+            yield self._edited(line) if is_bare else line
 
     def _edited(self, line: str) -> str:
-        """Let the person change the last turn where it stands."""
-        last, readline = self.session.talk.last, sys.modules.get("readline")
-        if last is None or readline is None:
+        """Let the person change a turn where it stands, the last one if there is no number."""
+        readline = sys.modules.get("readline")
+        try:
+            present = self.session.edit_line(edited_turn(line))
+        except DataError:  # the line is refused with the reason
             return line
-        readline.set_startup_hook(lambda: readline.insert_text(f"/edit {last.user}"))
+        if readline is None:
+            return line
+        readline.set_startup_hook(lambda: readline.insert_text(present))
         try:
             return input("> ")
         except (EOFError, KeyboardInterrupt):

@@ -13,7 +13,7 @@ from orpo_mlx.chat.prompt_set import saved_prompts_file
 from orpo_mlx.chat.session import ChatSession
 from orpo_mlx.data.layouts.detect import detect_layout
 from orpo_mlx.data.sources.source import read_rows
-from orpo_mlx.errors import OrpoError
+from orpo_mlx.errors import ConfigError, DataError, OrpoError
 
 READY = {
     "event": "ready", "model": "tiny", "checkpoints": ["10", "final"], "checkpoint": "final",
@@ -88,6 +88,35 @@ def test_the_last_turn_is_said_in_other_words_or_answered_again(session: ChatSes
     asked(session, "/retry", base="b", adapter="a")  # the last one was drawn
     with pytest.raises(OrpoError, match="would be the same"):
         session.take("/retry")
+
+
+def test_an_earlier_turn_is_said_in_other_words_and_what_followed_is_dropped(session: ChatSession):
+    for text in ("One", "Two", "Three"):
+        asked(session, text)
+    with pytest.raises(DataError, match="no turn 4") as refused:
+        session.take("/edit #4 x")
+    assert "#1 One, #2 Two, #3 Three" in refused.value.what_to_do
+    with pytest.raises(ConfigError, match="needs TEXT") as refused:
+        session.take("/edit #2")
+    assert "/edit #2 Two" in refused.value.what_to_do
+    request = asked(session, "/edit #2 So?\nOr so?")
+    assert request["turns"] == [user("One"), said("A on One"), user("So?\nOr so?")]
+    assert session.edit_line() == "/edit #2 So?\nOr so?"
+    assert asked(session, "/edit #1 First")["turns"] == [user("First")]
+    assert [exchange.user for exchange in session.talk.exchanges] == ["First"]
+
+
+def test_an_edited_turn_that_fails_brings_back_what_it_dropped(session: ChatSession):
+    asked(session, "One")
+    asked(session, "Two")
+    session.take("/edit #1 Bad")
+    session.apply({"event": "failed", "message": "it is refused", "what_to_do": "Change it."})
+    assert session.unsent == "/edit #1 Bad"
+    assert [exchange.user for exchange in session.talk.exchanges] == ["One", "Two"]
+    session.take("Three")
+    session.apply({"event": "failed", "message": "it is refused", "what_to_do": "Change it."})
+    assert session.unsent == "Three"
+    assert [exchange.user for exchange in session.talk.exchanges] == ["One", "Two"]
 
 
 def test_a_turn_without_an_answer_makes_room_for_the_next(session: ChatSession):

@@ -126,12 +126,63 @@ async def test_an_answer_can_be_stopped(open_chat, wait_for, screen_text):
         assert not pairs_file().exists()
 
 
+async def test_an_earlier_turn_is_chosen_changed_and_sent_again(
+    open_chat, say, wait_for, screen_text
+):
+    async with open_chat() as (pilot, screen):
+        field = screen.query_one("#line", Input)
+        for text in ("One", "Two", "Three"):
+            await say(pilot, screen, text)
+        await pilot.press("up", "up", "up", "up", "down")
+        assert field.value == "/edit #2 Two"
+        await pilot.pause()
+        assert "Turn 2 of 3: enter sends it again; what follows it" in screen_text(pilot.app)
+        assert [view.has_class("-chosen") for view in screen._views] == [False, True, False]
+        await pilot.press("x", "up")
+        assert field.value == "/edit #2 Twox", "what is changed stays"
+        await pilot.press("enter")
+        talk = screen.session.talk
+        await wait_for(pilot, lambda: "adapter" in talk.exchanges[-1].done)
+        assert [exchange.user for exchange in talk.exchanges] == ["One", "Twox"]
+        assert talk.exchanges[-1].answers["base"] == "base final on Twox (3)"
+        await pilot.pause()
+        assert "Three" not in screen_text(pilot.app)
+        assert not any(view.has_class("-chosen") for view in screen._views)
+
+
+async def test_the_way_back_through_the_turns_ends_in_an_empty_field(open_chat, say, screen_text):
+    async with open_chat() as (pilot, screen):
+        await say(pilot, screen, "One")
+        field = screen.query_one("#line", Input)
+        await pilot.press("down")
+        assert field.value == ""
+        await pilot.press("up", "down")
+        assert field.value == ""
+        await pilot.pause()
+        assert "Turn 1" not in screen_text(pilot.app)
+        await pilot.press("H", "up")
+        assert field.value == "H", "what was typed stays"
+
+
+async def test_an_edited_turn_that_is_refused_drops_nothing(open_chat, say, wait_for):
+    async with open_chat() as (pilot, screen):
+        await say(pilot, screen, "One")
+        await say(pilot, screen, "Two")
+        field = screen.query_one("#line", Input)
+        field.value = "/edit #1 refuse"
+        await pilot.press("enter")
+        await wait_for(pilot, lambda: screen.session.failed)
+        await pilot.pause()
+        assert [exchange.user for exchange in screen.session.talk.exchanges] == ["One", "Two"]
+        assert field.value == "/edit #1 refuse"
+
+
 async def test_the_last_turn_is_brought_back_and_sent_again(open_chat, say, wait_for):
     async with open_chat() as (pilot, screen):
         await say(pilot, screen, "Hi")
         await say(pilot, screen, "Tow")
         await pilot.press("up")
-        assert screen.query_one("#line", Input).value == "/edit Tow"
+        assert screen.query_one("#line", Input).value == "/edit #2 Tow"
         await pilot.press("backspace", "backspace", "w", "o", "enter")
         talk = screen.session.talk
         await wait_for(pilot, lambda: "adapter" in talk.exchanges[-1].done)

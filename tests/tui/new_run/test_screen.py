@@ -422,3 +422,17 @@ async def test_the_form_is_walked_by_up_and_down_and_a_list_opens_on_enter(open_
         assert preset.has_focus
         await pilot.press("enter")
         await wait_for(pilot, lambda: preset.expanded)
+
+
+@pytest.mark.parametrize("preset", ["demo", "thorough"])
+async def test_a_draft_to_begin_with_keeps_its_preset(preset, made_up, open_app, wait_for):
+    """A run like another one opens so; the form's own beginning, Balanced, is no choice."""
+    draft = Draft(preset=preset).with_values({"model": "org/small", "data": "pairs.jsonl"})
+    async with open_app() as pilot:
+        screen = NewRunScreen(draft)
+        pilot.app.push_screen(screen)
+        await wait_for(pilot, lambda: screen.query_one("#preset").value == preset)
+        await pilot.pause()
+        assert (screen.draft.preset, screen.draft.own) == (preset, draft.own)
+        await pilot.press("f6")
+        await wait_for(pilot, lambda: screen.draft.preset != preset)

@@ -38,13 +38,17 @@ async def test_who_no_longer_asks_gets_no_answer():
 def test_an_app_that_ends_waits_for_no_answer():
     may_end = threading.Event()
 
+    def wait_here():
+        may_end.wait(20)
+
     async def leave():
-        asking = asyncio.create_task(ask_aside(may_end.wait, 20))
+        asking = asyncio.create_task(ask_aside(wait_here))
         await asyncio.sleep(0)
         asking.cancel()
 
     asyncio.run(leave())
-    waiting = [t for t in threading.enumerate() if t.name.startswith("aside")]
+    # Those of other tests may still be at it.
+    waiting = [t for t in threading.enumerate() if t.name == f"aside {wait_here}"]
     assert [thread.daemon for thread in waiting] == [True]
     may_end.set()
     waiting[0].join()

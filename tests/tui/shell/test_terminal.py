@@ -138,11 +138,11 @@ def test_a_palette_that_looks_fine_but_is_not_would_be_found():
 
 
 @pytest.mark.parametrize(
-    ("palette", "ground", "least"), [(DARK_SERIES, "#121212", 4.5), (LIGHT_SERIES, "#E0E0E0", 4.4)]
+    ("palette", "ground"), [(DARK_SERIES, "#121212"), (LIGHT_SERIES, "#F6F6F6")]
 )
-def test_every_series_colour_stands_out_from_the_background(palette, ground, least):
+def test_every_series_colour_stands_out_from_the_background(palette, ground):
     for colour in palette:
-        assert ratio(colour, ground) >= least, colour
+        assert ratio(colour, ground) >= 4.5, colour
 
 
 def ratio(a: str, b: str) -> float:

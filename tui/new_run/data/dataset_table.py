@@ -31,6 +31,9 @@ from tui.shell.names import cut_start
 _WIDTHS = {"Rows": 9, "Downloads": 9, "Licence": 12}
 """Columns besides the name, which gets the rest."""
 
+_LEAST_FOR_ALL = 70
+"""Cells below which downloads are left out, so that names can be told apart."""
+
 _DWELL_SECONDS = 0.4
 """How long the cursor rests on a dataset before the Hub is asked about it."""
 
@@ -114,13 +117,21 @@ class DatasetTable(Vertical):
             self.note = "" if result.datasets else nothing
         self._fill()
 
+    @property
+    def _has_all_columns(self) -> bool:
+        return self.size.width >= _LEAST_FOR_ALL
+
     def _fill(self) -> None:
         """Show the rows; the cursor stays on the dataset it was on."""
         table, before = self.table, self.pointed
         name = before.id if before else ""
-        self._name_width = max(20, self.size.width - sum(_WIDTHS.values()) - 9)
+        widths = dict(_WIDTHS)
+        if not self._has_all_columns:
+            del widths["Downloads"]
+        # A cell of padding on both sides of each, and the scroll bar.
+        self._name_width = max(20, self.size.width - sum(widths.values()) - 2 * len(widths) - 4)
         table.clear(columns=True)
-        for title, width in {"Dataset": self._name_width, **_WIDTHS}.items():
+        for title, width in {"Dataset": self._name_width, **widths}.items():
             table.add_column(title, key=title, width=width)
         for found in self.shown:
             table.add_row(*self._cells(found))
@@ -132,10 +143,11 @@ class DatasetTable(Vertical):
     def _cells(self, found: FoundDataset) -> list[Text]:
         card = self.cards.get(found.id)
         known = card if isinstance(card, DatasetCard) else None
+        downloads = [Text(downloads_text(found), justify="right")]
         return [
             Text(cut_start(visible(found.id), self._name_width)),
             Text(rows_text(found, known), justify="right"),
-            Text(downloads_text(found), justify="right"),
+            *(downloads if self._has_all_columns else ()),
             Text(visible(licence_text(found, known))[: _WIDTHS["Licence"]]),
         ]
 

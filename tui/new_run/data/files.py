@@ -75,7 +75,8 @@ def reading_text(data: str, seconds: float, progress: str = "") -> str:
     doing = "Reading the pairs ..." if is_here else "Downloading from the Hub what is not here ..."
     told = f"{seconds:.0f} s" if seconds < 10 else format_duration(seconds)
     since = f" {told}" if seconds >= _PATIENT_SECONDS else ""
-    lines = [doing + since, visible(progress)]
+    progress = visible(progress)
+    lines = [(progress[:1].upper() + progress[1:] or doing) + since]
     if seconds >= _LONG_SECONDS or not is_here:
         lines += ["To stop it, choose other data, or empty the field above and press enter."]
     return "\n".join(line for line in lines if line)

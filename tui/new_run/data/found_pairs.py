@@ -39,6 +39,12 @@ _ASCII = {"✓": "v", "✗": "x"}
 class FindingList(OptionList):
     """Up and down go through findings; the keys of the preview move the preview."""
 
+    DEFAULT_CSS = """
+    FindingList > .option-list--option-highlighted,
+    FindingList:focus > .option-list--option-highlighted {
+        background: $foreground 10%; color: $foreground;
+    }
+    """
     COMMAND_AREA = "preview"
     HELP: ClassVar[str | None] = (
         "What was found, the worst first. Enter shows the pairs of a finding above, x all pairs "

@@ -15,7 +15,7 @@ from textual.suggester import SuggestFromList
 from textual.widgets import Button, Input, Label, Static
 
 from orpo_mlx.text.formatting import visible
-from tui.parts.text_field import TextField
+from tui.parts.fields.text_field import TextField
 
 NAMES = ("prompt", "chosen", "rejected")
 
@@ -64,7 +64,7 @@ class MapColumnsScreen(ModalScreen[dict[str, str] | None]):
     MapColumnsScreen { align: center middle; }
     MapColumnsScreen > Vertical {
         width: 72; max-width: 96%; height: auto; background: $surface;
-        border: round $foreground 60%; padding: 0 1;
+        border: round $foreground 70%; padding: 0 1;
     }
     MapColumnsScreen Vertical > Horizontal { height: 1; }
     MapColumnsScreen Label { width: 12; }

@@ -32,7 +32,7 @@ from tui.new_run.data.found_pairs import FoundPairs
 from tui.new_run.draft import Draft
 from tui.new_run.hint_view import FirstWords
 from tui.new_run.hints import DATA_HERE
-from tui.parts.path_field import PathField
+from tui.parts.fields.path_field import PathField
 from tui.parts.tab_strip import TabStrip
 from tui.processes.answers import Answers
 from tui.processes.children import ChildFailed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from tui.new_run.hints import MODELS_HERE, MODELS_ON_HUB
 from tui.new_run.models.catalogue import ModelRow, local_models, models_below, search_hub
 from tui.new_run.models.facts import ModelFacts, about_lines, hub_facts, local_facts
 from tui.new_run.models.table import FitOf, ModelTable
-from tui.parts.path_field import PathField
+from tui.parts.fields.path_field import PathField
 from tui.parts.tab_strip import TabStrip
 from tui.processes.background import ask_aside
 from tui.shell.charset import CharsetName
@@ -179,8 +180,7 @@ class ModelStep(Vertical):
         note, row = self.notes[self.source], self.pointed
         if row is None:
             typed = self.query_one("#model-text", Input).value.strip()
-            nothing = "No model of this name is here. Enter takes what is typed as it stands."
-            text = note or (nothing if typed else "No model is here. F2 searches the Hub.")
+            text = note or _nothing_text(typed)
         else:
             lines = about_lines(row, self.facts.get(row.name))
             text = "\n".join([*lines, *([note] if note else [])])
@@ -291,3 +291,12 @@ class ModelStep(Vertical):
         under = f"; under the cursor: {row.title} {row.quant}, {about}" if row else ""
         where = f"{len(self.shown)} models shown, {SOURCES[self.source].lower()}"
         return f"{where}{under}. Chosen: {self.chosen or 'none'}."
+
+
+def _nothing_text(typed: str) -> str:
+    """Return what is said where no row fits what is typed."""
+    if not typed:
+        return "No model is here. F2 searches the Hub."
+    if os.path.isdir(os.path.expanduser(typed)):
+        return "A folder on this machine. Enter takes it."
+    return "No model of this name is here. Enter takes what is typed as it stands."

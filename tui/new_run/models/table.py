@@ -22,7 +22,7 @@ _WIDTHS = {"Weights": 8, "Size": 8, "Fit": 13}
 """Columns besides the name, which gets the rest."""
 
 _FIT_COLUMN = 3
-_STYLES = {"good": "", "warn": "bold", "bad": "bold red"}
+_STYLES = {"good": "", "warn": "bold", "bad": "bold {error}"}
 
 FitOf = Callable[[str], Mapping[str, Any] | ChildFailed | None]
 """The answer of `orpo-mlx fit` for a model, or why there is none; None while it is not known."""
@@ -124,4 +124,7 @@ class ModelTable(RowTable):
         if isinstance(answer, ChildFailed):
             return Text("? not known")
         found = verdict_of(answer, self.charset)
-        return Text(f"{found.sign} {found.word}", style=_STYLES[found.tone])
+        return Text(
+            f"{found.sign} {found.word}",
+            style=_STYLES[found.tone].format(**self.app.theme_variables),
+        )

@@ -17,7 +17,7 @@ from textual.widgets import Button, Input, Label, Static
 from orpo_mlx.errors import ConfigError
 from orpo_mlx.runs.group.sweep import parse_sweeps, swept_setting
 from tui.new_run.draft import SETTINGS, Draft
-from tui.parts.text_field import TextField
+from tui.parts.fields.text_field import TextField
 
 Sweeps = Mapping[str, Sequence[str]]
 
@@ -33,7 +33,7 @@ class SweepScreen(ModalScreen[Sweeps | None]):
     SweepScreen { align: center middle; }
     SweepScreen > Vertical {
         width: 72; max-width: 96%; height: auto; background: $surface;
-        border: round $foreground 60%; padding: 0 1;
+        border: round $foreground 70%; padding: 0 1;
     }
     SweepScreen Vertical > Horizontal { height: 1; }
     SweepScreen Label { width: 9; }

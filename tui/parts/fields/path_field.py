@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from textual import events
 
-from tui.parts.text_field import TextField
+from tui.parts.fields.text_field import TextField
 from tui.shell.names import plain_path
 
 _BEGINNINGS = ("/", "~", ".")

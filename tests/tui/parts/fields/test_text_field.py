@@ -12,7 +12,7 @@ from textual.containers import Vertical
 from textual.widgets import Input
 
 import tui
-from tui.parts.text_field import TextField
+from tui.parts.fields.text_field import TextField
 
 
 class FieldApp(App[None]):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from textual import events
 from textual.binding import Binding
 
-from tui.parts.text_field import TextField
+from tui.parts.fields.text_field import TextField
 
 BREAK = "↵"
 BREAK_ASCII = "¶"

@@ -1,0 +1,1 @@
+"""Fields of one line: text, text with line breaks, a path."""
