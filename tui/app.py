@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -221,7 +222,10 @@ class OrpoApp(App[None]):
             picker = PickOneScreen("Its settings, beginning with", texts, chosen)
             chosen = await self.push_screen_wait(picker)
         if chosen:
-            self.push_screen(NewRunScreen(draft_like(config, starts.get(chosen))))
+            hosts = newest_hosts(run)
+            processes = max(1, len(hosts)) if is_on_one_machine(hosts) else 1
+            draft = draft_like(config, starts.get(chosen))
+            self.push_screen(NewRunScreen(replace(draft, processes=processes)))
 
     def on_plan_anew(self, message: PlanAnew) -> None:
         from tui.new_run.draft import draft_anew

@@ -75,7 +75,7 @@ def share() -> Callable[..., RunDirectory]:
     """
 
     def make(run: RunDirectory, *hosts: str, lost_at: int = 0) -> RunDirectory:
-        tokens = [300, *[200] * (len(hosts) - 1)]
+        tokens = [300, *[200] * (len(hosts) - 1)][: len(hosts)]
         lines = []
         for record in events.read_events(run.events_file):
             raw = dict(record.raw)

@@ -262,7 +262,9 @@ class SettingsStep(Vertical):
     @on(Select.Changed, "#preset")
     def _preset_changed(self, event: Select.Changed) -> None:
         event.stop()
-        self.post_message(self.PresetChosen(str(event.value)))
+        # What it says of its own beginning, when another was written meanwhile, is no choice.
+        if event.value == event.select.value != self.draft.preset:
+            self.post_message(self.PresetChosen(str(event.value)))
 
     @on(Button.Pressed, "#advanced-switch")
     def _switch_advanced(self, event: Button.Pressed) -> None:
