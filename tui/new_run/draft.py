@@ -299,7 +299,9 @@ def draft_like(config: TrainConfig, start: Path | None = None) -> Draft:
     for wins, name in (("steps", "epochs"), ("valid_data", "valid_fraction")):
         if wins in values:
             values.pop(name, None)
-    draft = Draft().with_model(str(config.model or "")).with_values(values)
+    # On the defaults: what the run left unset must not come from the built-in model's preset.
+    draft = replace(Draft().with_model(str(config.model or "")), preset="balanced")
+    draft = draft.with_values(values)
     if start is None:
         return draft
     return draft.with_values({**dict.fromkeys(OF_THE_ADAPTER), "init_adapter": str(start)})
