@@ -14,7 +14,7 @@ from orpo_mlx.runs.directory import RunDirectory, Status
 from orpo_mlx.runs.events import DONE, FailureKind, RunFailed, RunFinished
 from orpo_mlx.runs.faults import explain
 from orpo_mlx.runs.peers.hosts import is_on_one_machine, resume_command
-from orpo_mlx.text.formatting import counted, format_duration
+from orpo_mlx.text.formatting import counted, format_duration, visible
 from tui.processes.trainer_log import newest_process
 from tui.run.state import RunState
 from tui.shell.commands import key_of
@@ -180,10 +180,8 @@ def _log_of_peer(message: str, hosts: Sequence[str]) -> str:
     """Return where the output of the process is that a message names first."""
     found = _RANK.search(message)
     rank = int(found[1]) if found else 0
-    if not 0 < rank < len(hosts):
-        return "peers/ of the run's folder"
-    is_here = hosts[rank] == hosts[0]
-    return f"peers/process-{rank}.log of the run's folder" if is_here else f"a log on {hosts[rank]}"
+    is_away = 0 < rank < len(hosts) and hosts[rank] != hosts[0]
+    return f"a log on {visible(hosts[rank])}" if is_away else "the Log tab"
 
 
 def _gentler(kind: FailureKind, state: RunState) -> dict[str, Any]:

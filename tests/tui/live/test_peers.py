@@ -73,6 +73,27 @@ async def test_it_has_a_line_in_every_window(
         assert bool(on_a_row) == (size[0] > 96)
 
 
+async def test_the_log_has_what_the_others_printed_above_the_trainers_own(
+    make_run, share, open_app, wait_for
+):
+    run = share(make_run(), "mac", *["mac"] * 10)
+    (run.path / "peers").mkdir()
+    for rank in (1, 2, 10):
+        (run.path / "peers" / f"process-{rank}.log").write_text(f"said by {rank}\n")
+    run.log_file.write_text("said by the trainer\n")
+    async with open_app((80, 24)) as pilot:
+        pilot.app.push_screen(screen := LiveScreen(run.path))
+        await wait_for(pilot, lambda: screen.caught_up and screen.state.ended)
+        await pilot.press("4")
+        view = screen.course.tabs.lines
+        await wait_for(pilot, lambda: any("trainer" in text for ((_, text),) in view.shown))
+        said = [text for ((_, text),) in view.shown if text.startswith(("said", "---"))]
+        assert said == [
+            "--- peers/process-1.log", "said by 1", "--- peers/process-2.log", "said by 2",
+            "--- peers/process-10.log", "said by 10", "said by the trainer",
+        ]  # fmt: skip
+
+
 async def test_its_waiting_is_among_the_charts(make_run, share, open_app, wait_for, screen_text):
     alone, shared = make_run("run-a"), share(make_run("run-b"), "mac", "mac")
     for run, is_offered in ((alone, False), (shared, True)):

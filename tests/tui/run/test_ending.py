@@ -82,11 +82,11 @@ def test_a_lost_process_is_named_with_its_words_and_the_run_goes_on_with_as_many
     assert card.title == "A process was lost at step 4"
     assert card.cause == "Process 1 (b) is lost: it has ended."
     assert card.details == ("Traceback:", "MemoryError")
-    assert card.words_in == "peers/process-1.log of the run's folder"
+    assert card.words_in == "the Log tab"
     assert card.remedy == "R goes on from step 3 with the same 2 processes."
     unsaved = lost(make_state, GONE, ["a", "a"])
     assert unsaved.remedy == (
-        "What it printed is in peers/process-1.log of the run's folder. No checkpoint was saved; "
+        "What it printed is in the Log tab. No checkpoint was saved; "
         "R tries again from the beginning with the same 2 processes."
     )
 
