@@ -106,6 +106,9 @@ class NotFiniteError(TrainingError):
 class PeerLostError(TrainingError):
     """Another process of the run died, stopped, hangs or cannot be reached."""
 
+    LAST_LINES = "\nIts last lines:\n"
+    """Stands in the message before what that process printed last, where that is known."""
+
 
 class PeerRefusedError(RunError):
     """Another process of the run found bad input, or has other settings, data or versions."""

@@ -6,6 +6,8 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,12 @@ from orpo_mlx.errors import OrpoError
 from orpo_mlx.runs.checkpoints import iter_checkpoints
 from orpo_mlx.runs.directory import RunDirectory
 from orpo_mlx.runs.group.like import starts_of
+from orpo_mlx.runs.peers.hosts import (
+    hosts_text,
+    is_on_one_machine,
+    newest_hosts,
+    resume_command,
+)
 from tui.export.session import Exports
 from tui.home.screen import RunsScreen
 from tui.leaving import may_leave
@@ -215,7 +223,10 @@ class OrpoApp(App[None]):
             picker = PickOneScreen("Its settings, beginning with", texts, chosen)
             chosen = await self.push_screen_wait(picker)
         if chosen:
-            self.push_screen(NewRunScreen(draft_like(config, starts.get(chosen))))
+            hosts = newest_hosts(run)
+            processes = max(1, len(hosts)) if is_on_one_machine(hosts) else 1
+            draft = draft_like(config, starts.get(chosen))
+            self.push_screen(NewRunScreen(replace(draft, processes=processes)))
 
     def on_plan_anew(self, message: PlanAnew) -> None:
         from tui.new_run.draft import draft_anew
@@ -282,7 +293,7 @@ class OrpoApp(App[None]):
         self.action_doctor()
 
     def on_start_training(self, message: StartTraining) -> None:
-        self.start(message.config)
+        self.start(message.config, message.processes)
 
     def on_start_demo(self, _: StartDemo) -> None:
         self.start_demo()
@@ -302,9 +313,10 @@ class OrpoApp(App[None]):
             text = f"{path.name} waits in the queue, is prepared by another window, or gone."
             self.notify(text, markup=False)
 
-    def start(self, config: TrainConfig) -> None:
-        """Start a training with these settings and show it."""
-        self._begin(lambda: launcher.start_training(config, self.runs_dir, self.settings))
+    def start(self, config: TrainConfig, processes: int = 1) -> None:
+        """Start a training with these settings, by so many processes here, and show it."""
+        start = partial(launcher.start_training, config, self.runs_dir, self.settings)
+        self._begin(partial(start, processes=processes))
 
     def start_demo(self) -> None:
         """Start the built-in demo and show it."""
@@ -312,10 +324,41 @@ class OrpoApp(App[None]):
 
     def resume(self, run: RunDirectory, changes: Mapping[str, Any] | None = None) -> None:
         """Go on with a run and show it; one that saved nothing begins anew as a run of its own."""
-        if any(iter_checkpoints(run.checkpoints_folder)):
-            self._begin(lambda: launcher.resume_training(run, self.settings, changes=changes))
+        hosts = newest_hosts(run)
+        if is_on_one_machine(hosts):
+            self._go_on(run, changes, len(hosts))
         else:
-            self._begin(lambda: launcher.start_again(run, changes, self.settings))
+            self._resume_elsewhere(run, changes, hosts)
+
+    def _go_on(self, run: RunDirectory, changes: Mapping[str, Any] | None, processes: int) -> None:
+        if any(iter_checkpoints(run.checkpoints_folder)):
+            start = partial(launcher.resume_training, run, self.settings, changes=changes)
+        else:
+            start = partial(launcher.start_again, run, changes, self.settings)
+        self._begin(partial(start, processes=processes))
+
+    @work(exclusive=True, group="ask")
+    async def _resume_elsewhere(
+        self, run: RunDirectory, changes: Mapping[str, Any] | None, hosts: Sequence[str]
+    ) -> None:
+        """Go on with a run of several machines: a terminal starts all of them, the app one."""
+        command = resume_command(run, hosts)
+        question = AskScreen(
+            f"{run.id} was trained on several machines",
+            f"By {hosts_text(hosts)}. On all of them it goes on in a terminal, by the mlx.launch "
+            f"it was started with, or by\n\n{command}\n\nAlone, this machine takes longer for a "
+            "result that is the same up to rounding.",
+            [
+                AskChoice("copy", "Copy the command"),
+                AskChoice("alone", "Go on here alone"),
+                AskChoice("cancel", "Cancel"),
+            ],
+        )
+        answer = await self.push_screen_wait(question)
+        if answer == "copy":
+            self.copy(command)
+        elif answer == "alone":
+            self._go_on(run, changes, 1)
 
     @work(exclusive=True, group="begin")
     async def _begin(self, start: Callable[[], launcher.Start]) -> None:

@@ -8,6 +8,8 @@ from orpo_mlx.runs.event_text import end_line, eval_line
 from orpo_mlx.runs.events import RunFinished
 from orpo_mlx.runs.history import RunHistory
 from orpo_mlx.runs.metrics import metric
+from orpo_mlx.runs.peers.hosts import hosts_text
+from orpo_mlx.runs.peers.load import of_a_step, shares_text
 from orpo_mlx.text.commands import tool
 from orpo_mlx.text.formatting import counted, excerpt, visible
 
@@ -16,9 +18,24 @@ def summary_lines(history: RunHistory, end: RunFinished, width: int) -> list[str
     """Return the closing text of a run: numbers and answers before and after, paths, commands."""
     return [
         end_line(end),
+        *_shared_lines(history),
         *_eval_table(history, end),
         *_sample_table(history, width),
         *_next_lines(history, end),
+    ]
+
+
+def _shared_lines(history: RunHistory) -> list[str]:
+    """Return how several processes shared the steps, [] for a run of one."""
+    load = history.load
+    if not load.shares or history.started is None:
+        return []
+    waited = of_a_step(load.wait_seconds, load.step_seconds)
+    travelled = of_a_step(load.exchange_seconds, load.step_seconds)
+    return [
+        f"shared   by {hosts_text(history.started.hosts)}: {shares_text(load)} of the tokens "
+        f"(busiest +{load.imbalance * 100:.0f} %)",
+        f"         a step waited {waited} for the slowest, {travelled} for the network",
     ]
 
 

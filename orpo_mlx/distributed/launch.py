@@ -17,7 +17,7 @@ from pathlib import Path
 
 from orpo_mlx.distributed.log import PLACE, last_lines
 from orpo_mlx.distributed.world import SECRET, World, read_world
-from orpo_mlx.errors import ConfigError
+from orpo_mlx.errors import ConfigError, PeerLostError
 
 _HOST = "127.0.0.1"
 _PORTS = range(43_000, 60_000)
@@ -56,7 +56,7 @@ class StartedPeers:
         for rank, process in self._processes.items():
             if (code := process.poll()) is not None:
                 lines = last_lines(self.log_of(rank))
-                shown = f"\nIts last lines:\n{lines}" if lines else ""
+                shown = PeerLostError.LAST_LINES + lines if lines else ""
                 return f"process {rank} ended with exit status {code} before the run began{shown}"
         return ""
 

@@ -267,7 +267,7 @@ class Peers:
             kind = PeerRefusedError if failure["exit_code"] == 2 else PeerLostError
             return kind(f"{who}: {failure['message']}", failure["what_to_do"])
         lines = self.last_lines(link.rank)
-        shown = f"\nIts last lines:\n{lines}" if lines else ""
+        shown = PeerLostError.LAST_LINES + lines if lines else ""
         return PeerLostError(f"{who} is lost: {link.lost}{shown}", AGAIN)
 
     # --- the thread that looks at all

@@ -22,6 +22,7 @@ from orpo_mlx.runs.events import (
     StepCompleted,
 )
 from orpo_mlx.runs.metrics import Metric, metric, shown
+from orpo_mlx.runs.peers.hosts import hosts_text
 from orpo_mlx.text.formatting import (
     counted,
     excerpt,
@@ -91,6 +92,7 @@ def _start_lines(event: RunStarted) -> list[str]:
         f"data    {visible(event.data)}",
         f"plan    {counted(event.total_steps, 'step')} over {pairs}, "
         f"{event.pairs_valid} for validation{resumed}",
+        *([f"shared  by {hosts_text(event.hosts)}"] if event.hosts else []),
         *([cadence_line(event.cadence, event.total_steps, event.checkpoint_bytes)]
           if event.cadence.keys() >= _CADENCE else []),
         *([f"float32 {event.config.get('float32', 'exact')}: products have a relative error of "
@@ -188,6 +190,7 @@ def step_line(
         f"{event.tokens_per_second:.0f} tok/s",
         f"left {format_duration(seconds_left)}" if seconds_left else "",
         format_bytes(event.peak_memory_bytes) if event.peak_memory_bytes else "",
+        _lost_to_others(event),
         *(
             _one(row, event)
             for row in [metric("response_nll"), metric("nll_loss")]
@@ -199,6 +202,15 @@ def step_line(
         if len(line) + 2 + len(part) <= width:
             line += "  " + part
     return line
+
+
+def _lost_to_others(event: StepCompleted) -> str:
+    """Return which part of a step went to waiting for the slowest process and to the network."""
+    if not event.peer_tokens or not event.step_seconds:
+        return ""
+    parts = (event.wait_seconds, event.exchange_seconds)
+    wait, net = (f"{seconds / event.step_seconds * 100:.0f} %" for seconds in parts)
+    return f"wait {wait}  net {net}"
 
 
 def eval_line(event: EvalCompleted) -> str:

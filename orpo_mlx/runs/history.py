@@ -19,6 +19,8 @@ from orpo_mlx.runs.events import (
     SampleGenerated,
     StepCompleted,
 )
+from orpo_mlx.runs.peers.hosts import resume_command
+from orpo_mlx.runs.peers.load import PeerLoad
 
 
 def void_after(event: Event | None) -> int | None:
@@ -57,6 +59,7 @@ class RunHistory:
         self.step = 0
         self.evals: dict[int, EvalCompleted] = {}
         self.samples: dict[tuple[int, int], SampleGenerated] = {}
+        self.load = PeerLoad()
         self._step_seconds: deque[float] = deque(maxlen=50)
 
     @property
@@ -80,9 +83,9 @@ class RunHistory:
     def resume_command(self) -> str:
         """What takes the run up again, "" while unknown."""
         path = self.run_path
-        if path is None:
+        if path is None or self.started is None:
             return ""
-        return f"orpo-mlx resume {RunDirectory(path).argument}"
+        return resume_command(RunDirectory(path), self.started.hosts)
 
     def apply(self, event: Event) -> None:
         """Take one event in."""
@@ -93,9 +96,11 @@ class RunHistory:
         match event:
             case RunStarted():
                 self.started = event
+                self.load = PeerLoad(event.resumed_from_step)
                 self._step_seconds.clear()
             case StepCompleted():
                 self.step = event.step
+                self.load.add(event)
                 self._step_seconds.append(event.step_seconds)
             case EvalCompleted():
                 self.evals[event.step] = event

@@ -41,6 +41,14 @@ def format_duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def format_moment(seconds: float) -> str:
+    """Return a short time, below a second in milliseconds: 0.4 ms, 12 ms, 1.2 s."""
+    if seconds >= 0.9995:
+        return format_duration(seconds)
+    milliseconds = seconds * 1e3
+    return f"{milliseconds:.1f} ms" if 0 < milliseconds < 9.95 else f"{milliseconds:.0f} ms"
+
+
 _CONTROLS = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f"
     "\u200e\u200f\u202a-\u202e\u2066-\u2069"  # they reorder a line

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,41 @@ def make_run(runs_dir: Path) -> Callable[..., RunDirectory]:
     def make(name: str = "run-a", **script: Any) -> RunDirectory:
         given = {"steps": 40, "speed": 0.0, **script}
         return simulate(Script(**given), run_dir=str(runs_dir / name))[0]
+
+    return make
+
+
+LOST = (
+    "process 1 (mac) is lost: it has ended\nIts last lines:\n12:00:01 loading the model\n"
+    "libc++abi: terminating due to uncaught exception"
+)
+
+
+@pytest.fixture
+def share() -> Callable[..., RunDirectory]:
+    """Return `share(run, *hosts, lost_at=0)`: make a run one of several processes.
+
+    Three of five tokens are the first one's. With `lost_at` the second was lost at that step.
+    """
+
+    def make(run: RunDirectory, *hosts: str, lost_at: int = 0) -> RunDirectory:
+        tokens = [300, *[200] * (len(hosts) - 1)][: len(hosts)]
+        lines = []
+        for record in events.read_events(run.events_file):
+            raw = dict(record.raw)
+            if record.name == "RunStarted":
+                raw |= {"hosts": hosts}
+            if record.name == "StepCompleted":
+                part = {"wait_seconds": 0.1, "exchange_seconds": 0.02, "step_seconds": 0.5}
+                raw |= {"peer_tokens": tokens, **part}
+            if lost_at and raw.get("step", 0) > lost_at:
+                break
+            lines.append(json.dumps(raw) + "\n")
+        if lost_at:
+            end = events.RunFailed("PeerLostError", LOST, "So.", lost_at, "/c", kind="peer")
+            lines.append(events.encode(end, record.time))
+        run.events_file.write_text("".join(lines))
+        return run
 
     return make
 
@@ -146,12 +182,14 @@ def make_state() -> Callable[..., RunState]:
         *given: events.Event | dict[str, Any],
         total: int = 100,
         cadence: dict[str, int] | None = None,
+        hosts: Sequence[str] = (),
         **config: Any,
     ) -> list[events.Record]:
         started = events.RunStarted(
             run_id="r", model="m", data="d", total_steps=total, pairs_train=80, pairs_valid=8,
             trainable_parameters=1, total_parameters=10, config={"lam": 0.1, **config}, versions={},
             objective="orpo", metrics=list(METRICS), cadence=cadence or {},
+            hosts=[*hosts], run_path="/r/r",
         )  # fmt: skip
         found = []
         for second, event in enumerate([started, *given]):

@@ -66,13 +66,13 @@ def same_machine(monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def old_run(make_run):
-    """Return `old_run(name, seed, ends_at)`: a finished run whose clock is the tests' own.
+def old_run(make_run, share):
+    """Return `old_run(name, seed, ends_at, lost_at)`: a finished run, its clock the tests' own.
 
-    With `ends_at` its trainer died at that step.
+    With `ends_at` its trainer died at that step, with `lost_at` one of its two processes did.
     """
 
-    def make(name: str, seed: int = 0, ends_at: int = 0) -> RunDirectory:
+    def make(name: str, seed: int = 0, ends_at: int = 0, lost_at: int = 0) -> RunDirectory:
         run = make_run(name, seed=seed, steps=200)
         lines = []
         for count, record in enumerate(read_events(run.events_file)):
@@ -81,7 +81,7 @@ def old_run(make_run):
             if ends_at and raw.get("step") == ends_at:
                 break
         run.events_file.write_text("".join(lines))
-        return run
+        return share(run, "mac", "mac", lost_at=lost_at) if lost_at else run
 
     return make
 
@@ -113,6 +113,14 @@ async def show_crash(pilot, old_run, wait_for):
     screen = LiveScreen(run.path)
     pilot.app.push_screen(screen)
     await wait_for(pilot, lambda: screen.caught_up and screen.status == "crashed")
+    await wait_for(pilot, lambda: screen.machine)
+    screen._draw()
+
+
+async def show_lost_peer(pilot, old_run, wait_for):
+    screen = LiveScreen(old_run("run-e", lost_at=120).path)
+    pilot.app.push_screen(screen)
+    await wait_for(pilot, lambda: screen.caught_up and screen.status == "failed")
     await wait_for(pilot, lambda: screen.machine)
     screen._draw()
 
@@ -332,6 +340,7 @@ SCREENS = {
     "welcome": show_welcome,
     "runs": show_runs,
     "live": show_live,
+    "lost-peer": show_lost_peer,
     "crashed": show_crash,
     "compare": show_compare,
     "group": show_group,

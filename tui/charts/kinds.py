@@ -62,6 +62,12 @@ _COMBINED = (
 )  # fmt: skip
 """Charts of several metrics, for runs that have them all."""
 
+_SHARED = ChartKind("peers", "Waiting", "seconds of a step: for the slowest process, the network", (
+    ChartLine("slowest", "wait_seconds", "w", 0),
+    ChartLine("network", "exchange_seconds", "n", 1),
+))  # fmt: skip
+"""For runs of several processes."""
+
 _OTHERS = (
     ChartKind("drift", "Drift", "KL per token from the base, on neutral prompts", (
         ChartLine("KL", "kl_per_token", "x", 1, is_drift=True, may_smooth=False),
@@ -89,17 +95,21 @@ def _own_chart(row: Metric) -> ChartKind:
     return ChartKind(row.id, row.title, row.what, tuple(sources))
 
 
-def chart_kinds(metrics: Iterable[str] = METRICS) -> list[ChartKind]:
+def chart_kinds(metrics: Iterable[str] = METRICS, *, is_shared: bool = False) -> list[ChartKind]:
     """Return the charts there are of runs with these metrics, those of metrics first.
 
     They come in the order of the table of metrics; without an argument, all that it knows.
+
+    Args:
+        metrics: the run's.
+        is_shared: whether several processes share its steps.
     """
     names = tuple(metrics)
     found = [_own_chart(row) for row in map(metric, names) if row.is_charted]
     found += [kind for kind in _COMBINED if all(s.column in names for s in kind.sources)]
     place = {name: index for index, name in enumerate(METRICS)}
     found.sort(key=lambda kind: place.get(kind.sources[0].column, len(place)))
-    return [*found, *_OTHERS]
+    return [*found, *_OTHERS, *([_SHARED] if is_shared else [])]
 
 
 def chart_lines(kind: ChartKind, state: RunState, x_axis: XAxis = "step") -> list[Line]:
@@ -133,14 +143,17 @@ def chart_marks(state: RunState, x_axis: XAxis = "step") -> list[tuple[float, st
     return [(mark.step, mark.kind) for mark in state.marks]
 
 
-def chosen_charts(names: str | Sequence[str], metrics: Iterable[str] = METRICS) -> list[ChartKind]:
+def chosen_charts(
+    names: str | Sequence[str], metrics: Iterable[str] = METRICS, *, is_shared: bool = False
+) -> list[ChartKind]:
     """Return the charts of a comma-separated setting; those that a run cannot have give way to its
     own, unknown names are left out, never all."""
     metrics = tuple(metrics)
     words = [w.strip() for w in (names.split(",") if isinstance(names, str) else names)]
-    kinds, known = chart_kinds(metrics), {kind.id for kind in chart_kinds()}
+    kinds = chart_kinds(metrics, is_shared=is_shared)
+    known = {kind.id for kind in chart_kinds(is_shared=True)}
     by_id = {kind.id: kind for kind in kinds}
     wanted = [word for word in words if word in known]
     chosen = [by_id[word] for word in wanted if word in by_id]
-    others = [kind for kind in kinds if kind not in chosen and kind not in _OTHERS]
+    others = [kind for kind in kinds if kind not in chosen and kind not in (*_OTHERS, _SHARED)]
     return [*chosen, *others[: len(wanted) - len(chosen)]] or kinds[:4]

@@ -15,6 +15,7 @@ from orpo_mlx.runs.directory import RunDirectory
 from orpo_mlx.runs.events import RunFailed
 from orpo_mlx.runs.listing import RunSummary
 from orpo_mlx.runs.metrics import shown
+from orpo_mlx.runs.peers.hosts import hosts_text
 from orpo_mlx.text.formatting import format_bytes, format_duration, visible
 from orpo_mlx.text.ticks import format_value
 from tui.charts.kinds import chart_lines, chart_marks, chosen_charts
@@ -164,6 +165,7 @@ def _settings(state: RunState) -> str:
     return (
         f"rank {_number(state, 'rank')} · lambda {_number(state, 'lam')} · "
         f"lr {_number(state, 'learning_rate')} · batch {batch}"
+        + (f" · {hosts_text(state.hosts)}" if state.hosts else "")
     )
 
 

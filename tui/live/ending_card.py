@@ -40,6 +40,6 @@ class EndingCard(Static):
             lines = [f" {card.cause}", card.remedy]
             if card.details:
                 words = [shortened(line, self.app.size.width - 6) for line in card.details[-2:]]
-                lines += ["Its last words (the Log tab has all):", *words]
+                lines += [f"Its last words ({card.words_in} has all):", *words]
             text = Content(f"{card.title}.").stylize("bold").append("\n".join(lines))
             self.update(text)

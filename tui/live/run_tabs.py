@@ -21,6 +21,9 @@ EVENTS, SAMPLES, CONFIG, LOG = range(4)
 _GROWING = (EVENTS, LOG)
 """What is new comes last there: they begin at their end, which can be followed."""
 
+_PEER_BYTES = 1 << 12
+"""Shown of what each other process printed."""
+
 
 class RunTabs(Vertical):
     """Shows one of four texts; which one is a property of the widget, not of the run.
@@ -86,7 +89,15 @@ class RunTabs(Vertical):
         if self.tab == CONFIG:
             return texts.text_lines(read_tail(self.run.config_file), width)
         text = read_tail(log_of(self.run)) or "The trainer has printed nothing."
-        return texts.text_lines(text, width)
+        return texts.text_lines("\n".join([*self._peers_text(), text]), width)
+
+    def _peers_text(self) -> list[str]:
+        """Return what the other processes of the run printed; it comes before what is followed."""
+        paths = (self.run.path / "peers").glob("process-*.log")
+        return [
+            f"--- {path.parent.name}/{path.name}\n{read_tail(path, _PEER_BYTES)}"
+            for path in sorted(paths, key=lambda path: (len(path.name), path.name))
+        ]
 
     def on_tab_strip_picked(self, message: TabStrip.Picked) -> None:
         message.stop()

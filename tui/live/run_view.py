@@ -17,6 +17,7 @@ from tui.charts.kinds import X_AXES, ChartKind, XAxis
 from tui.live import texts
 from tui.live.ending_card import EndingCard
 from tui.live.numbers import NumbersPanel
+from tui.live.peers import peer_rows, peers_line
 from tui.live.run_tabs import LOG, RunTabs
 from tui.processes.trainer_log import log_of, read_tail
 from tui.run.ending import Card, ending_card, unreadable_card
@@ -25,6 +26,9 @@ from tui.run.state import RunState
 from tui.shell.charset import CharsetName
 from tui.shell.commands import key_of
 from tui.shell.machine import Machine, memory_limit_bytes
+
+_PANEL = 27
+"""Columns of lines beside the charts."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,7 @@ class RunView(Vertical):
     def compose(self) -> ComposeResult:
         yield Static("", id="progress", markup=False)
         yield Static("", id="brief", markup=False)
+        yield Static("", id="peers", classes="-empty", markup=False)
         with Horizontal(id="middle"):
             yield ChartGrid(self._kinds, self.charset, self._smoothing, id="charts")
             yield NumbersPanel(id="numbers")
@@ -104,13 +109,16 @@ class RunView(Vertical):
         state, charset = facts.state, self.charset
         self._set("#progress", texts.progress_bar(state, self.size.width - 2, charset))
         self._set("#brief", texts.brief_text(state, self._limit_bytes))
+        shared = peers_line(state, self.size.width - 2)
+        self._set("#peers", shared)
+        self.query_one("#peers").set_class(not shared, "-empty")
         note = self._note_text(state)
         self._set("#note", note)
         self.query_one("#note").set_class(not note, "-empty")
         self.charts.show(state, self.x_axis)
-        memory = texts.memory_lines(state, self._limit_bytes, 27, charset)
+        memory = texts.memory_lines(state, self._limit_bytes, _PANEL, charset)
         system = facts.machine.lines() if facts.machine else []
-        lines = ["", *memory, "", *system]
+        lines = ["", *memory, *peer_rows(state, _PANEL), "", *system]
         self.query_one(NumbersPanel).show(texts.number_rows(state), lines)
         self._show_card(facts)
         self.tabs.show(state)

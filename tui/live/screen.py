@@ -18,7 +18,7 @@ from orpo_mlx.runs.checkpoints import checkpoint_path
 from orpo_mlx.runs.control import RequestName
 from orpo_mlx.runs.directory import RunDirectory, Status
 from tui.charts.chart_grid import ChartGrid
-from tui.charts.kinds import chart_kinds, chosen_charts
+from tui.charts.kinds import ChartKind, chart_kinds, chosen_charts
 from tui.charts.saving import save_charts
 from tui.live import questions, texts
 from tui.live.best_news import BestNews
@@ -118,12 +118,16 @@ class LiveScreen(AppScreen):
         await follow_run(self.run_directory, self.post_message)
 
     def on_events_arrived(self, message: EventsArrived) -> None:
-        before, metrics = self.state.best, self.state.metrics
+        before, offered = self.state.best, self._kinds_of()
         self.state.apply_all(message.records)
-        if self.state.metrics != metrics:
+        if self._kinds_of() != offered:
             self._offer_charts()
         if self.caught_up and self.state.best is not before and self.is_current:
             self._best_news.tell(self.state)
+
+    def _kinds_of(self) -> tuple[object, ...]:
+        """Return what says which charts the run has."""
+        return self.state.metrics, bool(self.state.hosts)
 
     def on_caught_up(self, message: CaughtUp) -> None:
         self.caught_up = True  # the status follows at once, and is drawn
@@ -322,18 +326,21 @@ class LiveScreen(AppScreen):
     @work(exclusive=True, group="charts")
     async def _offer_charts(self) -> None:
         """Show what the settings name of the charts that this run has."""
-        kinds = chosen_charts(self.orpo.settings.charts, self.state.metrics)
+        kinds = self._chosen(self.orpo.settings.charts)
         if kinds != self.charts.kinds:
             await self.charts.choose(kinds)
 
+    def _chosen(self, names: str | list[str]) -> list[ChartKind]:
+        is_shared = bool(self.state.hosts)
+        return chosen_charts(names, self.state.metrics, is_shared=is_shared)
+
     @work(exclusive=True, group="ask")
     async def action_charts(self) -> None:
-        picker = PickChartsScreen(
-            chart_kinds(self.state.metrics), [kind.id for kind in self.charts.kinds]
-        )
+        kinds = chart_kinds(self.state.metrics, is_shared=bool(self.state.hosts))
+        picker = PickChartsScreen(kinds, [kind.id for kind in self.charts.kinds])
         chosen = await self.app.push_screen_wait(picker)
         if chosen:
-            await self.charts.choose(chosen_charts(chosen, self.state.metrics))
+            await self.charts.choose(self._chosen(chosen))
             settings = replace(self.orpo.settings, charts=",".join(chosen))
             self.orpo.change_settings(settings)
             self._draw()

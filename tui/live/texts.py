@@ -16,6 +16,7 @@ from orpo_mlx.runs.metrics import Metric, metric, shown
 from orpo_mlx.text.formatting import format_bytes, format_duration, visible
 from orpo_mlx.text.ticks import format_value
 from tui.charts.sparkline import gauge
+from tui.live.peers import peers_line
 from tui.run.state import RunState
 from tui.run.status import ALIVE, status_text
 from tui.run.time_left import time_left
@@ -203,6 +204,8 @@ def live_sentence(run_id: str, status: Status, state: RunState) -> str:
         usual = ("loss", "log_odds_ratio", "preference_accuracy")
         rows = shown(state.metrics, usual)
         parts += [f"{row.label} {_brief(state, row)}" for row in rows]
+    if state.hosts:
+        parts.append(peers_line(state, 400).replace("  ", ", "))
     if state.best and state.best.step:
         parts.append(
             f"best validation loss {state.best.value('loss'):.3f} at step {state.best.step}"

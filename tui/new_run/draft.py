@@ -30,6 +30,8 @@ from tui.new_run.presets import PRESETS
 SETTINGS: dict[str, Setting] = {setting.name: setting for setting in iter_settings()}
 _SIBLINGS = (("steps", "epochs"), ("scale", "alpha"), ("valid_data", "valid_fraction"))
 _DATA_GROUPS = ("model", "data")
+MOST_PROCESSES = 64
+"""The command takes no more."""
 
 
 class Problem(NamedTuple):
@@ -55,6 +57,10 @@ class Draft:
     counted: tuple[tuple[str, ...], int, bool] = ((), 0, False)
     sweeps: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Values of settings that have several; each combination makes a run."""
+    processes: int = 1
+    """Of this machine that share the run."""
+    hostfile: str = ""
+    """Names the machines that share it; a terminal starts such a run."""
 
     @property
     def values(self) -> dict[str, Any]:
@@ -183,12 +189,19 @@ class Draft:
             *conflicts(config, set(self.values)),
             *self._too_few(config.micro_batch_size),
             *self._unserved(config),
+            *self._shared_sweep(),
         ]
         return [Problem(named_settings(sentence), sentence) for sentence in found] or [
             Problem(tuple(changes), f"{changes_text(changes)}: {problem.text}")
             for changes in self._changes()
             for problem in self._as_one(changes).problems()
         ]
+
+    def _shared_sweep(self) -> list[str]:
+        flag = "hosts" if self.hostfile else "processes"
+        is_shared = self.hostfile or self.processes > 1
+        text = f"--sweep and --{flag}: the runs of a sweep are computed by one process each"
+        return [text] if self.sweeps and is_shared else []
 
     def _changes(self) -> list[dict[str, str]]:
         """What is each run's own where settings have several values."""
@@ -250,7 +263,13 @@ class Draft:
         swept = [f"{name}={','.join(values)}" for name, values in self.sweeps.items()]
         words = [word for text in swept for word in ("--sweep", text)]
         flags = self.flags(set(SETTINGS) - set(self.sweeps))
-        return shlex.join(["orpo-mlx", "train", *flags, *words])
+        return shlex.join(["orpo-mlx", "train", *flags, *words, *self.peer_words()])
+
+    def peer_words(self) -> list[str]:
+        """Return what says in a command who computes the run."""
+        if self.hostfile:
+            return ["--hosts", self.hostfile]
+        return ["--processes", str(self.processes)] if self.processes > 1 else []
 
     def fit_words(self, model: str = "") -> list[str]:
         """Return the words behind `orpo-mlx fit` for this draft.
@@ -280,7 +299,9 @@ def draft_like(config: TrainConfig, start: Path | None = None) -> Draft:
     for wins, name in (("steps", "epochs"), ("valid_data", "valid_fraction")):
         if wins in values:
             values.pop(name, None)
-    draft = Draft().with_model(str(config.model or "")).with_values(values)
+    # On the defaults: what the run left unset must not come from the built-in model's preset.
+    draft = replace(Draft().with_model(str(config.model or "")), preset="balanced")
+    draft = draft.with_values(values)
     if start is None:
         return draft
     return draft.with_values({**dict.fromkeys(OF_THE_ADAPTER), "init_adapter": str(start)})
@@ -368,6 +389,7 @@ def save_draft(draft: Draft, file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     sweeps = {name: list(values) for name, values in draft.sweeps.items()}
     content = {"preset": draft.preset, "own": dict(draft.own), "sweeps": sweeps}
+    content |= {"processes": draft.processes, "hostfile": draft.hostfile}
     write_atomically(file, (json.dumps(content, indent=2) + "\n").encode())
 
 
@@ -386,7 +408,12 @@ def load_draft(file: Path) -> Draft | None:
     preset = content.get("preset")
     known = {name: value for name, value in own.items() if name in SETTINGS}
     preset = preset if preset in PRESETS else "balanced"
-    return Draft(known, preset, sweeps=_kept_sweeps(content.get("sweeps"))) if known else None
+    sweeps = _kept_sweeps(content.get("sweeps"))
+    processes, hostfile = content.get("processes"), content.get("hostfile")
+    processes = processes if isinstance(processes, int) and 1 < processes <= MOST_PROCESSES else 1
+    hostfile = hostfile if isinstance(hostfile, str) else ""
+    draft = Draft(known, preset, sweeps=sweeps, processes=processes, hostfile=hostfile)
+    return draft if known else None
 
 
 def _kept_sweeps(raw: object) -> dict[str, list[str]]:

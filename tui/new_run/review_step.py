@@ -65,7 +65,7 @@ def review_text(
         *(f"          {text}" for text in _data_lines(check)),
     ]
     lines += _setting_lines(draft)
-    lines += _sweep_lines(draft)
+    lines += [*_sweep_lines(draft), _shared_line(draft)]
     return "\n".join([*lines, "", "Same as (^y copies):", f"  {visible(draft.command())}"])
 
 
@@ -129,6 +129,14 @@ def _sweep_lines(draft: Draft) -> list[str]:
     count = math.prod(map(len, draft.sweeps.values()))
     values = " · ".join(f"{name} {', '.join(v)}" for name, v in draft.sweeps.items())
     return [f"Sweep     {visible(values)}", f"          {count} runs, one after the other"]
+
+
+def _shared_line(draft: Draft) -> str:
+    if draft.hostfile:
+        return f"Shared    by the machines of {visible(draft.hostfile)}; Start copies the command"
+    if draft.processes > 1:
+        return f"Shared    by {draft.processes} processes here; each needs the memory above"
+    return "Shared    no, one process here; p: more processes, or several Macs"
 
 
 def _short(name: str, is_demo: bool) -> str:

@@ -18,6 +18,7 @@ from tui.new_run.data.step import DataStep
 from tui.new_run.draft import Draft
 from tui.new_run.keeper import DraftKeeper
 from tui.new_run.models.step import ModelStep
+from tui.new_run.peers.dialog import PeersScreen
 from tui.new_run.planning import Planning
 from tui.new_run.presets import PRESETS
 from tui.new_run.settings_step import SettingRow, SettingsStep
@@ -235,6 +236,13 @@ class NewRunScreen(AppScreen):
         if sweeps is not None:
             self.change(replace(self.draft, sweeps=sweeps))
 
+    @work(exclusive=True, group="peers")
+    async def action_peers(self) -> None:
+        """Say who computes it: processes of this machine, or several machines."""
+        planned = await self.app.push_screen_wait(PeersScreen(self.draft))
+        if planned is not None:
+            self.change(planned)
+
     def action_reset(self) -> None:
         """Give the focused setting its value of the preset again."""
         form = self.planning.form
@@ -273,13 +281,18 @@ class NewRunScreen(AppScreen):
             self.notify(why, severity="warning", markup=False)
             return
         self.keeper.keep(self.draft)
+        if self.draft.hostfile:
+            self.action_copy_command()
+            text = "A terminal starts it, with that command; Runs shows it as soon as it is there."
+            self.notify(text, title="Several Macs", timeout=12)
+            return
         if self.draft.sweeps:
             self._start_sweep()
             return
         self.keeper.expect_run()
         self.planning.end_questions()  # a measurement holds the model that the trainer loads
         try:
-            self.post_message(StartTraining(self.draft.config()))
+            self.post_message(StartTraining(self.draft.config(), self.draft.processes))
         except OrpoError as error:
             self.orpo.show_error(error)
 

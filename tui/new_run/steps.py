@@ -16,6 +16,7 @@ _OFFERED: dict[str, tuple[int, ...]] = {
     "preset": (FORM, REVIEW),
     "start": (REVIEW,),
     "sweep": (REVIEW,),
+    "peers": (REVIEW,),
     "copy_command": (FORM, REVIEW),
 }
 """Actions that make sense in some steps only."""

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from orpo_mlx.errors import OrpoError
 from orpo_mlx.runs.directory import RunDirectory
+from orpo_mlx.runs.peers.hosts import is_on_one_machine, newest_hosts, resume_command
 from tui.processes import launcher
 from tui.shell.settings import Settings
 
@@ -53,10 +54,15 @@ def go_on(run: RunDirectory, step: int, cause: str, settings: Settings) -> Attem
     if others := [other.id for other in launcher.running_runs(run.path.parent)]:
         return Attempt(None, f"{run.id} crashed at step {step}; {others[0]} is trained now, so it "
                        "does not go on by itself.")  # fmt: skip
+    hosts = newest_hosts(run)
+    if not is_on_one_machine(hosts):
+        where = f"in a terminal: {resume_command(run, hosts)}"
+        return Attempt(None, f"{run.id} crashed at step {step}; its machines go on with it {where}")
     what = f"try {number} of {MOST_TRIES}"
     try:
         _claim(run, number, step, cause)
-        start = launcher.resume_training(run, settings, f"resumed by itself, {what}, as {cause}")
+        why = f"resumed by itself, {what}, as {cause}"
+        start = launcher.resume_training(run, settings, why, processes=len(hosts))
     except FileExistsError:
         return None  # another window was faster
     except OSError as error:

@@ -108,23 +108,27 @@ class Start:
                 self.log_file = self.run.log_file
 
 
-def start_training(config: TrainConfig, runs_dir: Path | None, settings: Settings) -> Start:
-    """Start a new run with these settings.
+def start_training(
+    config: TrainConfig, runs_dir: Path | None, settings: Settings, processes: int = 1
+) -> Start:
+    """Start a new run with these settings, shared by so many processes of this machine.
 
     Raises:
         RunError: the folder of all runs cannot be written.
     """
     run = _new_run(config, runs_dir)
-    text = write_settings(
-        with_absolute_paths(config).model_copy(update={"run_dir": None, "runs_dir": None})
-    )
+    unset = {"run_dir": None, "runs_dir": None}
+    if processes > 1 and "micro_batch_parts" not in config.model_fields_set:
+        unset["micro_batch_parts"] = None  # the trainer gives each process a part of the step
+    text = write_settings(with_absolute_paths(config).model_copy(update=unset))
     aside = _starting_folder(run.path.parent)
     file = aside / f"{run.id}.toml"
     try:
         write_unsynced(file, text.encode())
     except OSError as error:
         raise _unwritable(file, error) from None
-    return _start(run, ["--config", str(file), "--run-dir", str(run.path)], settings)
+    words = ["--config", str(file), "--run-dir", str(run.path), *_shared_by(processes)]
+    return _start(run, words, settings)
 
 
 def start_demo(runs_dir: Path | None, settings: Settings) -> Start:
@@ -138,10 +142,12 @@ def start_demo(runs_dir: Path | None, settings: Settings) -> Start:
     return _start(run, ["--demo", "--run-dir", str(run.path)], settings)
 
 
-def start_again(run: RunDirectory, changes: Mapping[str, Any] | None, settings: Settings) -> Start:
+def start_again(
+    run: RunDirectory, changes: Mapping[str, Any] | None, settings: Settings, processes: int = 1
+) -> Start:
     """Start a training like a run that saved nothing, as a run of its own; as `start_training`."""
     config = run.read_config().model_copy(update=dict(changes or {}))
-    return start_training(config, run.path.parent, settings)
+    return start_training(config, run.path.parent, settings, processes)
 
 
 def resume_training(
@@ -149,12 +155,14 @@ def resume_training(
     settings: Settings,
     why: str = "resumed",
     changes: Mapping[str, Any] | None = None,
+    processes: int = 1,
 ) -> Start:
     """Start a trainer that goes on with a run; its output follows the earlier one.
 
     Args:
         why: what the log says above the output.
         changes: settings it shall have from now on.
+        processes: of this machine that share it.
 
     Raises:
         RunError: a trainer is at it, or the log cannot be written.
@@ -166,7 +174,7 @@ def resume_training(
         for name, value in (changes or {}).items()
         for word in ("--" + name.replace("_", "-"), str(value))
     ]
-    argv = trainer_argv("--resume", str(run.path), *words)
+    argv = trainer_argv("--resume", str(run.path), *words, *_shared_by(processes))
     add_line(run.log_file, resumed_line(why))
     spoken = _last_event(run)
     try:
@@ -225,6 +233,10 @@ def _start(run: RunDirectory, words: Sequence[str], settings: Settings) -> Start
     except OSError as error:
         raise _unwritable(starting_log(run), error) from None
     return Start(run, argv, starting_log(run), process)
+
+
+def _shared_by(processes: int) -> list[str]:
+    return ["--processes", str(processes)] if processes > 1 else []
 
 
 def _folder(runs_dir: Path | None) -> Path:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from orpo_mlx.runs.directory import Status
+from orpo_mlx.errors import PeerLostError
+from orpo_mlx.runs.directory import RunDirectory, Status
 from orpo_mlx.runs.events import DONE, FailureKind, RunFailed, RunFinished
 from orpo_mlx.runs.faults import explain
-from orpo_mlx.text.formatting import format_duration
+from orpo_mlx.runs.peers.hosts import is_on_one_machine, resume_command
+from orpo_mlx.text.formatting import counted, format_duration, visible
 from tui.processes.trainer_log import newest_process
 from tui.run.state import RunState
 from tui.shell.commands import key_of
@@ -38,6 +40,8 @@ _SIGNALS: dict[int, tuple[str, str]] = {
 }
 """(what sends it or what it means, what to do)."""
 
+_RANK = re.compile(r"^process (\d+)")
+
 _STEP = re.compile(r"(step\s+\d+/|validation at step|saved\s)")
 
 _ENDS = {
@@ -61,6 +65,7 @@ class Card:
         remedy: what can be done, with the keys that do it.
         details: the last lines of the trainer's output, for a crash.
         changes: settings that the run may be resumed with so that it does not end so again.
+        words_in: where more of `details` stands.
     """
 
     title: str
@@ -69,6 +74,7 @@ class Card:
     is_bad: bool = False
     details: tuple[str, ...] = ()
     changes: Mapping[str, Any] = field(default_factory=dict)
+    words_in: str = "the Log tab"
 
 
 def ending_card(
@@ -91,11 +97,7 @@ def ending_card(
     """
     saved = state.checkpoints[-1].step if state.checkpoints else None
     key = key_of("live.resume", keys)
-    resume = (
-        f"{key} goes on from step {saved}."
-        if saved is not None
-        else f"No checkpoint was saved; {key} tries again from the beginning."
-    )
+    resume = _resume(state, saved, key)
     if status == "crashed":
         fault = explain(newest_process(log)[0])
         changes = _gentler(fault.kind if fault else "other", state)
@@ -104,6 +106,8 @@ def ending_card(
     if status == "failed" and isinstance(state.ended, RunFailed):
         changes = _gentler(state.ended.kind, state)
         resume = _resume_gentler(changes, keys) + resume
+        if state.ended.kind == "peer":
+            return _lost_peer(state.ended, state.hosts, resume)
         return Card(
             f"Failed at step {state.ended.step}",
             f"{state.ended.message[:1].upper()}{state.ended.message[1:].rstrip('.')}.",
@@ -132,6 +136,52 @@ def ending_card(
             is_bad=True,
         )
     return None
+
+
+def _resume(state: RunState, saved: int | None, key: str) -> str:
+    """Say how the run goes on with as many processes as it had."""
+    hosts = state.hosts
+    again = f" with the same {len(hosts)} processes" if hosts else ""
+    if is_on_one_machine(hosts):
+        if saved is None:
+            return f"No checkpoint was saved; {key} tries again from the beginning{again}."
+        return f"{key} goes on from step {saved}{again}."
+    machines = counted(len(set(hosts)), "machine")
+    if saved is None:
+        return f"No checkpoint was saved: start it anew on its {machines}, as you did before."
+    run = RunDirectory(Path(state.started.run_path)) if state.started else None
+    command = resume_command(run, hosts) if run else ""
+    return (
+        f"On its {machines} it goes on from step {saved} by the same mlx.launch, or by "
+        f"`{command}` ({key} copies it, or goes on here alone)."
+    )
+
+
+def _lost_peer(ended: RunFailed, hosts: Sequence[str], resume: str) -> Card:
+    """Return the card of a run that one of its processes has ended."""
+    message, _, words = ended.message.partition(PeerLostError.LAST_LINES)
+    is_lost = ended.error == PeerLostError.__name__
+    log = _log_of_peer(message, hosts)
+    # Of a loss the event's own advice names commands, for a terminal.
+    advice = ended.what_to_do
+    if is_lost:
+        advice = "" if words else f"What it printed is in {log}."
+    return Card(
+        f"A process was lost at step {ended.step}" if is_lost else f"Failed at step {ended.step}",
+        f"{message[:1].upper()}{message[1:].rstrip('.')}.",
+        f"{advice} {resume}".strip(),
+        is_bad=True,
+        details=tuple(line for line in words.splitlines() if line.strip()),
+        words_in=log,
+    )
+
+
+def _log_of_peer(message: str, hosts: Sequence[str]) -> str:
+    """Return where the output of the process is that a message names first."""
+    found = _RANK.search(message)
+    rank = int(found[1]) if found else 0
+    is_away = 0 < rank < len(hosts) and hosts[rank] != hosts[0]
+    return f"a log on {visible(hosts[rank])}" if is_away else "the Log tab"
 
 
 def _gentler(kind: FailureKind, state: RunState) -> dict[str, Any]:

@@ -36,6 +36,8 @@ from orpo_mlx.runs.events import (
 )
 from orpo_mlx.runs.history import void_after
 from orpo_mlx.runs.metrics import shown
+from orpo_mlx.runs.peers.hosts import hosts_text
+from orpo_mlx.runs.peers.load import PeerLoad
 from orpo_mlx.runs.typed import is_number
 from orpo_mlx.text.formatting import format_bytes, format_duration
 from tui.run.columns import Floats, Table
@@ -43,7 +45,7 @@ from tui.shell.names import place_text
 
 STEP_NAMES = (
     "learning_rate", "grad_norm", "tokens", "tokens_per_second", "step_seconds",
-    "active_memory_bytes", "peak_memory_bytes",
+    "active_memory_bytes", "peak_memory_bytes", "wait_seconds", "exchange_seconds",
 )  # fmt: skip
 """Columns of `RunState.steps` behind those of `_names`."""
 
@@ -92,6 +94,7 @@ class RunState:
         evaluated: whether it helped, None while that is not known.
         metrics: what the run measures, in order; empty while unknown.
         best: the best evaluation so far.
+        load: how several processes share the steps.
         lines: what the events tab shows, oldest first.
     """
 
@@ -113,6 +116,7 @@ class RunState:
     paused: bool = False
     ended: RunFinished | RunFailed | None = None
     evaluated: RunEvaluated | None = None
+    load: PeerLoad = field(default_factory=PeerLoad)
     version: int = 0
     _seconds: float = 0.0
     _clock: float = 0.0
@@ -121,6 +125,11 @@ class RunState:
     def total_steps(self) -> int:
         """Steps of the whole run, 0 while unknown."""
         return self.started.total_steps if self.started else 0
+
+    @property
+    def hosts(self) -> list[str]:
+        """Where each process of the run is; empty for a run of one, or while unknown."""
+        return self.started.hosts if self.started else []
 
     @property
     def lam(self) -> float:
@@ -210,6 +219,7 @@ class RunState:
     def _start(self, event: RunStarted, time: float) -> None:
         self.started_at = self.started_at or time
         self.started = event
+        self.load = PeerLoad(event.resumed_from_step)
         self.metrics = tuple(event.metrics)
         self.steps = self.steps.with_names(_names(self.metrics, STEP_NAMES))
         self.evals = self.evals.with_names(_names(self.metrics, ["tokens"]))
@@ -220,6 +230,8 @@ class RunState:
         rows[:, _SECONDS] = self._seconds + np.cumsum(self._gaps(records))
         self.steps.extend(rows)
         self._seconds, self._clock = float(rows[-1, _SECONDS]), records[-1].time
+        for record in records if self.hosts else ():
+            self.load.add(record.event)  # type: ignore[arg-type]
         last = records[-1].event
         self.step, self.epoch = last.step, last.epoch  # type: ignore[union-attr]
         self.version += len(records)
@@ -303,7 +315,8 @@ def _text(record: Record) -> str:
         case RunStarted():
             again = f", from step {event.resumed_from_step}" if event.resumed_from_step else ""
             what = f"{place_text(event.model)} on {place_text(event.data)}"
-            return f"{what}, {event.total_steps} steps{again}"
+            by = f", {hosts_text(event.hosts)}" if event.hosts else ""
+            return f"{what}, {event.total_steps} steps{by}{again}"
         case _:
             return "; ".join(line.strip() for line in plain_lines(event)[:3])
 

@@ -173,6 +173,8 @@ NEW = (
     Command("new.start", "ctrl+r", "Start", "New run: start", "Start the training."),
     Command("new.sweep", "w", "Sweep", "New run: several values of a setting",
             "Give a setting several values: each makes a run, one after the other."),
+    Command("new.peers", "p", "", "New run: several processes, or several Macs",
+            "Divide the steps over processes of this machine, or over Macs; see the command."),
     Command("new.copy-command", "ctrl+y", "Copy", "New run: copy the command",
             "Copy the command line that does the same."),
     Command("new.source", "f2", "", "New run: this machine, or the Hub",

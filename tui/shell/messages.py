@@ -140,6 +140,8 @@ class StartTraining(Message):
     """Please start a training with these settings and show it."""
 
     config: TrainConfig
+    processes: int = 1
+    """Of this machine, which share it."""
 
 
 @dataclass

@@ -30,6 +30,7 @@ from orpo_mlx.runs.history import RunHistory
 from orpo_mlx.runs.label import has_tags
 from orpo_mlx.runs.listing import RunSummary, find_run, list_runs
 from orpo_mlx.runs.metrics import shown
+from orpo_mlx.runs.peers.hosts import newest_hosts, resume_command
 from orpo_mlx.text.formatting import visible
 
 _POLL_SECONDS = 0.25
@@ -104,7 +105,7 @@ def watch(argv: Sequence[str]) -> int:
         raise TrainingError(
             f"run {run.id}: its process ended without a word",
             f"See {run.log_file if run.log_file.exists() else run.path}; "
-            f"go on with `orpo-mlx resume {run.id}`.",
+            f"go on with `{resume_command(run, newest_hosts(run))}`.",
         )
     return 1 if isinstance(last and last.event, RunFailed) else 0
 

@@ -259,6 +259,50 @@ def test_a_failed_run_names_what_is_saved_and_leaves_the_error_to_stderr() -> No
     assert "NaN" not in text
 
 
+# A run of several processes
+
+
+SHARED = dataclasses.replace(STARTED, hosts=["mac", "mac"])
+
+
+def shared_step(number: int, *tokens: int, wait: float = 0.0, net: float = 0.0) -> StepCompleted:
+    return dataclasses.replace(
+        step(number), peer_tokens=[*tokens], wait_seconds=wait, exchange_seconds=net
+    )
+
+
+def test_a_run_of_several_processes_says_how_they_shared_it() -> None:
+    end = RunFinished("stopped", 30, 60.0, None)
+    events = [SHARED, shared_step(10, 300, 100, wait=0.4), shared_step(30, 0, 100, wait=0.1), end]
+    lines = shown(events, width=110).splitlines()
+    assert lines[5] == "shared  by 2 processes on mac"
+    assert lines[6].endswith("left 7 min 40 s  5.41 GB  wait 20 %  net 0 %")
+    # 300 of 500 tokens are a fifth more than half; 10 steps waited 0.4 s and 20 waited 0.1 s.
+    assert "shared   by 2 processes on mac: 60 % and 40 % of the tokens (busiest +20 %)" in lines
+    assert (
+        "         a step waited 200 ms (10 %) for the slowest, 0 ms (0 %) for the network" in lines
+    )
+    assert "go on    orpo-mlx resume /runs/pairs-20261121-1405-3f2a --processes 2" in lines
+
+
+def test_only_the_newest_processes_are_told_of() -> None:
+    events = [
+        SHARED, shared_step(10, 0, 100), dataclasses.replace(SHARED, resumed_from_step=10),
+        shared_step(11, 100, 100), RunFinished("completed", 11, 60.0, None),
+    ]  # fmt: skip
+    assert "50 % and 50 % of the tokens (busiest +0 %)" in shown(events)
+
+
+def test_a_run_on_several_machines_goes_on_with_its_hostfile() -> None:
+    events = [
+        dataclasses.replace(STARTED, hosts=["a", "b", "a"]),
+        RunFinished("stopped", 1, 1.0, None),
+    ]
+    text = shown(events)
+    assert "shared  by 3 processes: 2 on a, 1 on b\n" in text
+    assert "resume /runs/pairs-20261121-1405-3f2a --hosts HOSTFILE\n" in text
+
+
 # One event as lines
 
 

@@ -6,7 +6,13 @@ from collections.abc import Callable
 
 import pytest
 
-from orpo_mlx.text.formatting import format_bytes, format_count, format_duration, visible
+from orpo_mlx.text.formatting import (
+    format_bytes,
+    format_count,
+    format_duration,
+    format_moment,
+    visible,
+)
 
 
 @pytest.mark.parametrize(
@@ -32,6 +38,8 @@ def test_text_from_a_model_cannot_control_the_terminal(text: str, safe: str) -> 
         (format_bytes, 128e9, "128 GB"), (format_bytes, 1.5e12, "1500 GB"),
         (format_count, 950, "950"), (format_count, 9999, "9999"), (format_count, 12_345, "12.3 k"),
         (format_count, 7.6e6, "7.6 M"), (format_count, 1.24e9, "1.24 B"),
+        (format_moment, 0, "0 ms"), (format_moment, 0.00042, "0.4 ms"),
+        (format_moment, 0.012, "12 ms"), (format_moment, 0.9996, "1.0 s"),
         (format_duration, 0.04, "0.0 s"), (format_duration, 9.94, "9.9 s"),
         (format_duration, 9.96, "10 s"),
         (format_duration, 59.6, "1 min"), (format_duration, 200, "3 min 20 s"),

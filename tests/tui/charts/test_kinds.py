@@ -92,6 +92,16 @@ def test_a_setting_names_charts_and_what_it_misspells_is_left_out(names, ids):
     assert [chart.id for chart in chosen_charts(names)] == ids
 
 
+def test_waiting_is_drawn_of_several_processes(make_state):
+    step = {"step": 1, "peer_tokens": [1, 1], "wait_seconds": 0.5, "exchange_seconds": 0.25}
+    state = make_state(step, hosts=["a", "a"])
+    (kind,) = chosen_charts("peers", is_shared=True)
+    assert {line.name: line.ys.tolist() for line in chart_lines(kind, state)} == {
+        "slowest": [0.5], "network": [0.25]
+    }  # fmt: skip
+    assert [chart.id for chart in chosen_charts("peers,loss")] == ["loss", "log_odds"]
+
+
 def test_what_a_run_cannot_have_gives_way_to_its_own():
     rating = build_objective("reward", TrainConfig(objective="reward").model_dump()).metrics
     usual = chosen_charts("loss,log_odds,logps,accuracy", rating)

@@ -82,6 +82,18 @@ async def test_a_new_run_may_begin_with_a_checkpoint_of_the_selected_one(
         assert str(draft.get("seed")) == "3"
 
 
+@pytest.mark.parametrize(("hosts", "processes"), [(["a", "a"], 2), (["a", "b"], 1), ([], 1)])
+async def test_a_new_run_like_one_of_several_processes_has_as_many(
+    make_run, share, open_app, wait_for, made_up, hosts, processes
+):
+    share(make_run(), *hosts)
+    async with open_app(size=(120, 30)) as pilot:
+        await runs_screen(pilot, wait_for)
+        await pilot.press("N")
+        await wait_for(pilot, lambda: isinstance(pilot.app.screen, NewRunScreen))
+        assert pilot.app.screen.draft.processes == processes
+
+
 async def test_a_run_is_named_tagged_and_noted(make_run, open_app, wait_for, screen_text):
     run = make_run()
     async with open_app(size=(120, 30)) as pilot:

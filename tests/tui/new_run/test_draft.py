@@ -9,7 +9,8 @@ import pytest
 from orpo_mlx import demo
 from orpo_mlx.cli.commands.fit import parse_fit
 from orpo_mlx.cli.commands.train import parse_train
-from tui.new_run.draft import SETTINGS, Draft, load_draft, save_draft, value_text
+from orpo_mlx.config import build_config
+from tui.new_run.draft import SETTINGS, Draft, draft_like, load_draft, save_draft, value_text
 from tui.new_run.presets import BASIC, PRESETS
 
 
@@ -57,6 +58,13 @@ def test_every_preset_is_a_valid_run_and_its_command_says_the_same(planned, pres
     words = shlex.split(draft.command())
     assert words[:2] == ["orpo-mlx", "train"]
     assert parse_train(words[2:]).config == draft.config()
+
+
+@pytest.mark.parametrize("own", [{}, demo.SETTINGS, {"steps": 7, "lam": 0.2, "eval_every": 3}])
+@pytest.mark.parametrize("model", [str(demo.model_path()), "org/model"])
+def test_a_run_like_another_has_all_its_settings(model, own):
+    config = build_config({"model": model, "data": "org/pairs", **own}, {})
+    assert draft_like(config).config() == config
 
 
 @pytest.mark.parametrize("text", ["--help", "-x", "a b", 'it\'s "so"', "$HOME;ls", "~/a b.jsonl"])

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("made_up")
 async def test_the_whole_way_by_keyboard(open_new, wait_for, screen_text, monkeypatch, answered):
     started = []
     async with open_new() as (pilot, screen):
-        monkeypatch.setattr(pilot.app, "start", started.append)
+        monkeypatch.setattr(pilot.app, "start", lambda *given: started.append(given))
         await wait_for(pilot, lambda: screen.query_one(FitCard).answer, "a fit")
         await pilot.press("enter")
         await wait_for(pilot, lambda: screen.step == 1)
@@ -38,9 +38,9 @@ async def test_the_whole_way_by_keyboard(open_new, wait_for, screen_text, monkey
         await pilot.press("ctrl+n", "ctrl+n")
         await wait_for(pilot, lambda: "180 pairs train, 20 validate" in screen_text(pilot.app))
         await pilot.press("ctrl+r")
-        assert started == [screen.draft.config()]
-        assert started[0].data == str(demo.train_path())
-        assert started[0].lam == demo.SETTINGS["lam"]
+        assert started == [(screen.draft.config(), 1)]
+        assert started[0][0].data == str(demo.train_path())
+        assert started[0][0].lam == demo.SETTINGS["lam"]
 
 
 async def test_every_row_gets_a_verdict_when_it_is_pointed_at(open_new, wait_for, screen_text):
@@ -164,6 +164,15 @@ async def test_nothing_counts_as_changed_before_something_was(open_new, wait_for
         await pilot.press("f6")
         await wait_for(pilot, lambda: screen.draft.preset == "demo")
         assert dict(screen.draft.own) == {}
+
+
+async def test_what_it_begins_with_keeps_its_preset(made_up, open_app, wait_for, answered):
+    async with open_app((100, 30)) as pilot:
+        draft = Draft().with_model(str(demo.model_path())).with_data(str(demo.train_path()))
+        pilot.app.push_screen(screen := NewRunScreen(draft))
+        preset = await wait_for(pilot, lambda: screen.query_one("#preset", Select))
+        await wait_for(pilot, lambda: preset.value == "demo" and answered(screen))
+        assert screen.draft.preset == "demo"
 
 
 async def test_a_conflict_stands_at_its_fields_and_stops_the_start(open_new, wait_for, screen_text):
@@ -294,7 +303,7 @@ async def test_measuring_ends_when_the_training_starts_and_is_refused_beside_one
         monkeypatch.setattr(card.answers, "ask", forever)
         await pilot.press("f4")
         await wait_for(pilot, lambda: "measuring 3 steps" in card.note)
-        pilot.app.start = lambda config: pilot.app.push_screen(  # type: ignore[method-assign]
+        pilot.app.start = lambda *given: pilot.app.push_screen(  # type: ignore[method-assign]
             AskScreen("Not started", "", [AskChoice("ok", "OK")])
         )
         screen.action_start()
@@ -349,7 +358,7 @@ async def test_once_a_training_has_begun_the_planning_is_over(open_new, wait_for
         screen.change(Draft({"model": "org/m", "data": "pairs.jsonl"}))
         screen.go_to(3)
 
-        def start(config):
+        def start(config, processes):
             make_run("begun")
             pilot.app.push_screen(AskScreen("Live", "", [AskChoice("ok", "OK")]))
 
@@ -365,7 +374,7 @@ async def test_a_refused_start_leaves_everything_as_it_was(open_new, wait_for):
     async with open_new() as (pilot, screen):
         draft = Draft({"model": "org/m", "data": "pairs.jsonl"})
         screen.change(draft)
-        pilot.app.start = lambda config: pilot.app.push_screen(  # type: ignore[method-assign]
+        pilot.app.start = lambda *given: pilot.app.push_screen(  # type: ignore[method-assign]
             AskScreen("Not started", "", [AskChoice("ok", "OK")])
         )
         screen.action_start()

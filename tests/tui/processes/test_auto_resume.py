@@ -61,6 +61,18 @@ def pass_time(run: RunDirectory) -> None:
         os.utime(path, (1, 1))
 
 
+def test_as_many_processes_go_on_and_none_of_other_machines(crashed, spawned, share):
+    share(crashed, "mac", "mac")
+    assert auto_resume.go_on(crashed, 20, "killed", ON).start is not None
+    assert spawned[0][-2:] == ["--processes", "2"]
+    pass_time(crashed)
+    share(crashed, "mac", "other")
+    attempt = auto_resume.go_on(crashed, 20, "killed", ON)
+    assert attempt.start is None
+    assert f"orpo-mlx resume {crashed.argument} --hosts HOSTFILE" in attempt.text
+    assert auto_resume.tries(crashed) == len(spawned) == 1
+
+
 def test_it_is_off_unless_chosen(crashed, spawned):
     assert auto_resume.go_on(crashed, 20, "killed", Settings()) is None
     assert spawned == []

@@ -107,6 +107,18 @@ def test_settings_to_resume_with_are_words_of_the_trainer(make_run, monkeypatch)
     assert (saved.command_buffers, saved.micro_batch_parts) == ("short", 2)
 
 
+@pytest.mark.parametrize(("given", "parts"), [({}, None), ({"micro_batch_parts": 4}, 4)])
+def test_each_of_several_processes_gets_a_part_of_a_step(runs_dir, monkeypatch, given, parts):
+    monkeypatch.setattr(launch, "start_in_background", lambda *given: None)
+    config = TrainConfig(model="m", data="d", **given)
+    start = launcher.start_training(config, runs_dir, Settings(), processes=3)
+    command = parse_train(start.argv[3:])
+    assert command.processes == 3
+    # What is not said in the file is the trainer's to choose.
+    assert ("micro_batch_parts" in command.origins) == (parts is not None)
+    assert command.config.micro_batch_parts == (parts or 1)
+
+
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="cannot be written"):

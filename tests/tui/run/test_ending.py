@@ -67,6 +67,50 @@ def test_a_failure_says_its_own_message_and_advice(make_state):
     assert card.remedy.startswith("Lower lr.")
 
 
+GONE = "process 1 (b) is lost: it has ended"
+WORDS = f"{GONE}\nIts last lines:\nTraceback:\nMemoryError"
+SAVED = CheckpointSaved(3, "/c", 1.0, 1)
+
+
+def lost(make_state, message, hosts, *saved, error="PeerLostError"):
+    failed = RunFailed(error, message, "Give all the same data.", 4, "/c", kind="peer")
+    return ending_card("failed", make_state({"step": 4}, *saved, failed, hosts=hosts))
+
+
+def test_a_lost_process_is_named_with_its_words_and_the_run_goes_on_with_as_many(make_state):
+    card = lost(make_state, WORDS, ["a", "a"], SAVED)
+    assert card.title == "A process was lost at step 4"
+    assert card.cause == "Process 1 (b) is lost: it has ended."
+    assert card.details == ("Traceback:", "MemoryError")
+    assert card.words_in == "the Log tab"
+    assert card.remedy == "R goes on from step 3 with the same 2 processes."
+    unsaved = lost(make_state, GONE, ["a", "a"])
+    assert unsaved.remedy == (
+        "What it printed is in the Log tab. No checkpoint was saved; "
+        "R tries again from the beginning with the same 2 processes."
+    )
+
+
+def test_of_several_machines_the_card_has_the_command_to_paste(make_state):
+    card = lost(make_state, GONE, ["a", "b"], SAVED)
+    assert "What it printed is in a log on b." in card.remedy
+    assert "by the same mlx.launch, or by `orpo-mlx resume /r/r --hosts HOSTFILE`" in card.remedy
+    assert "R copies it, or goes on here alone" in card.remedy
+    assert "start it anew on its 2 machines" in lost(make_state, GONE, ["a", "b"]).remedy
+
+
+def test_a_process_that_would_not_train_the_same_run_keeps_its_own_advice(make_state):
+    said = "process 1 (a) would not train the same run:\n  data: process 0 has 1, it has 2"
+    card = lost(make_state, said, ["a", "a"], SAVED, error="PeerRefusedError")
+    assert card.title == "Failed at step 4"
+    assert card.remedy.startswith("Give all the same data. R goes on from step 3")
+
+
+def test_a_crash_of_the_first_process_goes_on_with_as_many(make_state):
+    card = ending_card("crashed", make_state({"step": 4}, SAVED, hosts=["a", "a", "a"]))
+    assert card.remedy.endswith("R goes on from step 3 with the same 3 processes.")
+
+
 @pytest.mark.parametrize(
     ("reason", "status", "title", "offers_resume"),
     [
