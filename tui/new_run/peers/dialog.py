@@ -18,8 +18,8 @@ from orpo_mlx.distributed.hostfile import read_hostfile
 from orpo_mlx.errors import ConfigError
 from orpo_mlx.text.formatting import counted, visible
 from tui.new_run.draft import MOST_PROCESSES, Draft
-from tui.parts.path_field import PathField
-from tui.parts.text_field import TextField
+from tui.parts.fields.path_field import PathField
+from tui.parts.fields.text_field import TextField
 from tui.shell.names import plain_path
 
 _ABOUT = (
