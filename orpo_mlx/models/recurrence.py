@@ -184,13 +184,14 @@ def _tokens(x: mx.array, shape: tuple[int, ...]) -> mx.array:
 def _decay(log_g: mx.array) -> mx.array:
     """[..., C, 1] logarithms to [..., C, C]: what is left at a token (row) of an earlier one."""
     at = mx.arange(log_g.shape[-2])
-    steps = mx.where(at[:, None] > at, log_g, 0)
-    return mx.where(at[:, None] >= at, _exp(mx.cumsum(steps, axis=-2)), 0)
+    # Not a difference of sums from the first token on: of large ones too few digits would be left.
+    total = mx.cumsum(mx.where(at[:, None] > at, log_g, 0), axis=-2)
+    return mx.where((at[:, None] >= at) & (total > NOTHING_LEFT), mx.exp(total), 0)
 
 
 def _exp(x: mx.array) -> mx.array:
     """exp, but 0 where nothing of float32 would be left: a CPU is slow at smaller numbers."""
-    return mx.where(x > NOTHING_LEFT, mx.exp(mx.maximum(x, NOTHING_LEFT)), 0)
+    return mx.where(x > NOTHING_LEFT, mx.exp(x), 0)
 
 
 def inverse_of_unit_triangle(below: mx.array) -> mx.array:

@@ -12,6 +12,7 @@ from mlx.utils import tree_flatten
 
 from orpo_mlx.adapters.lora import AdapterSpec, attach_adapter
 from orpo_mlx.adapters.reward_head import attach_head
+from orpo_mlx.data.batching.buckets import build_buckets, packed_cost
 from orpo_mlx.data.types import TokenPair
 from orpo_mlx.errors import ConfigError
 from orpo_mlx.models.recompute import recomputing
@@ -371,14 +372,40 @@ def test_auto_picks_the_first_supported_way_and_says_why_not_an_earlier_one(name
     assert bool(chosen.why) == (chosen.way.name != "packed")
 
 
-@pytest.mark.parametrize("name", ["llama", "gemma2", "lfm2"])
+@pytest.mark.parametrize("name", ["llama", "gemma2", "mamba"])
 def test_auto_tries_the_way_without_mask_arrays_in_place_of_the_other_where_rows_are_long(name):
     model = make_model(name)
     chosen = choose_scoring(model, "auto", "full", PAIRS, recomputes=False, row="causal")
 
-    assert chosen.way.name == {"llama": "causal", "gemma2": "shared", "lfm2": "fork"}[name]
+    assert chosen.way.name == {"llama": "causal", "gemma2": "shared", "mamba": "fork"}[name]
     assert "packed" not in chosen.why
     assert ("causal" in chosen.why) == (name != "llama")
+
+
+@pytest.mark.parametrize("compiled", [False, True], ids=["plain step", "compiled"])
+@pytest.mark.parametrize("name", ["qwen3_5", "lfm2", "mamba2"])
+def test_layers_with_states_see_no_other_pair_nor_what_fills_a_bucket(name, compiled, has_compiler):
+    """Prompts of one token, one side only, and slots without a pair."""
+    if compiled and not (has_compiler and name == "qwen3_5"):
+        pytest.skip("compiling takes long, and needs a C++ compiler on a CPU")
+    model = make_model(name)
+    answers = [TokenPair(PAIRS[2].prompt, PAIRS[2].chosen, []), *PAIRS[:2]]
+    rows = [answers, [PAIRS[1]], [TokenPair([5], [6, 7, 8], [9])] * 2]
+    table = build_buckets([[TokenPair([1] * 31, [2] * 16, [3] * 16)] * 5], packed_cost)
+    plain, filled = (
+        Scoring(WAYS[way], "full", bucket_table=table if way == "packed" else None)
+        for way in ("plain", "packed")
+    )
+    scores = filled.score
+    for pairs in rows:
+        batches = [each.build(pairs, range(len(pairs))) for each in (plain, filled)]
+        with filled.way.patched(model):
+            found = (mx.compile(lambda *x: tuple(scores(model, x))) if compiled else
+                     lambda *x: scores(model, x))(*batches[1].arrays)  # fmt: skip
+        wanted = plain.score(model, batches[0].arrays)
+        for one, other in zip(found, wanted, strict=True):
+            np.testing.assert_allclose(np.array(one)[: len(pairs)], np.array(other), rtol=2e-5)
+            assert not np.array(one)[len(pairs) :].any()
 
 
 # Outputs kept below the adapter

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -37,7 +39,7 @@ def softplus(x: np.ndarray) -> np.ndarray:
     return np.log1p(np.exp(x))
 
 
-def token_by_token(q, k, v, a, b, state, real):
+def token_by_token(q: Any, k: Any, v: Any, a: Any, b: Any, state: Any, real: Any) -> Any:
     """The gated delta rule as its papers write it; `real` [B, T] says which tokens there are."""
     g, beta = np.exp(-np.exp(A_LOG) * softplus(a + BIAS)), 1 / (1 + np.exp(-b))
     q, k = (np.repeat(x, HEADS // GROUPS, axis=2) for x in (q, k))
@@ -51,16 +53,16 @@ def token_by_token(q, k, v, a, b, state, real):
     return y, S
 
 
-def as_mx(arrays):
+def as_mx(arrays: Any) -> Any:
     return [mx.array(x, mx.float32) for x in arrays]
 
 
-def apart(found, wanted) -> float:
+def apart(found: Any, wanted: Any) -> float:
     found, wanted = np.array(found, np.float64), np.asarray(wanted)
     return float(np.linalg.norm(found - wanted) / np.linalg.norm(wanted))
 
 
-def masks(tokens: int):
+def masks(tokens: int) -> list[np.ndarray]:
     """All tokens, and prompts of no, some and all tokens."""
     lengths = np.array([0, tokens // 2, tokens])
     return [np.ones((ROWS, tokens), bool), np.arange(tokens) < lengths[:, None]]
@@ -70,7 +72,8 @@ def masks(tokens: int):
 def test_a_delta_rule_in_chunks_is_that_of_single_tokens(tokens):
     arrays = delta_arrays(tokens)
     for real in masks(tokens):
-        y, state = token_by_token(*arrays, real)
+        q, k, v, a, b, before = arrays
+        y, state = token_by_token(q, k, v, a, b, before, real)
         *first, start = as_mx(arrays)
         found = delta_rule(*first, *as_mx([A_LOG, BIAS]), start, mx.array(real))
         assert apart(np.where(real[..., None, None], found[0], 0), y) < 2e-6
@@ -93,8 +96,8 @@ def test_the_gradient_of_a_delta_rule_is_that_of_differences():
     arrays, real = delta_arrays(37), masks(37)[1]
     (of_y, of_state) = drawn(1, (ROWS, 37, HEADS, VALUE), (ROWS, HEADS, VALUE, KEY))
 
-    def value(*arrays):
-        y, state = token_by_token(*arrays, real)
+    def value(q, k, v, a, b, state):
+        y, state = token_by_token(q, k, v, a, b, state, real)
         return float((y * of_y).sum() + (state * of_state).sum())
 
     weight, weight_of_state = as_mx([np.where(real[..., None, None], of_y, 0), of_state])

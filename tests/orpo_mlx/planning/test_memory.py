@@ -335,3 +335,20 @@ def test_dry_run_is_checked(
     monkeypatch.setattr("orpo_mlx.training.memory.available_bytes", lambda: 1_000_000)
     with pytest.raises(ConfigError):
         dry_run(_settings(model_folder, pairs_file(), tmp_path), build_report("quiet"))
+
+
+# Recurrent layers
+
+
+def test_a_recurrent_layer_is_known_by_its_convolution_and_keeps_more():
+    """By hand: 10 numbers of 4 bytes for each of 24 channels and each cell, in both blocks."""
+    sizes = {"hidden_size": 8, "num_heads": 2, "vocab_size": 16}
+    linear = {f"backbone.layers.{i}.mixer.in_proj.weight": ("F32", (8, 8)) for i in (0, 1)}
+    convolution = {"backbone.layers.1.mixer.conv1d.weight": ("F32", (24, 4, 1))}
+    shapes = [build_shape(sizes, headers) for headers in (linear, {**linear, **convolution})]
+    assert [shape.state_width for shape in shapes] == [0, 24]
+
+    tokens = BatchShape(rows=64, cells=96, keys=96, area=96)
+    config = build_config({"num_layers": -1})
+    without, with_states = (estimate(shape, config, tokens) for shape in shapes)
+    assert with_states.activations - without.activations == 2 * 10 * 4 * 24 * 96
