@@ -142,6 +142,8 @@ async def test_a_screen_opens_with_something_in_it_and_whole_keys(
         keys = await wait_for(pilot, lambda: list(footer.query(FooterKey)))
         await wait_for(pilot, lambda: all(key.region.width for key in keys))
         assert not screen.query_one(TooSmall).display
+        shown = [part for part in screen.children if part.display]
+        assert all(part.region.bottom <= size[1] for part in shown), "all is to be reached"
         assert len(body_of(screen_text(pilot.app))) >= 3, screen_text(pilot.app)
         last = screen_text(pilot.app).splitlines()[-1]
         regions = [key.region for key in footer.query(FooterKey)]

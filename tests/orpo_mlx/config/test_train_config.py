@@ -37,7 +37,7 @@ def other_value(name: str) -> Any:
         "valid_fraction": 0.25, "dropout": 0.5, "weight_decay": 0.01, "final_lr_fraction": 0.3,
         "target_modules": ["q_proj", 'odd"name'], "learning_rate": 1e-05, "warmup": 100.0,
         "scale": 20.0, "alpha": 1.5e-07, "steps": 7, "max_seq_length": 99, "batching": "fixed",
-        "label_smoothing": 0.25, "report_to": ["tensorboard"],
+        "label_smoothing": 0.25, "report_to": ["tensorboard"], "peer_timeout": 2.5,
         "map": {"prompt": 'a "b".0', "chosen": "c=d"},
     }  # fmt: skip
     setting = SETTINGS[name]

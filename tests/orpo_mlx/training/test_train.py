@@ -264,7 +264,7 @@ TESTED_ELSEWHERE = {
     "keep_duplicates", "data_split", "data_subset", "data_revision",
     "model", "revision", "data", "valid_data", "init_adapter", "run_dir", "runs_dir",
     "allow_overcommit", "batching", "tokens_per_batch", "scoring", "compile", "grad_checkpoint",
-    "float32", "micro_batch_parts", "command_buffers",
+    "float32", "micro_batch_parts", "command_buffers", "peer_timeout",
     "grad_checkpoint_every", "trunk_cache", "trunk_cache_size", "trunk_cache_dir",
     "keep_best", "early_stop", "evaluate", "drift_every", "stop_drift",
     "objective", "dpo_loss", "beta", "gamma", "label_smoothing", "ipo_length", "reference",
