@@ -64,8 +64,9 @@ class RunSettings(SettingsGroup):
         "With several processes: end the run, saved, when one is silent or none gets on for so "
         "long.",
         unit="seconds",
+        speed="lower loses less time to one that hangs",
         usual="60; more where one micro-batch takes longer",
-        ge=1,
+        ge=0.1,
         le=86_400,
         may_change=True,
     )

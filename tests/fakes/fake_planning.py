@@ -83,7 +83,7 @@ def fail(message: str, what_to_do: str) -> NoReturn:
 if "broken" in " ".join(sys.argv):
     fail("broken.jsonl:1: not UTF-8.", "Convert it.")
 if sys.argv[1:3] == ["check", "org/far"]:
-    far = {"done": 1_000_000, "total": 2_000_000, "label": "downloading org/far", "unit": "bytes"}
+    far = {"done": 1_000_000, "total": 2_000_000, "label": "org/far", "unit": "bytes"}
     sys.stderr.write("a warning\n" + json.dumps({"event": "progress", **far}) + "\n")
     sys.stderr.flush()
     sys.stdin.read()  # until the app has enough of it

@@ -13,7 +13,6 @@ from orpo_mlx.config import TrainConfig
 from orpo_mlx.data.batching.buckets import BucketTable
 from orpo_mlx.data.types import TokenPair
 from orpo_mlx.models import patches, recompute
-from orpo_mlx.models.patches import PackedCache
 from orpo_mlx.objectives import orpo
 from orpo_mlx.objectives.base import StepTotals
 from orpo_mlx.scoring import activation_cache, base, fork, head, packed, plain
@@ -200,10 +199,12 @@ def mask_that_misses_the_last_token(monkeypatch):
 
 
 def answers_at_the_wrong_place(monkeypatch):
-    def cache(positions, attend):
-        return PackedCache(mx.arange(positions.size), attend)
+    right = packed.packed_cache
 
-    monkeypatch.setattr(packed, "PackedCache", cache)
+    def cache(model, positions, attend, mixer):
+        return right(model, mx.arange(positions.size), attend, mixer)
+
+    monkeypatch.setattr(packed, "packed_cache", cache)
 
 
 def fork_that_shares_its_cache(monkeypatch):

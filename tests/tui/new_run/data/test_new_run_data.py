@@ -104,8 +104,8 @@ async def test_a_download_tells_how_far_it_is_and_can_be_stopped(open_new, wait_
         screen.change(Draft().with_values({"model": "org/m", "data": "org/far"}))
         screen.go_to(DATA)
         data = screen.query_one(DataStep)
-        await wait_for(pilot, lambda: "downloading org/far: 1 MB of 2 MB" in data.state)
-        await wait_for(pilot, lambda: re.search(r"not here \.\.\. \d+ s", screen_text(pilot.app)))
+        await wait_for(pilot, lambda: "Downloading org/far: 1 MB of 2 MB" in data.state)
+        await wait_for(pilot, lambda: re.search(r"of 2 MB \d+ s", screen_text(pilot.app)))
         assert "a warning" not in data.state
         data.query_one("#data-text", Input).focus()
         await pilot.press("ctrl+u", "enter")
@@ -174,7 +174,7 @@ def hub(hub_server, monkeypatch):
 
 
 async def test_words_search_the_hub_and_a_row_is_taken(open_new, wait_for, screen_text, hub):
-    async with open_new((100, 30)) as (pilot, screen):
+    async with open_new((120, 30)) as (pilot, screen):
         screen.go_to(1)
         data = screen.query_one(DataStep)
         await wait_for(pilot, lambda: data.query_one("#data-offers").has_focus)
