@@ -25,14 +25,18 @@ class KeyFooter(Footer):
     _fitted_cells = 0
 
     def compose(self) -> ComposeResult:
-        self._fitted_cells = self.size.width or self.app.size.width  # no size before the first
+        # It has no size of its own before the first.
+        self._fitted_cells = self._fitted_cells or self.app.size.width
         entries = list(super().compose())
         left_out = _left_out(entries, self._fitted_cells)
         yield from (entry for entry in entries if entry not in left_out)
 
     @on(Resize)
     def _fit(self, event: Resize) -> None:
-        if event.size.width != self._fitted_cells:
+        # What was fitted is kept from here: a size asked for later may be another one, and a footer
+        # without any, as of a screen that closes, would compose itself without end.
+        if event.size.width not in (0, self._fitted_cells):
+            self._fitted_cells = event.size.width
             self.call_after_refresh(self.recompose)
 
 

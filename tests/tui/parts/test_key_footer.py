@@ -59,3 +59,19 @@ async def test_a_narrower_window_leaves_out_keys(wait_for):
         await wait_for(pilot, lambda: len(shown(pilot.app)) == 5)
         await pilot.resize_terminal(42, 5)
         await wait_for(pilot, lambda: shown(pilot.app) == ["First", "Second!", "Help", "palette"])
+
+
+async def test_a_footer_without_width_is_left_alone(wait_for):
+    async with KeysApp().run_test(size=(80, 5)) as pilot:
+        await wait_for(pilot, lambda: len(shown(pilot.app)) == 5)
+        footer, composed = pilot.app.query_one(KeyFooter), []
+        compose = footer.compose
+        footer.compose = lambda: composed.append(True) or compose()
+        footer.styles.width = 0
+        await wait_for(pilot, lambda: footer.size.width == 0)
+        for _ in range(5):
+            await pilot.pause()
+        assert not composed
+        footer.styles.width = 42
+        await wait_for(pilot, lambda: shown(pilot.app) == ["First", "Second!", "Help", "palette"])
+        assert len(composed) == 1
