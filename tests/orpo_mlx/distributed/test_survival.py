@@ -128,11 +128,21 @@ def require_whole_when_resumed(run, whole, start):
     assert adapter_of(run) == whole
 
 
+SLOW = pytest.mark.slow  # of a kind that another one stands for in the quick set
+
+
 @pytest.mark.parametrize(
     "fault",
-    ["die@step 3", "stop@step 3", "hang@step 3", "die@exchange", "stop@exchange", "die@evaluating",
-     "die@saving"],
-)  # fmt: skip
+    [
+        "die@step 3",
+        "stop@exchange",
+        "die@saving",
+        *(
+            pytest.param(fault, marks=SLOW)
+            for fault in ("stop@step 3", "hang@step 3", "die@exchange", "die@evaluating")
+        ),
+    ],
+)
 def test_a_lost_peer_ends_the_run_saved_and_named(fault, words, faults, start, whole, tmp_path):
     run = tmp_path / "run"
     timeout = 60 if fault.startswith("die") else 8
@@ -165,6 +175,7 @@ def test_a_peer_that_dies_before_the_first_step_leaves_no_run(
     assert not (tmp_path / "run").exists()
 
 
+@SLOW
 def test_a_slow_peer_changes_nothing(words, faults, start, whole, tmp_path):
     given = words(tmp_path / "run")
     first, second = start([given] * 2, {1: faults("slow")})
@@ -218,13 +229,14 @@ def test_a_peer_that_does_not_come_is_named(words, start, tmp_path):
     assert "process 1 (127.0.0.1): did not come within 3 s" in errors, errors
 
 
+@SLOW
 def test_without_a_first_process_a_peer_ends_by_itself(words, start, tmp_path):
     first, second = start([words(tmp_path / "run", peer_timeout=3)] * 2)
     first.kill()
     assert ended(second) == (1, "")
 
 
-@pytest.mark.parametrize("taken", [0, 1, 2])
+@pytest.mark.parametrize("taken", [pytest.param(0, marks=SLOW), pytest.param(1, marks=SLOW), 2])
 def test_a_port_in_use_is_named(taken, words, start, tmp_path):
     ports = free_ports(3)
     with socket.create_server(("127.0.0.1", ports + taken)):
