@@ -20,14 +20,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psutil
 from side_by_side import SIZES, TARGETS, WORKLOADS, conditions
-from workload import Workload, model_folder, pairs_file, random_pairs
+from workload import Workload, model_folder, pairs_file, random_pairs, scaled
 
 from orpo_mlx.config import TrainConfig, build_config
 from orpo_mlx.config.division import divided
@@ -68,12 +68,9 @@ class Setup:
 
     def random(self) -> Workload:
         """Return the model and pairs to make."""
-        base, pairs = WORKLOADS[self.workload], self.pairs_per_step * (self.steps + self.unmeasured)
-        return replace(
-            base, vocab=self.vocab, pairs=pairs, **SIZES[self.size],
-            prompt_tokens=round(self.length * base.prompt_tokens),
-            response_tokens=round(self.length * base.response_tokens),
-        )  # fmt: skip
+        pairs = self.pairs_per_step * (self.steps + self.unmeasured)
+        own = {"vocab": self.vocab, "pairs": pairs, **SIZES[self.size]}
+        return scaled(WORKLOADS[self.workload], self.length, **own)
 
     def settings(self, folder: Path, rank: int) -> dict[str, Any]:
         """Return the settings of a run, by name."""

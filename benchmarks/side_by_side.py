@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ import numpy as np
 from compare import compare
 from make_peers import HERE, PEERS
 from work import NOTHING, Shapes, flop, packed, padded, useful
-from workload import Workload, model_config, model_folder, pairs_file, random_pairs
+from workload import Workload, model_config, model_folder, pairs_file, random_pairs, scaled
 
 import orpo_mlx
 from orpo_mlx.data.batching.packed import round_up
@@ -163,15 +163,8 @@ class Case:
 
     def random(self) -> Workload:
         """Return the model and pairs to make."""
-        base = WORKLOADS[self.workload]
-        return replace(
-            base,
-            vocab=self.vocab,
-            pairs=self.pairs,
-            prompt_tokens=round(self.length * base.prompt_tokens),
-            response_tokens=round(self.length * base.response_tokens),
-            **SIZES[self.size],
-        )
+        own = {"vocab": self.vocab, "pairs": self.pairs, **SIZES[self.size]}
+        return scaled(WORKLOADS[self.workload], self.length, **own)
 
     def steps(self) -> list[list[TokenPair]]:
         """Return the pairs of each measured step."""

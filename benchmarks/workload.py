@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,14 @@ class Workload:
     response_tokens: int = 64
     length_spread: float = 0.5
     seed: int = 0
+
+
+def scaled(base: Workload, length: float, **changes: Any) -> Workload:
+    """Return a workload with lengths by a factor, and other changes."""
+    lengths = {
+        name: round(length * getattr(base, name)) for name in ("prompt_tokens", "response_tokens")
+    }
+    return replace(base, **lengths, **changes)
 
 
 def model_folder(folder: Path) -> Path:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NotRequired, TypedDict
 
@@ -95,6 +97,13 @@ class TokenPair:
     def size(self) -> int:
         """Tokens of both rows: the prompt twice and both responses."""
         return 2 * len(self.prompt) + len(self.chosen) + len(self.rejected)
+
+
+def add_tokens(digest: hashlib._Hash, pairs: Iterable[TokenPair]) -> None:
+    """Add the ids of pairs to a hash, such that no others add the same bytes."""
+    for pair in pairs:
+        for ids in (pair.prompt, pair.chosen, pair.rejected):
+            digest.update(np.array([len(ids), *ids], np.int64).tobytes())
 
 
 Pair = PreferencePair | TokenPair

@@ -23,9 +23,9 @@ def allot(costs: Sequence[int], size: int) -> list[int]:
     return owners
 
 
-def loads_of(costs: Sequence[int], owners: Sequence[int], size: int) -> list[int]:
-    """Return what each process has to do, in tokens."""
+def loads_of(costs: Sequence[int], size: int) -> list[int]:
+    """Return what each of `size` processes has to do then, in tokens."""
     loads = [0] * size
-    for cost, owner in zip(costs, owners, strict=True):
+    for cost, owner in zip(costs, allot(costs, size), strict=True):
         loads[owner] += cost
     return loads

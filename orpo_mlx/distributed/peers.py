@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from orpo_mlx.distributed.allotment import allot
 from orpo_mlx.distributed.link import Link, Message
 from orpo_mlx.distributed.world import World
 from orpo_mlx.errors import OrpoError, PeerLostError, PeerRefusedError
@@ -88,6 +89,11 @@ class Peers:
     def signal(self) -> str:
         """A signal that some peer was sent, "" if none."""
         return next((link.signal for link in self._links if link.signal), "")
+
+    def own(self, costs: Sequence[int]) -> list[int]:
+        """Return the places of the micro-batches, of these tokens, that this process computes."""
+        owners = allot(costs, self.size)
+        return [place for place, owner in enumerate(owners) if owner == self.rank]
 
     # --- what process 0 decides
 

@@ -13,7 +13,7 @@ from orpo_mlx.config.division import divided
 from orpo_mlx.data.batching.order import cut_evenly, steps_in_epoch
 from orpo_mlx.data.batching.shape import Lengths
 from orpo_mlx.data.types import TokenPair
-from orpo_mlx.distributed.allotment import allot, loads_of
+from orpo_mlx.distributed.allotment import loads_of
 from orpo_mlx.distributed.traffic import NUMBER_BYTES, ring_bytes, ring_seconds, step_seconds
 from orpo_mlx.models.shape import ModelShape
 from orpo_mlx.planning.memory import adapted_linears, count_adapter
@@ -127,7 +127,7 @@ def share_out(config: TrainConfig, way: Way, train: Sequence[Lengths], size: int
     for step in range(1, min(LOOKED_AT, steps_in_epoch(config, len(pairs))) + 1):
         parts = step_parts(config, scoring, pairs, step)
         costs = [sum(pairs[i].size for i in part) for part in parts]
-        loads = loads_of(costs, allot(costs, size), size)
+        loads = loads_of(costs, size)
         found.append((len(parts), loads.count(0), max(loads) / sum(loads)))
     return Shares(*map(statistics.fmean, zip(*found, strict=True)))
 

@@ -13,15 +13,13 @@ import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from itertools import compress
 from pathlib import Path
 from typing import Any, overload
 
 import mlx.core as mx
 import numpy as np
 
-from orpo_mlx.data.types import TokenPair
-from orpo_mlx.distributed.allotment import allot
+from orpo_mlx.data.types import TokenPair, add_tokens
 from orpo_mlx.distributed.peers import ALONE, Peers
 from orpo_mlx.models.modes import evaluating
 from orpo_mlx.scoring.base import Scoring, own_arrays
@@ -82,9 +80,9 @@ def reference_sums(
     """
     sums = np.zeros((len(pairs), 2), np.float32)
     done = 0
-    owners = allot([sum(pairs[i].size for i in part) for part in parts], peers.size)
+    own = peers.own([sum(pairs[i].size for i in part) for part in parts])
     with evaluating(model):
-        for part in compress(parts, (owner == peers.rank for owner in owners)):
+        for part in (parts[place] for place in own):
             scores = scoring.score(model, own_arrays(scoring.lay_out(pairs, part)))
             for side, found in enumerate((scores.chosen_sum, scores.rejected_sum)):
                 sums[list(part), side] = np.array(found)
@@ -144,7 +142,5 @@ def _keep(path: Path, sums: np.ndarray) -> None:
 
 def _key(content: Any, pairs: Sequence[TokenPair]) -> str:
     key = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
-    for pair in pairs:
-        for ids in (pair.prompt, pair.chosen, pair.rejected):
-            key.update(np.array([len(ids), *ids], np.int64).tobytes())
+    add_tokens(key, pairs)
     return key.hexdigest()

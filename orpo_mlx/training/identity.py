@@ -7,11 +7,10 @@ import json
 from dataclasses import fields
 from typing import Any
 
-import numpy as np
-
 from orpo_mlx.config import TrainConfig
 from orpo_mlx.config.train_config import iter_settings
 from orpo_mlx.data.prepare import PreparedData
+from orpo_mlx.data.types import add_tokens
 from orpo_mlx.errors import CheckpointError
 from orpo_mlx.planning.memory import Savings
 from orpo_mlx.runs.checkpoints import versions
@@ -73,9 +72,7 @@ def settings_facts(config: TrainConfig) -> dict[str, Any]:
 def content_facts(identity: dict[str, Any], data: PreparedData) -> dict[str, Any]:
     """Return what model and data are, of which all processes of a run must have the same."""
     tokens = hashlib.sha256()
-    for pair in (*data.train, *data.valid):
-        for ids in (pair.prompt, pair.chosen, pair.rejected):
-            tokens.update(np.array([len(ids), *ids], np.int64).tobytes())
+    add_tokens(tokens, (*data.train, *data.valid))
     named = {_option(f"content.{name}"): v for name, v in _flatten(identity["content"]).items()}
     return {**named, "tokens of the pairs": tokens.hexdigest()}
 

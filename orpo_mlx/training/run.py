@@ -17,7 +17,7 @@ import numpy as np
 from orpo_mlx.adapters.files import load_adapter_into, save_adapter
 from orpo_mlx.config import TrainConfig
 from orpo_mlx.data.batching.prefetch import Prefetch
-from orpo_mlx.distributed.allotment import allot, loads_of
+from orpo_mlx.distributed.allotment import loads_of
 from orpo_mlx.distributed.peers import ALONE, Peers
 from orpo_mlx.errors import NotFiniteError, TrainingError, reason_of
 from orpo_mlx.evaluation.drift_course import CHEAP, DriftCourse
@@ -71,7 +71,7 @@ class TrainingRun:
     timed: list[tuple[int, int, float]] = field(default_factory=list)
     """(pairs, tokens, seconds) of the steps this process took since the last report."""
     peer_tokens: list[int] = field(default_factory=list)
-    """Of the same steps, by process."""
+    """Of the same steps, by process; [] for a run of one."""
     drift_course: DriftCourse | None = None
     drift: float = 0.0
     """The last one measured, in nats per token."""
@@ -109,9 +109,10 @@ class TrainingRun:
         progress.seconds += seconds
         progress.unreported.append([float(v) if math.isfinite(v) else None for v in result.metrics])
         self.timed.append((pairs, tokens, seconds))
-        costs, size = [batch.tokens for batch in batches], self.peers.size
-        loads, before = loads_of(costs, allot(costs, size), size), self.peer_tokens or [0] * size
-        self.peer_tokens = [load + known for load, known in zip(loads, before, strict=True)]
+        if (size := self.peers.size) > 1:
+            loads = loads_of([batch.tokens for batch in batches], size)
+            before = self.peer_tokens or [0] * size
+            self.peer_tokens = [load + known for load, known in zip(loads, before, strict=True)]
 
     def report_step(self, rate: float, grad_norm: float) -> None:
         """Emit the means over the steps since the last report."""
@@ -136,7 +137,7 @@ class TrainingRun:
                 peak_memory_bytes=mx.get_peak_memory(),
                 process_bytes=process_bytes(),
                 batch_shapes=len(self.step.shapes),
-                peer_tokens=self.peer_tokens if self.peers.size > 1 else [],
+                peer_tokens=self.peer_tokens,
                 wait_seconds=waited / len(self.timed),
                 exchange_seconds=exchanged / len(self.timed),
                 **self.trunk_counts(),

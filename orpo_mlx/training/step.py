@@ -17,7 +17,6 @@ from mlx.utils import tree_map
 
 from orpo_mlx.adapters.dropout import set_dropout_key
 from orpo_mlx.config import TrainConfig
-from orpo_mlx.distributed.allotment import allot
 from orpo_mlx.distributed.peers import ALONE, Peers
 from orpo_mlx.models.recompute import Parameters
 from orpo_mlx.objectives.base import (
@@ -126,7 +125,7 @@ class TrainStep:
         """Return the sums of all micro-batches; those of a run of one process not evaluated."""
         self.model.train()
         keys = mx.random.split(key, len(batches))
-        own = own_share(batches, self.peers)
+        own = self.peers.own([batch.tokens for batch in batches])
         try:
             totals = self._totals(params, batches, keys, own)
             grads, metrics = {}, mx.zeros(len(self.objective.metrics))
@@ -211,12 +210,6 @@ def wants_compile(config: TrainConfig, scoring: Scoring) -> bool:
     return config.compile == "on"
 
 
-def own_share(batches: Sequence[MicroBatch], peers: Peers) -> list[int]:
-    """Return the places of the micro-batches that this process computes."""
-    owners = allot([batch.tokens for batch in batches], peers.size)
-    return [index for index, owner in enumerate(owners) if owner == peers.rank]
-
-
 def _sum_scalar(value: mx.array, peers: Peers) -> mx.array:
     return value if peers.size == 1 else mx.array(peers.sum_numbers([float(value)])[0])
 
@@ -256,7 +249,7 @@ def evaluate(
         all their pairs, so that the numbers do not depend on the batch size.
     """
     totals, scored = step_totals(batches), []
-    own = [batches[index] for index in own_share(batches, peers)]
+    own = [batches[index] for index in peers.own([batch.tokens for batch in batches])]
     for batch, scores in iter_scores(model, own, scoring, feed):
         mx.eval(scores)
         known = reference_scores(batch.reference) if objective.needs_reference else None

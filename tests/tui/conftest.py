@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -249,3 +251,21 @@ def made_up(monkeypatch, tmp_path):
     )
     monkeypatch.setattr("tui.new_run.models.step.search_hub", search)
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def trainer(runs_dir: Path) -> Iterator[RunDirectory]:
+    """A run that is being trained, by a process that plays it."""
+    path = runs_dir / "run-a"
+    words = ["simulate", "--speed", "10", "--steps", "5000", "--run-dir", str(path)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "orpo_mlx", *words], start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    run = RunDirectory(path)
+    while not run.is_locked():
+        assert process.poll() is None
+        time.sleep(0.05)
+    yield run
+    process.kill()
+    process.wait()

@@ -8,7 +8,6 @@ import pty
 import select
 import signal
 import struct
-import subprocess
 import sys
 import termios
 import threading
@@ -102,22 +101,6 @@ def open_window() -> Iterator[Callable[..., Window]]:
             for process in [*window.leader.children(recursive=True), window.leader]:
                 process.kill()
             window.leader.wait()
-
-
-@pytest.fixture
-def trainer(runs_dir: Path) -> Iterator[RunDirectory]:
-    """A run that is being trained."""
-    path = runs_dir / "run-a"
-    words = ["simulate", "--speed", "10", "--steps", "5000", "--run-dir", str(path)]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "orpo_mlx", *words], start_new_session=True,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    run = RunDirectory(path)
-    wait_until(run.is_locked)
-    yield run
-    process.kill()
-    process.wait()
 
 
 def at_runs(window: Window) -> None:

@@ -69,19 +69,6 @@ def terminal(tmp_path: Path) -> Iterator[Terminal]:
     terminal.close()
 
 
-@pytest.fixture
-def trainer(runs_dir: Path) -> Iterator[RunDirectory]:
-    path = runs_dir / "run-a"
-    words = ["simulate", "--speed", "10", "--steps", "5000", "--run-dir", str(path)]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "orpo_mlx", *words], start_new_session=True,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    yield RunDirectory(path)
-    process.kill()
-    process.wait()
-
-
 def app(runs_dir: Path) -> str:
     root = Path(__file__).parents[2]
     # A size in the environment, as some shells and programs leave it, must not stick.

@@ -366,8 +366,6 @@ def _train(command: TrainCommand, words: Sequence[str], report: RunListener) -> 
         report.progress(0, 0, label, "phase")
 
     others, seconds = without_option(words, "--processes"), command.config.peer_timeout
-    if "--micro-batch-parts" not in "=".join(others).split("="):
-        others += ["--micro-batch-parts", str(command.config.micro_batch_parts)]
     with joined_peers(command.processes, others, seconds, say) as peers:
         peers.tell = lambda error: print_error(error) if isinstance(error, OrpoError) else None
         if command.resume is None:

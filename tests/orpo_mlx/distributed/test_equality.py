@@ -1,7 +1,6 @@
 """A run over several processes is the run of one process, up to rounding."""
 
 import json
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
+from support.ports import free_ports
 
 from orpo_mlx.runs.events import EvalCompleted, StepCompleted, read_events
 
@@ -36,19 +36,6 @@ CASES = {
     "reward": {"objective": "reward", "steps": 5},
 }  # fmt: skip
 QUICK = ("orpo", "dropout", "kto", "dpo", "one-micro-batch")
-
-
-def free_ports(count):
-    """Return the first of so many ports in a row that nobody listens at."""
-    while True:
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            first = server.getsockname()[1]
-        try:
-            for port in range(first, first + count):
-                socket.create_server(("127.0.0.1", port)).close()
-            return first
-        except OSError:
-            continue
 
 
 def train_all(folder, size):

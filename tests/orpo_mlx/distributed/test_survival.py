@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from support.ports import free_ports
 
 from orpo_mlx.runs.checkpoints import damage, iter_checkpoints
 from orpo_mlx.runs.events import CheckpointSaved, NoteLogged, RunFailed, read_events
@@ -76,19 +77,6 @@ def start(tmp_path):
     for process in running:
         process.kill()
         process.communicate()
-
-
-def free_ports(count):
-    """Return the first of so many ports in a row that nobody listens at."""
-    while True:
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            first = server.getsockname()[1]
-        try:
-            for port in range(first, first + count):
-                socket.create_server(("127.0.0.1", port)).close()
-            return first
-        except (OSError, OverflowError):
-            continue
 
 
 def ended(process):
