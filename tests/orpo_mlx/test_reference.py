@@ -139,7 +139,7 @@ def test_first_batch_gradient_of_every_lora_parameter_equals_trl(
     [
         ("adapter_mlx", "auto"),
         pytest.param("adapter_mlx", "plain", marks=pytest.mark.slow),
-        ("adapter_peft", "auto"),
+        pytest.param("adapter_peft", "auto", marks=pytest.mark.slow),
     ],
 )
 def test_thirty_steps_from_the_command_line_equal_trl(tmp_path, start, scoring):

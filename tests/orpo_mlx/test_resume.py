@@ -301,7 +301,7 @@ def kill_at_random(kills, seed, model, data, folder):
 @pytest.mark.parametrize(
     "kills",
     [
-        pytest.param(8, marks=pytest.mark.timeout(1200)),
+        pytest.param(4, marks=pytest.mark.timeout(1200)),
         pytest.param(500, marks=[pytest.mark.slow, pytest.mark.timeout(3600)]),
     ],
 )

@@ -21,7 +21,7 @@ from tui.shell.themes import THEME_NAMES
 
 DRAWN = re.compile(r"[\s·\u2500-\u25ff\u2800-\u28ff]*")
 """Frames, bars and lines of charts: no text."""
-QUICK = ("orpo-dark", "orpo-light", "solarized-light")
+QUICK = ("orpo-dark", "orpo-light")
 """The others are slow."""
 
 

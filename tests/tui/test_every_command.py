@@ -61,6 +61,8 @@ NAMES = (
     "runs", "live", "compare", "export", "test", "chat", "judge", "serve", "settings", "result",
     "group",
 )  # fmt: skip
+QUICK = ("runs", "live")
+"""Of these each command of the palette is run in the quick set."""
 
 
 @pytest.fixture
@@ -80,7 +82,10 @@ def open_screen(open_app, make_run, wait_for):
     return open
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name",
+    [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in NAMES],
+)
 async def test_what_the_palette_shows_works(name, open_app, open_screen, wait_for, monkeypatch):
     async with open_app((100, 30)) as pilot:
         app = pilot.app

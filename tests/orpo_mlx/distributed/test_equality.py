@@ -36,6 +36,8 @@ CASES = {
     "reward": {"objective": "reward", "steps": 5},
 }  # fmt: skip
 QUICK = ("orpo", "dropout", "kto", "dpo", "one-micro-batch")
+FEW_STEPS = {"steps": 6, "eval_every": 3}
+"""For the quick set, where one case takes all 30."""
 
 
 def train_all(folder, size):
@@ -68,10 +70,12 @@ def measured(run):
     return np.concatenate([values, norms], axis=1)
 
 
-def write_cases(folder, model, data, names):
+def write_cases(folder, model, data, names, **changes):
     cases = {
         name: {**BASE, "model": str(model), "data": str(data), **CASES[name]} for name in names
     }
+    for name in names:
+        cases[name] |= changes if name != "orpo" else {}
     (folder / "cases.json").write_text(json.dumps(cases))
 
 
@@ -89,7 +93,7 @@ def assert_same_run(folder, name, size):
 
 
 def test_two_processes_train_the_run_of_one(model_folder, pairs_file, tmp_path):
-    write_cases(tmp_path, model_folder, pairs_file(40), QUICK)
+    write_cases(tmp_path, model_folder, pairs_file(40), QUICK, **FEW_STEPS)
     train_all(tmp_path, 1)
     train_all(tmp_path, 2)
     for name in QUICK:

@@ -122,12 +122,17 @@ SLOW = pytest.mark.slow  # of a kind that another one stands for in the quick se
 @pytest.mark.parametrize(
     "fault",
     [
-        "die@step 3",
         "stop@exchange",
         "die@saving",
         *(
             pytest.param(fault, marks=SLOW)
-            for fault in ("stop@step 3", "hang@step 3", "die@exchange", "die@evaluating")
+            for fault in (
+                "die@step 3",
+                "stop@step 3",
+                "hang@step 3",
+                "die@exchange",
+                "die@evaluating",
+            )
         ),
     ],
 )
@@ -322,6 +327,7 @@ def test_ctrl_c_stops_all_after_the_step_and_the_run_goes_on(words, start, whole
     require_whole_when_resumed(run, whole, start)
 
 
+@pytest.mark.slow
 def test_a_signal_to_a_peer_stops_all(words, start, whole, tmp_path):
     run = tmp_path / "run"
     first, second = start([words(run)] * 2)

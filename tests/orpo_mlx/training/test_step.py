@@ -366,7 +366,7 @@ def test_every_optimizer_lowers_the_loss_of_a_batch_it_sees_again(model_folder, 
     assert losses[-1] < losses[0] - 0.01
 
 
-@pytest.mark.parametrize("way", ["packed", "plain"])
+@pytest.mark.parametrize("way", ["packed", pytest.param("plain", marks=pytest.mark.slow)])
 def test_compiled_step_equals_plain_step(model_folder, has_compiler, way):
     if not has_compiler:
         pytest.skip("mx.compile needs a C++ compiler on a CPU")

@@ -36,7 +36,12 @@ GEMMA2 = {
 }  # fmt: skip
 
 
-@pytest.fixture(params=["float32", "4-bit", "bfloat16", "gemma2"])
+@pytest.fixture(
+    params=[
+        "4-bit",
+        *(pytest.param(k, marks=pytest.mark.slow) for k in ("float32", "bfloat16", "gemma2")),
+    ]
+)
 def kind(request):
     return request.param
 
