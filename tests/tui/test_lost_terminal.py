@@ -128,7 +128,7 @@ def test_a_closed_window_ends_the_app_and_no_training(
     window = open_window("-m", "tui", "--runs-dir", str(runs_dir), "--calm")
     place(window)
     window.close()
-    assert window.leader.wait(PATIENCE_SECONDS) == 0
+    assert window.leader.wait(PATIENCE_SECONDS) == 0, window.written[-4000:]
     assert trainer.is_locked()
     if place is planning_a_run:
         kept = load_draft(config_folder() / DRAFT_FILE)
