@@ -1,7 +1,7 @@
 """The places where this project reaches into mlx-lm's models; nothing else may.
 
 Packed rows run through unmodified models by a few seams: the `cache` every layer receives, the
-`scaled_dot_product_attention` of the module its attention is defined in, and `mx.fast.rope`; in
+`scaled_dot_product_attention` and the `swiglu` of the module that uses it, and `mx.fast.rope`; in
 recurrent layers the class of a convolution, and the `gated_delta_update` or `ssm_update` of their
 module. Body and head are told apart by the class of the body, swapped for the time of a call. Each
 seam is put back afterwards. `scoring.select` finds out whether a model fits; a test per
@@ -21,6 +21,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
+from orpo_mlx.models.activations import swiglu
 from orpo_mlx.models.recurrence import delta_rule, state_space
 
 Attend = Callable[..., mx.array]
@@ -222,6 +223,8 @@ def packed_attention(model: nn.Module) -> Iterator[None]:
             replacement = _routed(original)
             seams.enter_context(_attribute(module, "scaled_dot_product_attention", replacement))
         seams.enter_context(_attribute(mx.fast, "rope", _rope_by_token(mx.fast.rope)))
+        for module in _modules_with(model, "swiglu"):
+            seams.enter_context(_attribute(module, "swiglu", swiglu))
         for name, (sequences, rule) in _RECURRENCES.items():
             for module in _modules_with(model, name):
                 replacement = _recurring(vars(module)[name], sequences, rule)

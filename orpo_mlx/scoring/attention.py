@@ -77,7 +77,7 @@ def build_attend(packed: Packed, exact: bool = False) -> Attend:
         window: int | None,
         sinks: mx.array | None,
     ) -> mx.array:
-        q, k, v = (to_cells(x[0].swapaxes(0, 1)) for x in (queries, keys, values))
+        q, k, v = (to_cells(x.squeeze(0).swapaxes(0, 1)) for x in (queries, keys, values))
         # Split, not sliced: the transpose of a slice fills a whole array with zeros.
         pieces = zip(*(mx.split(x, bounds) for x in (q, k, v)), strict=True)
         # For each group, of its prompts and of its answers: queries, keys, values.

@@ -55,9 +55,11 @@ class Fork(Way):
             cache = make_prompt_cache(model)
             prompt = inputs[i]
             if prompt.size:
-                prompts.append(_widened(run_body(model, prompt[None], cache)[0], width))
+                prompts.append(_widened(run_body(model, prompt[None], cache).squeeze(0), width))
             for side, ids in ((chosen, inputs[i + 1]), (rejected, inputs[i + 2])):
-                side.append(_widened(run_body(model, ids[None], fork_cache(cache))[0], width))
+                side.append(
+                    _widened(run_body(model, ids[None], fork_cache(cache)).squeeze(0), width)
+                )
             if not prompt.size:
                 prompts.append(mx.zeros_like(chosen[-1]))
         return [*prompts, *chosen, *rejected]

@@ -70,7 +70,7 @@ def _outside_blocks(model: Any) -> list[tuple[str, mx.array]]:
 
 
 def _logps(model: Any, hidden: mx.array, targets: mx.array) -> mx.array:
-    return token_logps(run_head(model, hidden[None])[0], targets)
+    return token_logps(run_head(model, hidden[None]).squeeze(0), targets)
 
 
 def _one_by_one(model: Any, hidden: mx.array, targets: mx.array, bounds: list[int]) -> mx.array:
@@ -125,7 +125,7 @@ def _unit_gradients(
     values: list[mx.array] = []
 
     def head(hidden: mx.array) -> mx.array:
-        logits = run_head(model, hidden[None])[0]
+        logits = run_head(model, hidden[None]).squeeze(0)  # [0] copies
         logps, slopes = logps_and_slopes(mx.stop_gradient(logits), targets)
         values.append(logps)
         value: Any = _with_gradient(logits, slopes.astype(logits.dtype))

@@ -73,7 +73,7 @@ class PackedMixer:
         """Yield each group with its prompts [B, P, ...] and answers [2B, A, ...]."""
         places = [x for group in self._groups for x in (group.prompt_scores, group.answer_scores)]
         bounds = list(accumulate(x.size for x in places))[:-1]
-        cells = [mx.split(self._to_cells(x[0]), bounds) for x in sequences]
+        cells = [mx.split(self._to_cells(x.squeeze(0)), bounds) for x in sequences]
         parts = [
             [part.reshape(*shape.shape, *part.shape[1:]) for part in own]
             for shape, own in zip(places, zip(*cells, strict=True), strict=True)

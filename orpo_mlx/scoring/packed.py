@@ -34,7 +34,7 @@ from orpo_mlx.data.batching.shape import (
 from orpo_mlx.data.types import TokenPair
 from orpo_mlx.models.patches import packed_attention, packed_cache, run_body
 from orpo_mlx.objectives.base import PairScores
-from orpo_mlx.scoring.attention import build_attend, largest_block
+from orpo_mlx.scoring.attention import build_attend, largest_block, permuted
 from orpo_mlx.scoring.base import Way, score_group
 from orpo_mlx.scoring.head import read_out
 from orpo_mlx.scoring.mixing import PackedMixer
@@ -74,9 +74,10 @@ class PackedRow(Way):
     ) -> PairScores:
         """Score the pairs, group by group, and put them into their own order."""
         packed: Any = unflatten(arrays)
-        hidden = self.hidden(model, arrays)[0][0]
+        hidden = self.hidden(model, arrays)[0].squeeze(0)
         if nll_scope != "full":
-            hidden = hidden[packed.scored]
+            places = mx.maximum(packed.places, 0)
+            hidden = permuted(packed.scored, places, packed.places >= 0)(hidden)
         values = read_out(model, hidden, packed.targets, nll_scope, chunk)
         scores = [score_group(values, group, nll_scope) for group in packed.groups]
         joined = (mx.concatenate(list(part)) for part in zip(*scores, strict=True))

@@ -68,6 +68,7 @@ class Packed(NamedTuple):
         rows: [T] the cell of each row position; 0 for filling.
         is_row: [T] false on the filling at the end.
         scored: [N] row positions whose prediction is scored.
+        places: [T] for each row position its place among them, -1 if it is not scored.
         targets: [N] the tokens they predict.
         groups: the rectangles.
         order: [pairs] for each pair in the order asked for, its place in group order; pairs that
@@ -81,6 +82,7 @@ class Packed(NamedTuple):
     rows: Array
     is_row: Array
     scored: Array
+    places: Array
     targets: Array
     groups: tuple[Group, ...]
     order: Array
@@ -131,6 +133,7 @@ def pack(
         rows=rows,
         is_row=np.arange(total) < len(row.ids),
         scored=_filled(scored, count),
+        places=_filled(scores, total, fill=-1),
         targets=_filled(np.asarray(row.targets)[scored], count),
         groups=tuple(_group(g, scores) for g in laid),
         order=np.argsort(members).astype(np.int32),
@@ -230,8 +233,8 @@ def _group(laid: _Laid, scores: np.ndarray) -> Group:
     )
 
 
-def _filled(values: Sequence[int] | np.ndarray, total: int) -> np.ndarray:
-    array = np.zeros(total, np.int32)
+def _filled(values: Sequence[int] | np.ndarray, total: int, fill: int = 0) -> np.ndarray:
+    array = np.full(total, fill, np.int32)
     array[: len(values)] = values
     return array
 
