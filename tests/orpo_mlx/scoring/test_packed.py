@@ -54,6 +54,21 @@ def batch(*lengths: tuple[int, int]) -> list[Lengths]:
     return [Lengths(prompt, answer, answer) for prompt, answer in lengths]
 
 
+@pytest.mark.parametrize("score_prompts", [False, True])
+def test_scored_positions_and_their_places_are_each_others_inverse(score_prompts):
+    pairs = [TokenPair([7] * p, [8] * c, [9] * r) for p, c, r in [(8, 3, 5), (1, 2, 2), (6, 4, 1)]]
+    packed = pack(pairs, score_prompts)
+    answers, prompts = 3 + 5 + 2 + 2 + 4 + 1, 7 + 0 + 5
+
+    is_scored = packed.places >= 0
+    assert is_scored.sum() == answers + prompts * score_prompts
+    np.testing.assert_array_equal(
+        packed.scored[packed.places[is_scored]], np.flatnonzero(is_scored)
+    )
+    assert len({*packed.places[is_scored]}) == is_scored.sum()
+    assert len(packed.places) == len(packed.ids)
+
+
 def test_calls_are_counted_against_cells():
     # One pair each way is one group: what is saved is the padding of the prompt, 17 -> 32.
     assert wants_causal([batch((2000, 50))])
