@@ -120,6 +120,38 @@ def test_step_time_refuses_a_setting_that_does_not_exist():
 
 
 @pytest.mark.slow
+def test_mlx_own_cross_entropy_is_measured_beside_the_heads(tmp_path: Path):
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.ways.cross_entropy", "--words", "700",
+         "--positions", "4", "--rounds", "2"],
+        capture_output=True, text=True, timeout=120, cwd=ROOT,
+    )  # fmt: skip
+    found = read_json(done)
+
+    assert found["words"] == 700
+    for ours, _ in [found["exact"][kind]["ours"] for kind in ("wide", "sure", "high")]:
+        assert ours < 1e-4
+    assert set(found["cost"]["milliseconds"]) == {"ours", "fused"}
+
+
+@pytest.mark.slow
+def test_compiling_is_measured_round_by_round(tmp_path: Path):
+    if shutil.which("g++") is None:
+        pytest.skip("mx.compile needs a C++ compiler on a CPU")
+    out = tmp_path / "compiled.json"
+    words = ["--model", str(demo.model_path()), "--data", str(demo.train_path()), "--rounds", "2"]
+    subprocess.run(
+        [sys.executable, "-m", "benchmarks.ways.compiled", *words, "--out", str(out)],
+        check=True, capture_output=True, timeout=300, cwd=ROOT,
+    )  # fmt: skip
+    found = json.loads(out.read_text())
+
+    assert set(found["rows"]) == {"tight", "filled", "compiled"}
+    assert all(len(taken) == 2 for taken in found["taken"].values())
+    assert found["rows"]["tight"]["ratio"] == 1
+    assert 1 <= len(found["compiling"]) <= 3
+
+
 def test_compare_measures_two_revisions_and_leaves_no_worktree(repository):
     revisions = ["--a-revision", "HEAD~1", "--b-revision", "HEAD", "--rounds", "1", "--json"]
     done = run_benchmark("compare.py", *revisions, "--repository", str(repository), "--", *TINY)

@@ -246,8 +246,7 @@ def _limits() -> Iterator[Fact]:
         yield Fact(
             "limits", "this system", "made for Macs; on Linux it trains on the CPU or a CUDA GPU"
         )
-    has_compiler = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
-    if not has_compiler:
-        yield Fact("limits", "--compile on", "needs a C++ compiler on a CPU; there is none here")
+    if not shutil.which("g++"):
+        yield Fact("limits", "--compile on", "needs g++ on a CPU; there is none here")
     if macos.IS_MAC and not shutil.which("caffeinate"):
         yield Fact("limits", "sleep", "caffeinate is missing: the Mac may sleep during a training")

@@ -97,6 +97,7 @@ def _start_lines(event: RunStarted) -> list[str]:
           if event.cadence.keys() >= _CADENCE else []),
         *([f"float32 {event.config.get('float32', 'exact')}: products have a relative error of "
            f"{event.float32_error:.0e}"] if event.float32_error else []),
+        *(["step    compiled, once for each shape of a batch"] if event.is_compiled else []),
     ]  # fmt: skip
 
 

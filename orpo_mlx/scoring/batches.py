@@ -107,13 +107,14 @@ def buckets_of_run(
     config: TrainConfig, scoring: Scoring, pairs: Sequence[TokenPair], total_steps: int
 ) -> BucketTable:
     """Return a few shapes that hold the batches of a whole run."""
-    batches = _iter_batches(config, scoring, pairs, min(total_steps, LOOKED_AT))
+    parts = iter_parts(config, scoring, pairs, min(total_steps, LOOKED_AT))
+    batches = (scoring.laid([pairs[i] for i in part]) for part in parts)
     return build_buckets(batches, scoring.way.bucket_cost)
 
 
-def _iter_batches(
+def iter_parts(
     config: TrainConfig, scoring: Scoring, pairs: Sequence[TokenPair], steps: int
-) -> Iterator[Sequence[TokenPair]]:
+) -> Iterator[Part]:
+    """Yield the pairs of each micro-batch of the first steps of a run."""
     for step in range(1, steps + 1):
-        for part in step_parts(config, scoring, pairs, step):
-            yield scoring.laid([pairs[i] for i in part])
+        yield from step_parts(config, scoring, pairs, step)

@@ -9,6 +9,7 @@ from typing import Any
 
 from orpo_mlx.adapters.lora import AdapterSpec
 from orpo_mlx.config import TrainConfig
+from orpo_mlx.data.batching.buckets import Bucket
 from orpo_mlx.data.batching.order import draw_some
 from orpo_mlx.data.batching.shape import Lengths
 from orpo_mlx.data.prepare import PreparedData
@@ -16,14 +17,21 @@ from orpo_mlx.data.types import TokenPair
 from orpo_mlx.errors import ModelError
 from orpo_mlx.models.shape import ModelShape, folder_shape
 from orpo_mlx.planning.fit import require_fit
-from orpo_mlx.planning.memory import NOTHING, Savings, available_bytes, cache_bytes, own_savings
+from orpo_mlx.planning.memory import (
+    NOTHING,
+    Savings,
+    available_bytes,
+    cache_bytes,
+    count_costs,
+    own_savings,
+)
 from orpo_mlx.planning.plan import Plan, Question, lengths_of
 from orpo_mlx.planning.search import without_recomputing
 from orpo_mlx.runs.checkpoints import FoundCheckpoint
 from orpo_mlx.scoring.base import Way
 from orpo_mlx.scoring.batches import scored_of
 from orpo_mlx.scoring.head import REWARD
-from orpo_mlx.training.step_plan import StepPlan
+from orpo_mlx.training.speed.plan import StepPlan
 
 
 @dataclass(frozen=True)
@@ -96,6 +104,14 @@ class MemoryNeeds:
         note = "the step is not compiled: for batches of a few shapes there is too little memory"
         tight = replace(speed.train, bucket_table=None)
         return plan, replace(speed, compiled=False, train=tight, notes=(*speed.notes, note))
+
+    def has_room(self, plan: Plan, way: Way, bucket: Bucket) -> bool:
+        """Tell whether a step over a full bucket needs no more than the run without any."""
+        if self.shape is None:
+            return True
+        filled = way.bucket_shape(bucket, self.config.nll_scope)
+        costs = count_costs(self.shape, self.config, filled)
+        return costs.with_savings(plan.savings).total <= plan.estimate.total
 
     def _question(self, shape: ModelShape, way: Way) -> Question:
         config = self.config

@@ -9,6 +9,7 @@ are read, and before anything is written.
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -71,7 +72,8 @@ from orpo_mlx.text.formatting import counted
 from orpo_mlx.text.progress import OnProgress
 from orpo_mlx.training.identity import content_facts, identity, require_same
 from orpo_mlx.training.memory import MemoryNeeds, find_needs
-from orpo_mlx.training.step_plan import StepPlan, plan_steps
+from orpo_mlx.training.speed.plan import StepPlan, plan_steps
+from orpo_mlx.training.speed.trial import Candidate, Clock, may_pay
 
 
 @dataclass(frozen=True)
@@ -165,6 +167,7 @@ def prepare(
     resumed: FoundCheckpoint | None = None,
     pinned: dict[str, str] | None = None,
     peers: Peers = ALONE,
+    clock: Clock = time.perf_counter,
 ) -> Prepared:
     """Check and load model and data; writes nothing but caches.
 
@@ -174,6 +177,7 @@ def prepare(
         resumed: the checkpoint to go on from; any difference from what it recorded is refused.
         pinned: commits of Hub datasets to take, by id.
         peers: other processes of the run, which prepare it too and take what process 0 decides.
+        clock: by which steps are timed that are tried one way and another.
 
     Raises:
         OrpoError: naming what is wrong and what to do.
@@ -196,7 +200,12 @@ def prepare(
     adapted = _load_adapted(config, folder, tokenizer, data, resumed, peers)
     total_steps = count_steps(config, len(data.train))
     say("trying ways of scoring on a few short pairs")
-    plan = _plan_together(config, adapted, data, total_steps, resumed, peers)
+
+    def try_compiling(candidate: Candidate) -> tuple[Plan, StepPlan]:
+        say("trying a compiled step")
+        return candidate.tried(clock)
+
+    plan = _plan_together(config, adapted, data, total_steps, resumed, peers, try_compiling)
     data, compared_with = _with_reference(config, adapted, data, plan, resumed, on_progress, peers)
     if every := plan.memory.savings.recompute_every:
         checkpoint_layers(adapted.loaded.model.layers, every)
@@ -310,13 +319,14 @@ def _plan_together(
     total_steps: int,
     resumed: FoundCheckpoint | None,
     peers: Peers,
+    try_compiling: Callable[[Candidate], tuple[Plan, StepPlan]],
 ) -> RunPlan:
     """Have the run computed in the same way by all processes: as process 0 has decided."""
     decided = resumed.manifest if resumed else {}
     if not peers.is_lead:
         decided = peers.share(None)
         adapted = replace(adapted, needs=adapted.needs.as_decided(decided))
-    plan = _plan_run(config, adapted, data, total_steps, decided)
+    plan = _plan_run(config, adapted, data, total_steps, decided, peers.size, try_compiling)
     if peers.is_lead:
         peers.share(_recorded(plan))
     return plan
@@ -328,11 +338,15 @@ def _plan_run(
     data: PreparedData,
     total_steps: int,
     decided: Mapping[str, Any],
+    processes: int,
+    try_compiling: Callable[[Candidate], tuple[Plan, StepPlan]],
 ) -> RunPlan:
     """Decide how the run is computed; the model is tried on a few pairs and left as it was.
 
     Args:
         decided: what a resumed run, or process 0, has decided before: as `_recorded` returns it.
+        processes: that share the run.
+        try_compiling: finds out whether compiling pays.
     """
     model, needs = adapted.loaded.model, adapted.needs
     scoring, memory = _choose_way(config, adapted, data, decided.get("scoring", config.scoring))
@@ -341,7 +355,11 @@ def _plan_run(
             config, model, scoring, data.train, _evaluated(config, data), total_steps,
             decided.get("compiled"),
         )  # fmt: skip
-    memory, speed = needs.with_buckets(memory, speed)
+        memory, speed = needs.with_buckets(memory, speed)
+        if "compiled" not in decided and may_pay(config, scoring, total_steps):
+            memory, speed = try_compiling(
+                Candidate(config, model, needs, memory, speed, data.train, total_steps, processes)
+            )
     notes = (*needs.notes_on(memory, scoring.way), *speed.notes)
     if scoring.why:
         notes = (*notes, f"pairs are scored the {scoring.way} way ({scoring.why})")

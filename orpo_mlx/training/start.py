@@ -34,8 +34,8 @@ from orpo_mlx.training.device_memory import MemoryLimits
 from orpo_mlx.training.optimizer import build_optimizer, warmup_steps
 from orpo_mlx.training.prepare import Prepared, objective, phases, step_batches, valid_batches
 from orpo_mlx.training.run import TrainingRun
+from orpo_mlx.training.speed.plan import build_trunk
 from orpo_mlx.training.step import TrainStep
-from orpo_mlx.training.step_plan import build_trunk
 
 
 def require_disk(prepared: Prepared, folder: Path) -> Prepared:
@@ -239,7 +239,7 @@ def _announce(run: TrainingRun, resumed_from: int) -> None:
         )
     )
     run.emit(data_event(prepared))
-    for fact in data.facts:
+    for fact in (*data.facts, *prepared.speed.facts):
         run.emit(events.NoteLogged("info", fact))
     if prepared.scoring.rates and run.config.sample_prompts and data.valid:
         text = "a reward model writes no answers: there are no samples, and drift is not measured"

@@ -16,7 +16,6 @@ import numpy as np
 from mlx.utils import tree_map
 
 from orpo_mlx.adapters.dropout import set_dropout_key
-from orpo_mlx.config import TrainConfig
 from orpo_mlx.distributed.peers import ALONE, Peers
 from orpo_mlx.models.recompute import Parameters
 from orpo_mlx.objectives.base import (
@@ -201,13 +200,6 @@ class TrainStep:
         grads, norm = optimizers.clip_grad_norm(grads, self._max_norm)
         self.optimizer.learning_rate = rate
         return self.optimizer.apply_gradients(grads, params), norm
-
-
-def wants_compile(config: TrainConfig, scoring: Scoring) -> bool:
-    """Tell whether to compile: as set, or by the device; each shape is compiled anew."""
-    if config.compile == "auto":
-        return scoring.way.can_bucket and mx.default_device().type == mx.DeviceType.gpu
-    return config.compile == "on"
 
 
 def _sum_scalar(value: mx.array, peers: Peers) -> mx.array:

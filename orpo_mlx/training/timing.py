@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import mlx.core as mx
 
 from orpo_mlx.config import TrainConfig
 from orpo_mlx.planning.fit import MeasuredTime
-from orpo_mlx.scoring.batches import step_parts
+from orpo_mlx.scoring.batches import iter_parts
 from orpo_mlx.training.device_memory import choose_limits, limited_memory, process_bytes
 from orpo_mlx.training.optimizer import build_optimizer
 from orpo_mlx.training.prepare import Prepared, objective, prepare
@@ -30,12 +30,12 @@ def measure_time(config: TrainConfig) -> MeasuredTime:
     # What a trunk cache saves comes later: its first epoch fills it.
     prepared = prepare(config.model_copy(update={"trunk_cache": "off"}))
     pairs, cost = prepared.data.train, prepared.scoring.cost
-    parts = list(_parts_of_an_epoch(prepared))
+    in_epoch = min(prepared.total_steps, prepared.steps_per_epoch)
+    parts = list(iter_parts(prepared.config, prepared.scoring, pairs, in_epoch))
     costs = [cost([pairs[i] for i in part]) for part in parts]
     longest = max(range(len(parts)), key=costs.__getitem__)
     with limited_memory(choose_limits(prepared.plan.estimate, prepared.available_bytes)):
         seconds = _middle_seconds(prepared, parts[longest])
-    in_epoch = min(prepared.total_steps, prepared.steps_per_epoch)
     per_step = seconds / costs[longest] * sum(costs) / in_epoch
     return MeasuredTime(
         steps=prepared.total_steps,
@@ -50,11 +50,6 @@ def measure_time(config: TrainConfig) -> MeasuredTime:
         tokens_per_second=costs[longest] / seconds,
         scoring=prepared.scoring.way.name,
     )
-
-
-def _parts_of_an_epoch(prepared: Prepared) -> Iterator[Sequence[int]]:
-    for step in range(1, min(prepared.total_steps, prepared.steps_per_epoch) + 1):
-        yield from step_parts(prepared.config, prepared.scoring, prepared.data.train, step)
 
 
 def _middle_seconds(prepared: Prepared, indices: Sequence[int]) -> float:

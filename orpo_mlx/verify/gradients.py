@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -36,6 +35,7 @@ from orpo_mlx.scoring.plain import Plain
 from orpo_mlx.scoring.select import WAYS, choose_scoring, is_full_precision
 from orpo_mlx.training.optimizer import build_optimizer
 from orpo_mlx.training.prepare import Prepared, objective
+from orpo_mlx.training.speed.trial import can_compile
 from orpo_mlx.training.step import TrainStep, evaluate
 from orpo_mlx.verify.check import EXACT, Check, limits_of, measured
 from orpo_mlx.verify.reference import Reference, compute_reference, reference_loss
@@ -359,11 +359,6 @@ def _chunks_apart(bench: Bench, size: int) -> float:
         dict(zip(("logps", "slopes"), found, strict=True)),
         dict(zip(("logps", "slopes"), wanted, strict=True)),
     )
-
-
-def can_compile() -> bool:
-    """Tell whether MLX can compile here: on a CPU it calls a C++ compiler."""
-    return _is_on_gpu() or any(shutil.which(name) for name in ("c++", "g++"))
 
 
 def _is_on_gpu() -> bool:

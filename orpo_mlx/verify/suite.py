@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import mlx.core as mx
@@ -24,7 +25,7 @@ from orpo_mlx.data.batching.order import steps_in_epoch
 from orpo_mlx.data.types import TokenPair
 from orpo_mlx.models.precision import EXACT_PRODUCT, ROUNDED_PRODUCT
 from orpo_mlx.scoring.base import Scoring, Shifted, Way, score_logits
-from orpo_mlx.scoring.batches import buckets_of_run, scored_of, step_parts
+from orpo_mlx.scoring.batches import buckets_of_run, iter_parts, scored_of
 from orpo_mlx.scoring.packed import PackedRow
 from orpo_mlx.scoring.plain import Plain
 from orpo_mlx.training.prepare import prepare
@@ -102,8 +103,8 @@ def _check_shapes(config: TrainConfig, pairs: Sequence[TokenPair], way: Way) -> 
     scoring = Scoring(way, scope, bucket_table=table)
 
     def count() -> int:
-        parts = [p for step in range(1, steps + 1) for p in step_parts(config, tight, pairs, step)]
-        batches = (scoring.lay_out(pairs, part) for part in parts[:MOST_LAID_OUT])
+        parts = islice(iter_parts(config, tight, pairs, steps), MOST_LAID_OUT)
+        batches = (scoring.lay_out(pairs, part) for part in parts)
         return len({tuple(array.shape for array in batch.arrays) for batch in batches})
 
     yield measured(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,13 +13,19 @@ from orpo_mlx.cli.commands.runs import runs_table
 from orpo_mlx.cli.terminal import format_error
 from orpo_mlx.errors import ConfigError
 from orpo_mlx.runs.event_text import plain_lines
-from orpo_mlx.runs.events import DataPrepared, RunFailed
+from orpo_mlx.runs.events import DataPrepared, RunFailed, RunStarted
 from orpo_mlx.runs.listing import RunSummary
 
 
 def test_a_failure_in_plain_lines_has_cause_checkpoint_and_advice() -> None:
     lines = plain_lines(RunFailed("TrainingError", "loss is NaN", "Lower it.", 70, None))
     assert lines == ["failed at step 70: loss is NaN", "last checkpoint: none", "Lower it."]
+
+
+def test_a_run_says_at_its_start_that_its_step_is_compiled() -> None:
+    run = RunStarted("run-1", "m", "d", 10, 40, 0, 1, 2, {}, {}, "orpo", ["loss"])
+    added = set(plain_lines(replace(run, is_compiled=True))) - set(plain_lines(run))
+    assert added == {"step    compiled, once for each shape of a batch"}
 
 
 def test_long_texts_are_cut_at_the_end_that_matters_less() -> None:

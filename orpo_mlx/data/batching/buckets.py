@@ -68,6 +68,23 @@ def bucket_of(pairs: Sequence[TokenPair]) -> Bucket:
     )
 
 
+class Usual(NamedTuple):
+    """The batch of a run that stands for all of them.
+
+    Attributes:
+        place: among the batches.
+        mean: what they cost on average, as they are; 1 = as much as this one.
+        mean_filled: the same of all and of this one filled up to their buckets.
+    """
+
+    place: int = 0
+    mean: float = 1.0
+    mean_filled: float = 1.0
+
+
+ITSELF = Usual()
+
+
 @dataclass(frozen=True)
 class BucketTable:
     """The buckets of a run.
@@ -75,10 +92,14 @@ class BucketTable:
     Attributes:
         buckets: from the cheapest to the dearest.
         filling: what they cost more than the batches themselves, 0.1 = a tenth.
+        batches: how many they were chosen for.
+        usual: one of these.
     """
 
     buckets: tuple[Bucket, ...]
     filling: float
+    batches: int = 1
+    usual: Usual = ITSELF
 
     def bucket_for(self, pairs: Sequence[TokenPair]) -> Bucket | None:
         """Return the cheapest bucket that holds a batch; None if none does."""
@@ -118,12 +139,22 @@ def build_buckets(
             break
         kinds[most : most + 1] = [table.divide(part) for part in kinds[most].parts]
     buckets = [table.bucket(kind.members) for kind in kinds]
-    filled = sum(
-        cost(bucket) * len(kind.members) for bucket, kind in zip(buckets, kinds, strict=True)
-    )
+    own, filled = np.array([cost(need) for need in needs]), np.zeros(len(needs))
+    for bucket, kind in zip(buckets, kinds, strict=True):
+        filled[kind.members] = cost(bucket)
     return BucketTable(
-        tuple(sorted(set(buckets), key=packed_cost)), filled / sum(map(cost, needs)) - 1
+        buckets=tuple(sorted(set(buckets), key=packed_cost)),
+        filling=float(filled.sum() / own.sum() - 1),
+        batches=len(needs),
+        usual=_usual(own, filled),
     )
+
+
+def _usual(own: np.ndarray, filled: np.ndarray) -> Usual:
+    """Find the batch that is nearest to the mean, as it is [n] and filled up [n]."""
+    means = np.stack([own.mean() / own, filled.mean() / filled])
+    place = int(np.abs(np.log(means)).sum(axis=0).argmin())
+    return Usual(place, *means[:, place].tolist())
 
 
 def packed_cost(bucket: Bucket) -> float:

@@ -31,9 +31,11 @@ from orpo_mlx.runs.control import send_request
 from orpo_mlx.runs.directory import RunDirectory
 from orpo_mlx.runs.listing import memory_shares
 from orpo_mlx.runs.lock import RunLock
+from orpo_mlx.scoring.batches import buckets_of_run
 from orpo_mlx.scoring.packed import PackedRow
 from orpo_mlx.scoring.select import WAYS
-from orpo_mlx.training import memory, prepare, step_plan
+from orpo_mlx.training import memory, prepare
+from orpo_mlx.training.speed.trial import Begun, Candidate, Trial
 from orpo_mlx.training.train import resume, train
 
 
@@ -448,8 +450,17 @@ def test_a_resumed_run_is_compiled_only_if_it_was(
     settings: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ):
     """There is no room for filled-up batches at the start, and plenty at the resume."""
-    monkeypatch.setattr(step_plan, "wants_compile", lambda *_: True)
-    monkeypatch.setattr(step_plan, "compile_problem", lambda *_: None)
+
+    def begin(run: Candidate, _clock: Any) -> Begun:
+        table = buckets_of_run(run.config, run.speed.train, run.pairs, run.total_steps)
+        return Begun(run.speed.train, table, (0,), 1, 1.0, 60.0)
+
+    def compile_it(_run: Candidate, begun: Begun, _clock: Any) -> Trial:
+        return Trial(begun.table, 1, 1.0, 0.5, 0.0)
+
+    monkeypatch.setattr(prepare, "may_pay", lambda *_: True)
+    monkeypatch.setattr(Candidate, "_begin", begin)
+    monkeypatch.setattr(Candidate, "_compile", compile_it)
     huge = BatchShape(rows=1 << 40)
     with monkeypatch.context() as short:
         short.setattr(PackedRow, "bucket_shape", lambda *_: huge)

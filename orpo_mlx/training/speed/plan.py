@@ -1,7 +1,4 @@
-"""What a run does to be fast: blocks computed once, few shapes, a compiled step.
-
-Each of them is tried on a few pairs of the run before it is used.
-"""
+"""What a run does to be fast: blocks computed once, few shapes, a compiled step."""
 
 from __future__ import annotations
 
@@ -12,7 +9,6 @@ from typing import Any
 
 from orpo_mlx.config import TrainConfig
 from orpo_mlx.config.file import expanded
-from orpo_mlx.data.batching.buckets import BucketTable
 from orpo_mlx.data.batching.order import steps_in_epoch
 from orpo_mlx.data.types import TokenPair
 from orpo_mlx.errors import ConfigError
@@ -20,12 +16,7 @@ from orpo_mlx.planning.memory import limit_bytes
 from orpo_mlx.scoring.activation_cache import ActivationCache, DiskStore, MemoryStore, find_cut
 from orpo_mlx.scoring.base import Scoring
 from orpo_mlx.scoring.batches import buckets_of_run
-from orpo_mlx.scoring.select import compile_problem, cut_problem
-from orpo_mlx.training.step import wants_compile
-
-MOST_FILLING = 0.15
-"""Share of work that filling shapes up may add with `--compile auto`: about what compiling saves
-elsewhere. On a Mac it was not measured."""
+from orpo_mlx.scoring.select import cut_problem
 
 
 @dataclass(frozen=True)
@@ -36,12 +27,14 @@ class StepPlan:
         train, valid: how pairs are scored, with cut and shapes.
         compiled: whether the step is compiled.
         notes: what the user should know of it.
+        facts: what was found out on the way, nothing to worry about.
     """
 
     train: Scoring
     valid: Scoring
     compiled: bool
     notes: tuple[str, ...] = ()
+    facts: tuple[str, ...] = ()
 
     @property
     def cut(self) -> int:
@@ -58,7 +51,9 @@ def plan_steps(
     total_steps: int,
     was_compiled: bool | None = None,
 ) -> StepPlan:
-    """Decide how to be fast, and try it on the shortest of the pairs.
+    """Decide how to be fast, and try the trunk cache on the shortest of the pairs.
+
+    Whether compiling pays with `--compile auto` is tried later: see trial.py.
 
     Args:
         config: the settings.
@@ -66,16 +61,15 @@ def plan_steps(
         scoring: as `choose_scoring` found it.
         train, valid: pairs.
         total_steps: of the run.
-        was_compiled: of a resumed run, which keeps to it; None to decide.
+        was_compiled: of a resumed run, which keeps to it; None: as set, `auto` not compiled.
 
     Raises:
         ConfigError: the trunk cache is asked for and cannot be used.
     """
-    tried = sorted(train[:64], key=lambda pair: pair.longest)[:3]
     train_cut, valid_cut, notes = 0, 0, []
     if config.trunk_cache != "off":
         cut = find_cut(model, scoring.way)
-        if problem := cut_problem(model, replace(scoring, cut=cut), tried):
+        if problem := cut_problem(model, replace(scoring, cut=cut), shortest(train)):
             raise ConfigError(
                 f"--trunk-cache: cannot be used with this model: {problem}",
                 "Leave --trunk-cache off.",
@@ -85,15 +79,10 @@ def plan_steps(
         if not is_repeated:
             used = "serves evaluations only" if valid else "is not used"
             notes.append(f"the trunk cache {used}: the run sees each pair once")
-    table, problem = None, None
-    compiled = wants_compile(config, scoring) if was_compiled is None else was_compiled
+    compiled = config.compile == "on" if was_compiled is None else was_compiled
+    table = None
     if compiled and scoring.way.can_bucket:
         table = buckets_of_run(config, scoring, train, total_steps)
-    if compiled and config.compile == "auto":
-        problem = _against_compiling(model, scoring, tried, table)
-    if problem:
-        compiled, table = False, None
-        notes.append(f"the step is not compiled: {problem}")
     return StepPlan(
         train=replace(scoring, cut=train_cut, bucket_table=table),
         valid=replace(scoring, cut=valid_cut),
@@ -102,16 +91,9 @@ def plan_steps(
     )
 
 
-def _against_compiling(
-    model: Any, scoring: Scoring, tried: Sequence[TokenPair], table: BucketTable | None
-) -> str | None:
-    """Say what speaks against compiling a step, None if nothing does."""
-    if table and (more := table.filling) > MOST_FILLING:
-        return (
-            f"batches differ so much in length that filling them up to {len(table.buckets)} shapes "
-            f"would add {more:.0%} of work (--compile on compiles all the same)"
-        )
-    return compile_problem(model, scoring, tried)
+def shortest(pairs: Sequence[TokenPair]) -> list[TokenPair]:
+    """Return a few short pairs to try something on."""
+    return sorted(pairs[:64], key=lambda pair: pair.longest)[:3]
 
 
 def build_trunk(
