@@ -2,9 +2,12 @@
 
     python benchmarks/cost.py --out benchmarks/results/cost.json --svg docs/cost.svg
     python benchmarks/cost.py --read benchmarks/results/cost.json --svg docs/cost.svg
+    python benchmarks/cost.py --axes "prompt tokens,layers" --rounds 3 --out more.json
     python benchmarks/cost.py --long 1,2,4,8,16 --rounds 3 --out benchmarks/results/long.json
 
 This trainer and its own plain mode, on the hh workload and the small model; one thing at a time.
+The plain mode is left out where its logits alone would take gigabytes. A broken line says what the
+first point would become if cost grew as the tokens of a pair do, its prompt counted once.
 With --long the ways of scoring with and without mask arrays, prompts of so many thousand tokens.
 """
 
@@ -20,17 +23,32 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from side_by_side import SAME_OBJECTIVE, SYSTEMS, TARGETS, Case, conditions, report_case, run_case
-from workload import model_folder, pairs_file, write_workload
+from side_by_side import (
+    RANK,
+    SAME_OBJECTIVE,
+    SYSTEMS,
+    TARGETS,
+    Case,
+    conditions,
+    report_case,
+    run_case,
+)
+from work import NOTHING, flop, useful
+from workload import model_config, model_folder, pairs_file, write_workload
 
 BASE = Case("hh", pairs=4)
+LONGEST_PLAIN = 2048
+"""Tokens of a prompt up to which the plain mode is measured, too."""
 AXES: dict[str, list[tuple[float, Case]]] = {
+    "prompt tokens": [(x, replace(BASE, prompt=x)) for x in (128, 512, 2048, 8192)],
+    "layers": [(x, replace(BASE, layers=x)) for x in (2, 4, 8, 16)],
     "length (times that of hh)": [(x, replace(BASE, length=x)) for x in (0.5, 1, 2, 4)],
     "vocabulary": [(x, replace(BASE, vocab=x)) for x in (8000, 32000, 128000)],
     "pairs per step": [(x, replace(BASE, pairs=x, pairs_per_step=x)) for x in (1, 4, 16)],
 }
 WAYS = [SYSTEMS["orpo-mlx"], SYSTEMS["orpo-mlx plain"]]
 LINES = [("default", "#1f6fb2"), ("plain", "#b2521f")]
+STEADY = ("in step with the tokens of a pair", "#888888")
 METRICS = [
     ("CPU seconds per pair", "cpu_seconds_per_pair", 1.0),
     ("peak memory, MB", "peak_memory_bytes", 1e-6),
@@ -51,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.read is not None:
         result = json.loads(args.read.read_text(encoding="utf-8"))
     else:
-        result = {"conditions": conditions(), "axes": measure(args.rounds)}
+        result = {"conditions": conditions(), "axes": measure(args.axes, args.rounds)}
     if args.out is not None:
         args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     if args.svg is not None:
@@ -65,6 +83,9 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the command line."""
     parser = argparse.ArgumentParser(description="Measure how a step's cost grows.")
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument(
+        "--axes", type=lambda text: text.split(","), default=list(AXES), help="some of them"
+    )
     parser.add_argument("--out", type=Path, help="write what was measured to this JSON file")
     parser.add_argument("--read", type=Path, help="measure nothing, take it from this file")
     parser.add_argument("--svg", type=Path, help="draw it")
@@ -72,33 +93,47 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def measure(rounds: int) -> dict[str, list[dict[str, Any]]]:
-    """Return for each axis its points: `at`, and for each way the metrics."""
+def measure(names: Sequence[str], rounds: int) -> dict[str, list[dict[str, Any]]]:
+    """Return for each axis its points: `at`, for each way the metrics, and what work there is."""
     known: dict[Case, dict[str, Any]] = {}
     axes: dict[str, list[dict[str, Any]]] = {}
-    for axis, points in AXES.items():
+    for axis in names:
         axes[axis] = []
-        for at, case in points:
+        for at, case in AXES[axis]:
+            ways = WAYS[: 1 if case.prompt > LONGEST_PLAIN else 2]
             if case not in known:
-                known[case] = report_case(case, WAYS, run_case(case, WAYS, rounds))
-            rows = zip(LINES, known[case]["rows"], strict=True)
-            ways = {name: {key: row[key] for _, key, _ in METRICS} for (name, _), row in rows}
-            axes[axis].append({"at": at, "ways": ways})
+                known[case] = report_case(case, ways, run_case(case, ways, rounds))
+            rows = zip(LINES, known[case]["rows"], strict=False)
+            found = {name: {key: row[key] for _, key, _ in METRICS} for (name, _), row in rows}
+            axes[axis].append({"at": at, "ways": found, **work_of(case)})
     return axes
+
+
+def work_of(case: Case) -> dict[str, float]:
+    """Return the tokens of a pair, its prompt once, and the share of attention in its products."""
+    needed = NOTHING
+    for pairs in case.steps():
+        needed += useful(pairs, "response")
+    config, targets = model_config(case.random()), TARGETS[case.targets]
+    whole, rest = (
+        flop(shapes, config, targets, RANK) for shapes in (needed, replace(needed, attention=0))
+    )
+    return {"unique_tokens": needed.tokens / case.pairs, "attention_share": 1 - rest / whole}
 
 
 def describe(axes: dict[str, list[dict[str, Any]]]) -> str:
     """Return all points as a Markdown table."""
     lines = [
-        "| | | default, CPU s/pair | plain, CPU s/pair | default, peak MB | plain, peak MB |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| | | Tokens of a pair | Attention's share | default, CPU s/pair | plain, CPU s/pair "
+        "| default, peak MB | plain, peak MB |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for axis, points in axes.items():
         for point in points:
-            seconds, memory = (
-                [scale * point["ways"][name][key] for name, _ in LINES] for _, key, scale in METRICS
-            )
-            cells = [f"{x:.3f}" for x in seconds] + [f"{x:.0f}" for x in memory]
+            cells = [f"{point['unique_tokens']:.0f}", f"{point['attention_share']:.0%}"]
+            for (_, key, scale), form in zip(METRICS, (".3f", ".0f"), strict=True):
+                found = [point["ways"].get(name) for name, _ in LINES]
+                cells += [f"{scale * way[key]:{form}}" if way else "" for way in found]
             lines.append(f"| {axis} | {point['at']:g} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -162,7 +197,7 @@ def draw(axes: dict[str, list[dict[str, Any]]]) -> str:
     width, height = (WIDTH + LEFT) * len(axes) + 20, (HEIGHT + 2 * TOP) * len(METRICS) + 20
     legend = [
         f'<text x="{LEFT + 90 * i}" y="18" fill="{colour}">{name}</text>'
-        for i, (name, colour) in enumerate(LINES)
+        for i, (name, colour) in enumerate([*LINES, STEADY])
     ]
     return "\n".join(
         [
@@ -188,7 +223,7 @@ def panel(
     """Return one panel: a frame, its scales, and a line for each way."""
     x0, y0 = LEFT + column * (WIDTH + LEFT), TOP + row * (HEIGHT + 2 * TOP)
     at = [point["at"] for point in points]
-    values = {name: [scale * point["ways"][name][key] for point in points] for name, _ in LINES}
+    values = lines_of(points, key, scale)
     spread = [value for line in values.values() for value in line]
     xs = [x0 + WIDTH * share(x, at) for x in at]
     parts = [
@@ -200,17 +235,40 @@ def panel(
         parts.append(
             f'<text x="{x:.1f}" y="{y0 + HEIGHT + 15}" text-anchor="middle">{value:g}</text>'
         )
-    for name, colour in LINES:
-        ys = [y0 + HEIGHT * (1 - share(y, spread)) for y in values[name]]
-        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(xs, ys, strict=True))
-        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
-        for x, y, value in zip(xs, ys, values[name], strict=True):
-            parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5" fill="{colour}"/>')
-            parts.append(
-                f'<text x="{x:.1f}" y="{y - 6:.1f}" text-anchor="middle" fill="{colour}">'
-                f"{number(value)}</text>"
-            )
+    for name, colour in [*LINES, STEADY]:
+        if own := values.get(name):
+            ys = [y0 + HEIGHT * (1 - share(y, spread)) for y in own]
+            parts += line(xs, ys, own if (name, colour) != STEADY else [], colour)
     return "\n".join(parts)
+
+
+def lines_of(points: Sequence[dict[str, Any]], key: str, scale: float) -> dict[str, list[float]]:
+    """Return the values of each line: of the ways, and of cost in step with tokens."""
+    values = {
+        name: [scale * p["ways"][name][key] for p in points if name in p["ways"]]
+        for name, _ in LINES
+    }
+    tokens = [point["unique_tokens"] for point in points]
+    if key == METRICS[0][1] and tokens[-1] > tokens[0]:
+        first = values[LINES[0][0]][0]
+        values[STEADY[0]] = [first * count / tokens[0] for count in tokens]
+    return values
+
+
+def line(
+    xs: Sequence[float], ys: Sequence[float], values: Sequence[float], colour: str
+) -> list[str]:
+    """Return a line, with a point and a number for each value; a broken one without values."""
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(xs, ys, strict=False))
+    style = 'stroke-width="2"' if values else 'stroke-dasharray="4 3"'
+    parts = [f'<polyline points="{path}" fill="none" stroke="{colour}" {style}/>']
+    for x, y, value in zip(xs, ys, values, strict=False):
+        parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5" fill="{colour}"/>')
+        parts.append(
+            f'<text x="{x:.1f}" y="{y - 6:.1f}" text-anchor="middle" fill="{colour}">'
+            f"{number(value)}</text>"
+        )
+    return parts
 
 
 def share(value: float, values: Sequence[float]) -> float:

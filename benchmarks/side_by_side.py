@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +149,8 @@ class Case:
         workload, size, targets: keys of `WORKLOADS`, `SIZES` and `TARGETS`.
         pairs: in the data, all of them measured.
         length: factor on the workload's lengths.
+        prompt, layers: median tokens of prompts and blocks of the model; 0 = the workload's, the
+            size's.
         unmeasured: steps before.
     """
 
@@ -159,12 +161,17 @@ class Case:
     pairs: int = 8
     pairs_per_step: int = 4
     length: float = 1.0
+    prompt: int = 0
+    layers: int = 0
     unmeasured: int = 1
 
     def random(self) -> Workload:
         """Return the model and pairs to make."""
         own = {"vocab": self.vocab, "pairs": self.pairs, **SIZES[self.size]}
-        return scaled(WORKLOADS[self.workload], self.length, **own)
+        if self.layers:
+            own["layers"] = self.layers
+        made = scaled(WORKLOADS[self.workload], self.length, **own)
+        return replace(made, prompt_tokens=self.prompt) if self.prompt else made
 
     def steps(self) -> list[list[TokenPair]]:
         """Return the pairs of each measured step."""

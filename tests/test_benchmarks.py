@@ -394,6 +394,8 @@ def test_the_picture_of_costs_has_a_line_for_each_way_in_each_panel(side_by_side
     points = [
         {
             "at": at,
+            "unique_tokens": 100.0 * at,
+            "attention_share": 0.1,
             "ways": {
                 name: {"cpu_seconds_per_pair": seconds * at, "peak_memory_bytes": 1e8}
                 for name, seconds in (("default", 0.1), ("plain", 0.3))
@@ -403,7 +405,9 @@ def test_the_picture_of_costs_has_a_line_for_each_way_in_each_panel(side_by_side
     ]
     tree = ElementTree.fromstring(cost.draw({"length": points, "vocabulary": points}))
     lines = [element for element in tree.iter() if element.tag.endswith("polyline")]
-    assert len(lines) == 2 * 2 * 2
+    assert len(lines) == 2 * 2 * 2 + 2  # and of time in step with the tokens
+    broken = [element.attrib["points"] for element in lines if "stroke-dasharray" in element.attrib]
+    assert broken[0] == lines[0].attrib["points"]  # that of this default, which grows as they do
     # Twice the cost at twice the size is a straight line upwards where both scales are logarithms.
     (x0, y0), (x1, y1), (x2, y2) = (
         map(float, place.split(",")) for place in lines[0].attrib["points"].split()
@@ -411,7 +415,9 @@ def test_the_picture_of_costs_has_a_line_for_each_way_in_each_panel(side_by_side
     assert x1 - x0 == pytest.approx(x2 - x1, abs=0.2)
     assert y1 - y0 == pytest.approx(y2 - y1, abs=0.2)
     assert y2 < y0
-    assert "| vocabulary | 4 | 0.400 | 1.200 | 100 | 100 |" in cost.describe({"vocabulary": points})
+    assert "| vocabulary | 4 | 400 | 10% | 0.400 | 1.200 | 100 | 100 |" in cost.describe(
+        {"vocabulary": points}
+    )
 
 
 @pytest.fixture
