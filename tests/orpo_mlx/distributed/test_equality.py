@@ -49,7 +49,7 @@ def train_all(folder, size):
         for rank in range(size)
     ]
     try:
-        assert [process.wait(280) for process in processes] == [0] * size
+        assert [process.wait() for process in processes] == [0] * size
     finally:
         for process in processes:
             process.kill()

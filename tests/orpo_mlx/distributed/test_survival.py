@@ -229,6 +229,22 @@ def test_without_a_first_process_a_peer_ends_by_itself(words, start, tmp_path):
     assert ended(second) == (1, "")
 
 
+@SLOW
+def test_a_first_process_that_stood_still_ends_saved_its_peer_before(words, start, whole, tmp_path):
+    run = tmp_path / "run"
+    first, second = start([words(run, peer_timeout=8)] * 2)
+    while not steps_of(run):
+        assert first.poll() is None
+        time.sleep(0.05)
+    first.send_signal(signal.SIGSTOP)
+    assert ended(second) == (1, "")
+    first.send_signal(signal.SIGCONT)
+    code, errors = ended(first)
+    assert code == 1, errors
+    assert "process 1 (" in errors, errors
+    require_whole_when_resumed(run, whole, start)
+
+
 @pytest.mark.parametrize("taken", [pytest.param(0, marks=SLOW), pytest.param(1, marks=SLOW), 2])
 def test_a_port_in_use_is_named(taken, words, start, tmp_path):
     ports = free_ports(3)
