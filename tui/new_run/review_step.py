@@ -155,7 +155,7 @@ def _time_lines(fit: Answer) -> list[str]:
     steps = f"{fit['time']['steps']:,} steps of {time.step:.3g} s"
     peak = fit_facts.format_bytes(fit["time"]["peak_memory_bytes"])
     said = f"Time      about {format_duration(time.total)}: {steps}; measured peak {peak}"
-    assumed = _wrapped(fit_facts.assumed_text(fit), 60)
+    assumed = _wrapped(fit_facts.assumed_text(fit), 50)
     return [said, *(f"          {line.strip()}" for line in assumed)]
 
 
