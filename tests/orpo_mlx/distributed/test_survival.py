@@ -323,17 +323,21 @@ def test_a_wrong_hostfile_is_refused(hosts, hostfile, words, tmp_path):
     assert "Traceback" not in done.stderr
 
 
-def test_ctrl_c_stops_all_after_the_step_and_the_run_goes_on(words, start, whole, tmp_path):
+@pytest.mark.parametrize("who", ["--processes", "--hosts"])
+def test_ctrl_c_stops_all_after_the_step_and_the_run_goes_on(
+    who, hostfile, words, start, whole, tmp_path
+):
     run = tmp_path / "run"
+    given = {"--processes": "2", "--hosts": str(hostfile)}[who]
     first = subprocess.Popen(
-        command(*words(run), "--processes", "2"), stderr=subprocess.PIPE, stdout=subprocess.PIPE,
-        text=True,
+        command(*words(run), who, given),
+        stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
         while not steps_of(run):
             assert first.poll() is None
             time.sleep(0.05)
-        peers = psutil.Process(first.pid).children()
+        peers = psutil.Process(first.pid).children(recursive=True)
         first.send_signal(signal.SIGINT)
         code, errors = ended(first)
     finally:
