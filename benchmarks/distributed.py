@@ -4,8 +4,10 @@
     python benchmarks/distributed.py --read result.json --svg macs.svg
 
 Each process is pinned to a core of its own, where the system can do that, as is one alone. Seconds,
-pairs and times of the exchange are those of the run's events; bytes are those that the loopback
-device counted meanwhile, headers and messages included, other programs' too.
+pairs and times of the exchange are those of the run's events: an exchange begins once all processes
+have said that they are ready, so that waiting for the slowest is none of it. Bytes are those that
+the loopback device counted meanwhile, headers and messages included, other programs' too. All are
+means of the measured steps, medians over rounds.
 """
 
 from __future__ import annotations
@@ -42,8 +44,8 @@ from orpo_mlx.text.svg_chart import Series, chart_svg, svg_page
 
 LINKS = {"1 Gbit/s": 1.0, "10 Gbit/s": 10.0, "40 Gbit/s": 40.0}
 MOST_MACS = 8
-PAUSE = 0.005
-"""Seconds between two looks at events and counters."""
+PAUSE = 0.01
+"""Seconds between two looks at events, which take some 50 microseconds of a core that computes."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +172,6 @@ def run_once(setup: Setup, folder: Path, rank: int, size: int) -> dict[str, floa
         words += ["--run-dir", str(run), "--quiet", "--no-evaluate", "--drift-every", "0"]
         hosts = Path(out) / "hosts.json"
         hosts.write_text(json.dumps([[f"127.0.0.1:{port}"] for port in free_ports(size)]))
-        before = cpu_seconds()
         started = [start(words, Path(out), size, number) for number in range(size)]
         try:
             counted = watch(run / "events.jsonl", started, setup)
@@ -183,7 +184,7 @@ def run_once(setup: Setup, folder: Path, rank: int, size: int) -> dict[str, floa
             raise SystemExit(f"error: the processes ended with {codes}\n{said}")
         steps = [r.event for r in read_events(run / "events.jsonl")]
         own = [e for e in steps if isinstance(e, StepCompleted) and e.step > setup.unmeasured]
-        return {**means(own, setup), **counted, "user_seconds": cpu_seconds() - before}
+        return {**means(own, setup), **counted}
 
 
 def _flag(name: str) -> str:
@@ -211,20 +212,39 @@ def pinning(number: int) -> Callable[[], None] | None:
     return partial(os.sched_setaffinity, 0, {places[number % len(places)]})
 
 
+@dataclass(frozen=True)
+class Reading:
+    """What was counted when a step had ended.
+
+    Attributes:
+        wire_bytes: that the loopback device had sent.
+        user_seconds: CPU time of all processes of the run.
+    """
+
+    step: int
+    wire_bytes: int
+    user_seconds: float
+
+
 def watch(
     events: Path, started: Sequence[subprocess.Popen[bytes]], setup: Setup
 ) -> dict[str, float]:
-    """Return the bytes on the wire of a measured step: counted when a step's event is there."""
-    wire: dict[int, int] = {}
-    last = setup.unmeasured + setup.steps
-    while last not in wire and all(not process.poll() for process in started):
+    """Return bytes on the wire and CPU time of a measured step, read as events of steps appear."""
+    readings: list[Reading] = []
+    done, goal = 0, setup.unmeasured + setup.steps
+    while done < goal and all(not process.poll() for process in started):
         time.sleep(PAUSE)
-        now, done = wire_bytes(), last_step(events)
-        if done in (setup.unmeasured, last):
-            wire.setdefault(done, now)
-    if setup.unmeasured not in wire or last not in wire:
+        done, before = last_step(events), done
+        if done >= max(setup.unmeasured, before + 1):
+            readings.append(Reading(done, wire_bytes(), user_seconds(started)))
+    if len(readings) < 2:
         return {}
-    return {"wire_bytes_per_step": (wire[last] - wire[setup.unmeasured]) / setup.steps}
+    first, last = readings[0], readings[-1]
+    steps = last.step - first.step
+    return {
+        "wire_bytes_per_step": (last.wire_bytes - first.wire_bytes) / steps,
+        "user_seconds_per_step": (last.user_seconds - first.user_seconds) / steps,
+    }
 
 
 def last_step(events: Path) -> int:
@@ -243,9 +263,9 @@ def wire_bytes() -> int:
     return next(devices[name].bytes_sent for name in ("lo", "lo0") if name in devices)
 
 
-def cpu_seconds() -> float:
-    """Return the user CPU time of all processes that were started here and have ended."""
-    return os.times().children_user
+def user_seconds(started: Sequence[subprocess.Popen[bytes]]) -> float:
+    """Return the user CPU time of processes that are there."""
+    return sum(psutil.Process(process.pid).cpu_times().user for process in started)
 
 
 def free_ports(count: int) -> list[int]:
@@ -340,9 +360,9 @@ def model_of(setup: Setup, folder: Path, rank: int, payload: int, alone: float) 
 def describe(result: dict[str, Any]) -> str:
     """Return the table in Markdown, and what the model assumes."""
     lines = [
-        "| rank | adapter | processes | pairs/s | times one | efficiency | busiest has "
+        "| rank | adapter | processes | pairs/s | times one | efficiency | busiest has | s a step "
         "| user CPU s | exchange | wait | wire per step | computed |",
-        "| --- " * 12 + "|",
+        "| --- " * 13 + "|",
         *(_line(one) for one in result["rows"]),
         "",
         f"Macs are modelled: all as fast as one process here, {HOP_SECONDS * 1000:g} ms a hop.",
@@ -354,11 +374,12 @@ def describe(result: dict[str, Any]) -> str:
 
 
 def _line(one: dict[str, float]) -> str:
-    wire = one.get("wire_bytes_per_step")
+    wire, user = one.get("wire_bytes_per_step"), one.get("user_seconds_per_step")
     cells = [
         f"{one['rank']}", f"{one['payload_bytes'] / 1e6:.2f} MB", f"{one['processes']}",
         f"{one['pairs_per_second']:.2f}", f"{one['times_as_fast']:.2f}",
-        f"{one['efficiency']:.0%}", f"{one['busiest_share']:.1%}", f"{one['user_seconds']:.1f}",
+        f"{one['efficiency']:.0%}", f"{one['busiest_share']:.1%}",
+        f"{one['seconds_per_step']:.2f}", "" if user is None else f"{user:.2f}",
         f"{1000 * one['exchange_seconds']:.1f} ms, {one['exchange_share']:.1%}",
         f"{1000 * one['wait_seconds']:.0f} ms",
         "" if wire is None else f"{wire / 1e6:.2f} MB",

@@ -18,6 +18,13 @@ from orpo_mlx.errors import PeerRefusedError, reason_of
 
 Tree = dict[str, Any]
 
+_ADVICE = {
+    "ring": "Another run may use their ports: wait for its end, or give mlx.launch another "
+    "--starting-port.",
+    "jaccl": "JACCL needs RDMA, switched on in each Mac, and a cable to each other one; with "
+    "--backend ring mlx.launch needs neither.",
+}
+
 
 def connect(world: World, seconds: float) -> mx.distributed.Group:
     """Have MLX connect all processes; they must have met.
@@ -26,18 +33,16 @@ def connect(world: World, seconds: float) -> mx.distributed.Group:
     after `seconds`, with exit status 1.
 
     Raises:
-        PeerRefusedError: a port is taken.
+        PeerRefusedError: a port is taken, or there is no such engine.
     """
-    backend = "ring" if world.backend == "ring" else "any"
     with open(os.devnull, "w") as nowhere:
         faulthandler.dump_traceback_later(seconds, exit=True, file=nowhere)
         try:
-            return mx.distributed.init(strict=True, backend=backend)
+            return mx.distributed.init(strict=True, backend=world.backend)
         except RuntimeError as error:
             raise PeerRefusedError(
                 f"MLX could not connect the {world.size} processes ({reason_of(error)})",
-                "Another run may use their ports: wait for its end, or give mlx.launch another "
-                "--starting-port.",
+                _ADVICE[world.backend],
             ) from error
         finally:
             faulthandler.cancel_dump_traceback_later()

@@ -27,6 +27,7 @@ class Link:
         connection: connected; owned from now on.
         rank: of the process at the other end.
         host: its name, for messages.
+        log: the file it prints to there, "" if it has none.
 
     Attributes:
         lost: why nothing more will come, "" while it may.
@@ -37,8 +38,8 @@ class Link:
         doing: what the peer says it is at.
     """
 
-    def __init__(self, connection: socket.socket, rank: int, host: str) -> None:
-        self.rank, self.host = rank, host
+    def __init__(self, connection: socket.socket, rank: int, host: str, log: str = "") -> None:
+        self.rank, self.host, self.log = rank, host, log
         self.lost, self.signal, self.doing = "", "", ""
         self.failure: Message | None = None
         self.heard = self.moved = time.monotonic()

@@ -272,8 +272,10 @@ class Peers:
         if failure := link.failure:
             kind = PeerRefusedError if failure["exit_code"] == 2 else PeerLostError
             return kind(f"{who}: {failure['message']}", failure["what_to_do"])
-        lines = self.last_lines(link.rank)
-        shown = PeerLostError.LAST_LINES + lines if lines else ""
+        if lines := self.last_lines(link.rank):
+            shown = PeerLostError.LAST_LINES + lines
+        else:
+            shown = f"; what it printed is there in {link.log}" if link.log else ""
         return PeerLostError(f"{who} is lost: {link.lost}{shown}", AGAIN)
 
     # --- the thread that looks at all

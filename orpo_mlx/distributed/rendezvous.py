@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hmac
 import json
-import os
 import socket
 import time
 from collections.abc import Callable
@@ -50,8 +49,13 @@ def meet(world: World, seconds: float, has_died: Callable[[], str]) -> list[Link
     return [links[rank].start() for rank in sorted(links)]
 
 
-def join(world: World, seconds: float) -> Link:
+def join(world: World, seconds: float, log: str = "") -> Link:
     """Connect, as a peer, to process 0.
+
+    Args:
+        world: of this process.
+        seconds: how long to try.
+        log: where this process prints.
 
     Raises:
         PeerLostError: it cannot be reached.
@@ -65,7 +69,7 @@ def join(world: World, seconds: float) -> Link:
             time.sleep(_PAUSE)
             continue
         hello = {"rank": world.rank, "size": world.size, "secret": world.secret}
-        hello |= {"host": socket.gethostname(), "pid": os.getpid()}
+        hello |= {"host": socket.gethostname(), "log": log}
         connection.sendall((json.dumps(hello) + "\n").encode())
         return Link(connection, 0, world.names[0]).start()
     place = "{}:{}".format(*world.address)
@@ -104,7 +108,7 @@ def _admit(connection: socket.socket, world: World, present: set[int]) -> Link |
         is_known = hmac.compare_digest(str(hello["secret"]), world.secret)
         is_awaited = rank in range(1, world.size) and rank not in present
         if is_known and is_awaited and hello["size"] == world.size:
-            return Link(connection, rank, host)
+            return Link(connection, rank, host, str(hello["log"]))
     except (OSError, ValueError, KeyError, TypeError):
         pass  # not a peer: the connection ends, and the wait goes on
     connection.close()

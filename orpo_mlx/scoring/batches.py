@@ -11,6 +11,7 @@ from orpo_mlx.data.batching.buckets import BucketTable, build_buckets
 from orpo_mlx.data.batching.order import (
     Part,
     Step,
+    cut_by_tokens,
     cut_evenly,
     epoch_order,
     locate,
@@ -55,17 +56,9 @@ def step_parts(
     if config.batching == "fixed":
         return [piece for part in plan[index] for piece in cut_evenly(part, parts)]
     whole = _regroup(config, scoring, pairs, plan[index])
-    return [piece for part in whole for piece in _cut_by_tokens(part, parts, scoring, pairs)]
-
-
-def _cut_by_tokens(
-    part: Part, pieces: int, scoring: Scoring, pairs: Sequence[TokenPair]
-) -> Sequence[Part]:
-    """Cut a micro-batch such that no piece has more of its tokens than so many equal ones."""
-    if pieces == 1:
-        return [part]
-    budget = -(-scoring.cost([pairs[index] for index in part]) // pieces)
-    return split_by_tokens(part, pairs, scoring.cost, budget)
+    if parts == 1:
+        return whole
+    return [piece for part in whole for piece in cut_by_tokens(part, pairs, scoring.cost, parts)]
 
 
 @functools.lru_cache(maxsize=2)

@@ -28,7 +28,7 @@ from orpo_mlx.runs.listener import RunListener
 from orpo_mlx.scoring.activation_cache import ActivationCache
 from orpo_mlx.scoring.base import Scoring, own_arrays
 from orpo_mlx.scoring.plain import Plain
-from orpo_mlx.text.formatting import counted
+from orpo_mlx.text.formatting import counted, format_bytes
 from orpo_mlx.training.checkpoint import copy_optimizer, load_optimizer
 from orpo_mlx.training.device_memory import MemoryLimits
 from orpo_mlx.training.optimizer import build_optimizer, warmup_steps
@@ -246,8 +246,21 @@ def _announce(run: TrainingRun, resumed_from: int) -> None:
         run.emit(events.NoteLogged("info", text))
     for note in start_notes(prepared):
         run.emit(events.NoteLogged("warning", note))
-    if idle := _idle_note(prepared, run.peers.size):
-        run.emit(events.NoteLogged("warning", idle))
+    hosts = run.peers.hosts
+    for note in (_idle_note(prepared, len(hosts)), _crowd_note(prepared, hosts.count(hosts[0]))):
+        if note:
+            run.emit(events.NoteLogged("warning", note))
+
+
+def _crowd_note(prepared: Prepared, here: int) -> str:
+    """Say if the processes on this machine need more than it has, each of which fits, "" if not."""
+    each, there = prepared.plan.estimate.total, prepared.available_bytes
+    if here == 1 or here * each <= there:
+        return ""
+    return (
+        f"{here} processes here need about {format_bytes(each)} each, and {format_bytes(there)} "
+        "are there for all: fewer of them would not swap"
+    )
 
 
 def _idle_note(prepared: Prepared, size: int) -> str:

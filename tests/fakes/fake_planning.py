@@ -36,6 +36,13 @@ def fit() -> dict[str, object]:
     if "--probe" in sys.argv:
         answer["time"] = {"steps": 120, "seconds_per_step": 0.5, "seconds_total": 60.0,
                           "peak_memory_bytes": 1_100_000_000}  # fmt: skip
+    if count := int(value_of("--processes", "0")):
+        each = weights + tokens + 20_000_000
+        answer["processes"] = {
+            "processes": count, "process_bytes": each, "together_bytes": count * each,
+            "busiest_share": 0.52, "idle_processes": 0.0, "link_gbit": 1.0,
+            "alone_seconds_per_step": 0.5, "seconds_per_step": 0.3,
+        }  # fmt: skip
     return answer
 
 

@@ -277,10 +277,11 @@ class Draft:
         Args:
             model: ask for this one instead, and without data: for the longest pairs possible.
         """
+        asked = [] if self.hostfile else self.peer_words()
         if not model:
-            return [*self.flags(), "--json"]
+            return [*self.flags(), *asked, "--json"]
         rest = set(SETTINGS) - {"model", "data", "valid_data", "map"}
-        return ["--model", model, *self.flags(rest), "--json"]
+        return ["--model", model, *self.flags(rest), *asked, "--json"]
 
     def check_words(self) -> list[str]:
         """Return the words behind `orpo-mlx data check`; settings of the data alone matter."""

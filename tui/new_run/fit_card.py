@@ -132,24 +132,25 @@ class FitCard(Widget):
 
     def _full(self, answer: Mapping[str, Any]) -> Content:
         width = max(20, self.size.width)
-        needed, there = answer["estimated_bytes"], answer["available_bytes"]
+        needed, there = fit_facts.needed_bytes(answer), answer["available_bytes"]
         found = fit_facts.verdict_of(answer, self.charset)
         colour = _COLOURS[found.tone]
-        amount = f"about {format_bytes(needed)} of {format_bytes(there)}"
+        amount = f"about {fit_facts.needed_text(answer)} of {format_bytes(there)}"
+        label = "all" if answer.get("processes") else "peak"
         share = needed / there if there else 1.0
+        said = [fit_facts.assumed_text(answer), f"\n{visible(self.note)}"]
         rows = [
             Content("Memory, estimated").stylize("bold"),
             *(Content(line) for line in fit_facts.part_lines(answer, width)),
             Content(("-" if self.charset == "ascii" else "─") * width).stylize("$foreground 40%"),
-            Content(f"{'peak':<{max(0, width - len(amount))}}{amount}"),
+            Content(f"{label:<{max(0, width - len(amount))}}{amount}"),
             Content(fit_facts.bar(share, width, self.charset)).stylize(colour),
             Content(f"{found.sign} {found.word}").stylize(f"bold {colour}"),
             Content(fit_facts.basis(answer)).stylize("$foreground 70%"),
             Content(""),
             Content("Time").stylize("bold"),
             Content(fit_facts.time_text(answer)),
-            Content(""),
-            Content(visible(self.note)).stylize("$foreground 70%"),
+            *(Content(text).stylize("$foreground 70%") for text in said if text),
         ]
         return Content("\n").join(rows)
 

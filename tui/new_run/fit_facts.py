@@ -52,21 +52,38 @@ def verdict(needed: float, available: float, charset: CharsetName = "braille") -
 
 def verdict_of(answer: Mapping[str, Any], charset: CharsetName = "braille") -> FitVerdict:
     """Return the verdict of an answer of `orpo-mlx fit`."""
-    return verdict(answer["estimated_bytes"], answer["available_bytes"], charset)
+    return verdict(needed_bytes(answer), answer["available_bytes"], charset)
+
+
+def needed_bytes(answer: Mapping[str, Any]) -> int:
+    """Return the peak of the run; of several processes on this machine that of all together."""
+    several = answer.get("processes")
+    return several["together_bytes"] if several else answer["estimated_bytes"]
+
+
+def needed_text(answer: Mapping[str, Any]) -> str:
+    """Return the same in words: "2.7 GB", "2 x 2.7 GB"."""
+    if several := answer.get("processes"):
+        return f"{several['processes']} x {format_bytes(several['process_bytes'])}"
+    return format_bytes(answer["estimated_bytes"])
 
 
 def summary(answer: Mapping[str, Any], charset: CharsetName = "braille") -> str:
     """Return the answer in a line."""
     found = verdict_of(answer, charset)
-    needed, there = (format_bytes(answer[key]) for key in ("estimated_bytes", "available_bytes"))
-    text = f"{found.sign} {found.word}: about {needed} of {there}"
+    there = format_bytes(answer["available_bytes"])
+    text = f"{found.sign} {found.word}: about {needed_text(answer)} of {there}"
     return f"{text} · {time_text(answer)}" if answer.get("time") else text
 
 
 def part_lines(answer: Mapping[str, Any], width: int = 30) -> list[str]:
-    """Return a line for each part that weighs something."""
+    """Return a line for each part that weighs something; of several processes those of one."""
+    parts = dict(answer["parts"])
+    if several := answer.get("processes"):
+        parts["exchange"] = several["process_bytes"] - answer["estimated_bytes"]
+        parts["each process"] = several["process_bytes"]
     lines = []
-    for name, size in answer["parts"].items():
+    for name, size in parts.items():
         if size:
             label = PART_NAMES.get(name, name.replace("_", " "))
             lines.append(f"{label:<{width - 9}}{format_bytes(size):>9}")
@@ -108,19 +125,63 @@ def calibration(answer: Mapping[str, Any]) -> str:
     return f"{said}; it was too low for {low}: leave room" if low else said
 
 
-def time_text(answer: Mapping[str, Any]) -> str:
-    """Return the time a run takes, if a probe measured it."""
+class RunTime(NamedTuple):
+    """How long a run and a step of it take, in seconds."""
+
+    total: float
+    step: float
+
+
+def time_of(answer: Mapping[str, Any]) -> RunTime | None:
+    """Return the time a run takes, None if no probe measured it.
+
+    One process is measured; how long several take follows, where it is known how they share a step.
+    """
     time = answer.get("time")
     if not time:
+        return None
+    alone = time["seconds_per_step"]
+    step = (answer.get("processes") or {}).get("seconds_per_step") or alone
+    return RunTime(time["seconds_total"] * step / alone, step)
+
+
+def time_text(answer: Mapping[str, Any]) -> str:
+    """Return the time a run takes, if a probe measured it."""
+    if not (time := time_of(answer)):
         return "time not measured yet"
-    total = format_duration(time["seconds_total"])
-    return f"about {total} ({time['seconds_per_step']:.3g} s a step)"
+    return f"about {format_duration(time.total)} ({time.step:.3g} s a step)"
+
+
+def assumed_text(answer: Mapping[str, Any]) -> str:
+    """Return what the time of several processes assumes, "" where none is told."""
+    several = answer.get("processes")
+    if not (several and answer.get("time")):
+        return ""
+    if several["seconds_per_step"] is None:
+        return "of one process: how several share a step is not known"
+    return (
+        f"if each of {several['processes']} is as fast as the one measured, which took "
+        f"{several['alone_seconds_per_step']:.3g} s a step: not where one fills the machine, as on "
+        f"a Mac's GPU. {several['link_gbit']:g} Gbit/s between them"
+    )
+
+
+def share_text(answer: Mapping[str, Any] | None) -> str:
+    """Return how evenly several processes share a step, "" where it is not known."""
+    several = (answer or {}).get("processes") or {}
+    if several.get("busiest_share") is None:
+        return ""
+    busiest = f"{several['busiest_share']:.0%}".replace("%", " %")
+    idle = several["idle_processes"]
+    said = f"the busiest has {busiest} of a step"
+    return f"{said}, {idle:.2g} have nothing to do" if idle >= 0.05 else said
 
 
 def first_suggestion(answer: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of the first suggestion that fits, {} if there is none."""
+    count = (answer.get("processes") or {}).get("processes", 1)
     for one in answer.get("suggestions") or []:
-        if one["bytes"] <= answer["available_bytes"]:
+        if count * one["bytes"] <= answer["available_bytes"]:
             return dict(one["settings"])
     return {}
 

@@ -51,21 +51,21 @@ def review_text(
     lines += [""] if lines else []
     lines += [
         *_course_lines(fit),
-        f"Time      {_time_line(fit)}",
+        *_time_lines(fit),
         f"Memory    {fit_facts.summary(fit, charset) if fit else note or 'being estimated ...'}",
     ]
     if fit and note and note != ESTIMATING:
         lines.append(f"          {note}")
-    if fit and not fit.get("fits") and (better := fit_facts.first_suggestion(fit)):
-        said = fit_facts.settings_text(better)
-        lines.append(f"          F7 takes settings that fit: {said}")
+    if fit and fit_facts.verdict_of(fit).tone == "bad":
+        better = fit_facts.settings_text(fit_facts.first_suggestion(fit))
+        lines += [f"          F7 takes settings that fit: {better}"] if better else []
     lines += [
         f"Model     {_short(draft.model, draft.is_demo_model)}",
         f"Data      {_short(draft.data, draft.is_demo_data)}",
         *(f"          {text}" for text in _data_lines(check)),
     ]
     lines += _setting_lines(draft)
-    lines += [*_sweep_lines(draft), _shared_line(draft)]
+    lines += [*_sweep_lines(draft), *_shared_lines(draft, fit)]
     return "\n".join([*lines, "", "Same as (^y copies):", f"  {visible(draft.command())}"])
 
 
@@ -131,12 +131,14 @@ def _sweep_lines(draft: Draft) -> list[str]:
     return [f"Sweep     {visible(values)}", f"          {count} runs, one after the other"]
 
 
-def _shared_line(draft: Draft) -> str:
+def _shared_lines(draft: Draft, fit: Answer) -> list[str]:
     if draft.hostfile:
-        return f"Shared    by the machines of {visible(draft.hostfile)}; Start copies the command"
-    if draft.processes > 1:
-        return f"Shared    by {draft.processes} processes here; each needs the memory above"
-    return "Shared    no, one process here; p: more processes, or several Macs"
+        return [f"Shared    by the machines of {visible(draft.hostfile)}; Start copies the command"]
+    if draft.processes == 1:
+        return ["Shared    no, one process here; p: more processes, or several Macs"]
+    evenness = fit_facts.share_text(fit)
+    lines = [f"Shared    by {draft.processes} processes here; each holds the model"]
+    return [*lines, f"          {evenness}"] if evenness else lines
 
 
 def _short(name: str, is_demo: bool) -> str:
@@ -146,13 +148,15 @@ def _short(name: str, is_demo: bool) -> str:
     return "built in, for trying out" if is_demo else visible(text) or "none yet"
 
 
-def _time_line(fit: Answer) -> str:
-    time = (fit or {}).get("time")
-    if not time:
-        return "not known before it is measured; F4 takes 3 steps"
-    steps = f"{time['steps']:,} steps of {time['seconds_per_step']:.3g} s"
-    peak = fit_facts.format_bytes(time["peak_memory_bytes"])
-    return f"about {format_duration(time['seconds_total'])}: {steps}; measured peak {peak}"
+def _time_lines(fit: Answer) -> list[str]:
+    time = fit_facts.time_of(fit or {})
+    if not fit or not time:
+        return ["Time      not known before it is measured; F4 takes 3 steps"]
+    steps = f"{fit['time']['steps']:,} steps of {time.step:.3g} s"
+    peak = fit_facts.format_bytes(fit["time"]["peak_memory_bytes"])
+    said = f"Time      about {format_duration(time.total)}: {steps}; measured peak {peak}"
+    assumed = _wrapped(fit_facts.assumed_text(fit), 50)
+    return [said, *(f"          {line.strip()}" for line in assumed)]
 
 
 class ReviewStep(Vertical):

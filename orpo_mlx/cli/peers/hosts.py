@@ -67,9 +67,9 @@ def train_on_hosts(name: str, words: Sequence[str]) -> int:
 
 @contextmanager
 def reported_status() -> Iterator[list[int]]:
-    """Let whoever started mlx.launch know this process, and its exit status put into the list."""
+    """Let who started mlx.launch know process 0, and its exit status, put into the list."""
     file, code = os.environ.pop(STATUS, None), []
-    if file is None:
+    if file is None or os.environ.get("MLX_RANK") != "0":  # a peer may be on the same machine
         yield code
         return
     _write(Path(file), {"pid": os.getpid()})

@@ -81,7 +81,7 @@ def run_peer(world: World, settings: Callable[[], TrainConfig | None]) -> int:
     try:
         own, problem = _given(settings)
         seconds = own.peer_timeout if own else 60.0
-        peers = Peers(world, [join(world, seconds)], seconds)
+        peers = Peers(world, [join(world, seconds, str(log.path))], seconds)
         _pass_signals(peers)
         if problem:
             raise problem

@@ -12,6 +12,7 @@ from typing import Literal, Protocol, TypeVar
 import numpy as np
 
 from orpo_mlx.config import TrainConfig
+from orpo_mlx.distributed.allotment import allot
 
 T = TypeVar("T")
 
@@ -90,6 +91,24 @@ def split_by_tokens(
         else:
             parts.append([index])
     return [tuple(part) for part in parts]
+
+
+def cut_by_tokens(
+    part: Part, pairs: Sequence[P], cost: Callable[[Sequence[P]], int], pieces: int
+) -> list[Part]:
+    """Cut a micro-batch into at most so many of nearly as many tokens, none of them empty.
+
+    Pairs are dealt out, the longest first: 3, 3 and 2 of eight equal ones.
+
+    Args:
+        part: positions of its pairs in `pairs`.
+        cost: tokens that a forward pass over some pairs computes.
+        pieces: at most.
+    """
+    dealt: list[list[int]] = [[] for _ in range(pieces)]
+    for index, piece in zip(part, allot([cost([pairs[i]]) for i in part], pieces), strict=True):
+        dealt[piece].append(index)
+    return [tuple(piece) for piece in dealt if piece]
 
 
 def steps_per_epoch(n: int, micro_batch_size: int, grad_accumulation_steps: int) -> int:

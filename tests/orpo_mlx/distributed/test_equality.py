@@ -49,7 +49,7 @@ def train_all(folder, size):
         for rank in range(size)
     ]
     try:
-        assert [process.wait(280) for process in processes] == [0] * size
+        assert [process.wait() for process in processes] == [0] * size
     finally:
         for process in processes:
             process.kill()
@@ -79,11 +79,19 @@ def write_cases(folder, model, data, names, **changes):
     (folder / "cases.json").write_text(json.dumps(cases))
 
 
+def assert_all_busy(name, run, size):
+    """As many processes compute a step as it has micro-batches; the last of an epoch has fewer."""
+    seen, parts = 0, CASES[name].get("micro_batch_parts")
+    for event in steps_in(run):
+        pairs, seen = event.pairs - seen, event.pairs
+        busy = min(size, parts or -(-pairs // BASE["micro_batch_size"]))
+        assert sum(map(bool, event.peer_tokens)) == busy, f"{name}, {event}"
+
+
 def assert_same_run(folder, name, size):
     one, many = (folder / f"{name}-{n}" for n in (1, size))
     first, second = measured(one), measured(many)
-    busy = min(size, {"one-micro-batch": 1, "three": 3}.get(name, size))
-    assert all(sum(map(bool, event.peer_tokens)) == busy for event in steps_in(many)), name
+    assert_all_busy(name, many, size)
     assert first.shape == second.shape
     assert len(first) > 5
     np.testing.assert_allclose(second, first, rtol=1e-5, atol=2e-6, err_msg=f"{name}, {size}")

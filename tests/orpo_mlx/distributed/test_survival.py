@@ -229,6 +229,22 @@ def test_without_a_first_process_a_peer_ends_by_itself(words, start, tmp_path):
     assert ended(second) == (1, "")
 
 
+@SLOW
+def test_a_first_process_that_stood_still_ends_saved_its_peer_before(words, start, whole, tmp_path):
+    run = tmp_path / "run"
+    first, second = start([words(run, peer_timeout=8)] * 2)
+    while not steps_of(run):
+        assert first.poll() is None
+        time.sleep(0.05)
+    first.send_signal(signal.SIGSTOP)
+    assert ended(second) == (1, "")
+    first.send_signal(signal.SIGCONT)
+    code, errors = ended(first)
+    assert code == 1, errors
+    assert "process 1 (" in errors, errors
+    require_whole_when_resumed(run, whole, start)
+
+
 @pytest.mark.parametrize("taken", [pytest.param(0, marks=SLOW), pytest.param(1, marks=SLOW), 2])
 def test_a_port_in_use_is_named(taken, words, start, tmp_path):
     ports = free_ports(3)
@@ -307,17 +323,21 @@ def test_a_wrong_hostfile_is_refused(hosts, hostfile, words, tmp_path):
     assert "Traceback" not in done.stderr
 
 
-def test_ctrl_c_stops_all_after_the_step_and_the_run_goes_on(words, start, whole, tmp_path):
+@pytest.mark.parametrize("who", ["--processes", "--hosts"])
+def test_ctrl_c_stops_all_after_the_step_and_the_run_goes_on(
+    who, hostfile, words, start, whole, tmp_path
+):
     run = tmp_path / "run"
+    given = {"--processes": "2", "--hosts": str(hostfile)}[who]
     first = subprocess.Popen(
-        command(*words(run), "--processes", "2"), stderr=subprocess.PIPE, stdout=subprocess.PIPE,
-        text=True,
+        command(*words(run), who, given),
+        stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
         while not steps_of(run):
             assert first.poll() is None
             time.sleep(0.05)
-        peers = psutil.Process(first.pid).children()
+        peers = psutil.Process(first.pid).children(recursive=True)
         first.send_signal(signal.SIGINT)
         code, errors = ended(first)
     finally:

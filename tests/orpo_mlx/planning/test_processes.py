@@ -68,11 +68,14 @@ def test_without_pairs_the_settings_say_it_unless_tokens_decide():
     [
         (2, {"grad_accumulation_steps": 2}, 1),
         (4, {"grad_accumulation_steps": 2, "micro_batch_size": 8}, 2),
+        (4, {"grad_accumulation_steps": 3, "micro_batch_size": 8}, 4),
+        (3, {"grad_accumulation_steps": 2, "micro_batch_size": 8}, 3),
+        (3, {"grad_accumulation_steps": 4, "micro_batch_size": 8}, 1),
         (4, {"batching": "tokens", "grad_accumulation_steps": 4}, 4),
         (4, {"micro_batch_size": 8, "dropout": 0.1}, 1),
     ],
 )
-def test_forward_passes_are_divided_so_that_all_have_something(
+def test_forward_passes_are_divided_so_that_all_have_as_much(
     size: int, settings: dict[str, Any], parts: int
 ):
     assert divided(build_config({**FIXED, **settings}), size).micro_batch_parts == parts

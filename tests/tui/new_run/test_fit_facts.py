@@ -54,6 +54,44 @@ def test_time_is_only_said_when_it_was_measured():
     assert fit_facts.summary(timed).endswith(" · about 2 h 10 min (2 s a step)")
 
 
+SEVERAL = {
+    "processes": 3, "process_bytes": 5.5e9, "together_bytes": 16.5e9, "busiest_share": 0.4,
+    "idle_processes": 0.0, "link_gbit": 1.0, "alone_seconds_per_step": 2, "seconds_per_step": 0.9,
+}  # fmt: skip
+SHARED = {**ANSWER, "processes": SEVERAL}
+
+
+def test_processes_on_one_machine_need_its_memory_together():
+    assert fit_facts.summary(SHARED) == "✗ too large: about 3 x 5.5 GB of 13.5 GB"
+    assert fit_facts.part_lines(SHARED, 30)[-2:] == [
+        "exchange                100 MB",
+        "each process            5.5 GB",
+    ]
+    assert fit_facts.first_suggestion(SHARED) == {"a": 1}
+    assert fit_facts.first_suggestion({**SHARED, "available_bytes": 2.9e9}) == {}
+
+
+def test_the_time_of_several_follows_from_that_of_one_and_says_what_it_assumes():
+    timed = {**SHARED, "time": {"seconds_total": 7800, "seconds_per_step": 2}}
+    assert fit_facts.time_of(timed) == (pytest.approx(3510), 0.9)
+    assert fit_facts.summary(timed).endswith(" · about 58 min (0.9 s a step)")
+    assumed = fit_facts.assumed_text(timed)
+    assert "each of 3 is as fast as the one measured, which took 2 s a step" in assumed
+    assert "1 Gbit/s between them" in assumed
+    unknown = {**timed, "processes": {**SEVERAL, "seconds_per_step": None}}
+    assert fit_facts.time_of(unknown) == (7800, 2)
+    assert fit_facts.assumed_text(unknown).startswith("of one process")
+    assert fit_facts.assumed_text(SHARED) == fit_facts.assumed_text(ANSWER) == ""
+
+
+def test_who_has_most_to_do_is_said_where_it_is_known():
+    assert fit_facts.share_text(SHARED) == "the busiest has 40 % of a step"
+    idle = {**SHARED, "processes": {**SEVERAL, "idle_processes": 1.0}}
+    assert fit_facts.share_text(idle).endswith(", 1 have nothing to do")
+    unknown = {**SHARED, "processes": {**SEVERAL, "busiest_share": None, "idle_processes": None}}
+    assert fit_facts.share_text(unknown) == fit_facts.share_text(ANSWER) == ""
+
+
 def test_the_first_suggestion_that_fits_is_taken():
     assert fit_facts.first_suggestion(ANSWER) == {"a": 1}
     assert fit_facts.first_suggestion({**ANSWER, "suggestions": None}) == {}

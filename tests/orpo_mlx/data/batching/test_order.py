@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orpo_mlx.data.batching.order import draw_some, epoch_order, locate, plan_epoch, steps_per_epoch
+from orpo_mlx.data.batching.order import (
+    cut_by_tokens,
+    draw_some,
+    epoch_order,
+    locate,
+    plan_epoch,
+    steps_per_epoch,
+)
 from orpo_mlx.data.batching.padded import build_batch
 from orpo_mlx.data.types import TokenPair
 
@@ -61,6 +68,27 @@ def test_steps_are_counted_from_one_and_epochs_from_zero(step: int, place: tuple
 def test_there_is_no_step_zero() -> None:
     with pytest.raises(ValueError, match="step 0"):
         locate(0, 3)
+
+
+def tokens(pairs):
+    return sum(len(pair.prompt) + len(pair.chosen) + len(pair.rejected) for pair in pairs)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "pieces", "loads"),
+    [
+        ([5] * 8, 3, [15, 15, 10]),
+        ([5] * 8, 2, [20, 20]),
+        ([7, 6, 5, 4, 3, 3], 2, [14, 14]),
+        ([9, 3, 3], 2, [9, 6]),  # a pair is never cut
+        ([4, 4], 5, [4, 4]),
+    ],
+)
+def test_a_micro_batch_is_cut_into_pieces_of_nearly_as_many_tokens(lengths, pieces, loads):
+    pairs = [TokenPair([1] * (length - 2), [1], [1]) for length in lengths]
+    found = cut_by_tokens(tuple(range(len(pairs))), pairs, tokens, pieces)
+    assert sorted(sum(found, ())) == list(range(len(pairs)))
+    assert sorted((tokens([pairs[i] for i in part]) for part in found), reverse=True) == loads
 
 
 def test_a_batch_written_out() -> None:

@@ -8,6 +8,7 @@ import shlex
 import pytest
 from textual.widgets import Button, Input, Static
 
+from orpo_mlx.cli.commands.fit import parse_fit
 from orpo_mlx.cli.commands.train import parse_train
 from tui.new_run.draft import Draft, load_draft, save_draft
 from tui.new_run.peers.dialog import PeersScreen
@@ -28,9 +29,15 @@ def test_the_command_says_who_computes():
     assert "--processes" not in PLANNED.command()
 
 
+def test_the_estimate_is_asked_for_so_many_here():
+    assert parse_fit(planned(processes=3).fit_words()).processes == 3
+    assert parse_fit(planned(processes=3).fit_words("org/other")).processes == 3
+    assert parse_fit(planned(hostfile="macs.json").fit_words()).processes == 1
+
+
 def test_the_review_says_it():
     assert "Shared    no, one process here; p: more" in review_text(PLANNED, None, None)
-    assert "by 2 processes here; each needs the memory above" in review_text(
+    assert "by 2 processes here; each holds the model" in review_text(
         planned(processes=2), None, None
     )
     assert "by the machines of macs.json" in review_text(planned(hostfile="macs.json"), None, None)
@@ -91,6 +98,13 @@ async def test_processes_are_asked_for_and_started(open_data, wait_for, monkeypa
         await pilot.press("enter")
         review = screen.query_one(ReviewStep)
         await wait_for(pilot, lambda: "--processes 2" in review.text)
+        # What the fake says of each process: a model of 1 GB, 10 kB of tokens, 20 MB to exchange.
+        await wait_for(pilot, lambda: "about 2 x 1.02 GB of 8 GB" in review.text)
+        assert "the busiest has 52 % of a step" in review.text
+        await pilot.press("f4")
+        await wait_for(pilot, lambda: "120 steps of 0.3 s" in review.text)
+        assert "about 36 s" in review.text
+        assert "if each of 2 is as fast as the one measured" in review.text
         await wait_for(pilot, lambda: not screen.planning.why_not())
         await pilot.press("ctrl+r")
         await wait_for(pilot, lambda: started)
