@@ -83,9 +83,9 @@ STATE_BUFFERS = 10.0
 goes through it, and the squares and states of chunks (models/recurrence.py). Measured up to 7.5."""
 RECOMPUTED_BLOCKS = 2.0
 """Blocks whose activations are back at a time with gradient checkpointing; one of attention."""
-CHUNK_BUFFERS, TRAINED_CHUNK_BUFFERS = 7.0, 16.0
+CHUNK_BUFFERS, TRAINED_CHUNK_BUFFERS = 4.0, 16.0
 """Logits [chunk, vocabulary] alive at a time, for a frozen head and one that is trained itself.
-Measured 6.0 to 6.4 of the former, for 2 to 16 chunks."""
+Measured 2.9 to 3.3 of the former, for 2 to 16 chunks."""
 LOGIT_BUFFERS = 3.2
 """Logits of the whole batch alive at a time in plain scoring; measured 2.1 to 3.1."""
 MARGIN_SHARE, MARGIN_BYTES = 0.1, 8 << 20

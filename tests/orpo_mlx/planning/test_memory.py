@@ -78,8 +78,8 @@ def test_recomputing_every_second_block_keeps_the_others():
 def test_logits_of_chunks_by_hand():
     costs = replace(count_costs(TINY, build_config({}), TOKENS), layer=0, scored=300)
     at_work = [costs.with_savings(Savings(0, chunk)).at_work for chunk in (512, 256, 100, 16)]
-    # Seven buffers of 50 floats a position.
-    assert at_work == [7 * 300 * 200, 7 * 256 * 200, 7 * 100 * 200, 7 * 16 * 200]
+    # Four buffers of 50 floats a position.
+    assert at_work == [4 * 300 * 200, 4 * 256 * 200, 4 * 100 * 200, 4 * 16 * 200]
 
 
 def test_a_head_that_is_trained_itself_keeps_more_logits():
