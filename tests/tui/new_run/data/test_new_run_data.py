@@ -294,7 +294,7 @@ async def test_a_path_may_be_pasted_as_terminals_write_it(open_new, wait_for, tm
     async with open_new() as (pilot, screen):
         screen.go_to(1)
         await wait_for(pilot, lambda: screen.query_one("#data-offers").has_focus)
-        screen.query_one("#data-offers").post_message(Paste(f"'{file}'\n"))
+        pilot.app.post_message(Paste(f"\n'{file}'\n"))
         field = screen.query_one("#data-text", Input)
         await wait_for(pilot, lambda: field.has_focus and field.value == f"'{file}'")
         await pilot.press("enter")
