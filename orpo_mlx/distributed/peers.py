@@ -271,10 +271,12 @@ class Peers:
         who = f"process {link.rank} ({link.host})"
         if failure := link.failure:
             kind = PeerRefusedError if failure["exit_code"] == 2 else PeerLostError
-            return kind(f"{who}: {failure['message']}", failure["what_to_do"])
-        lines = self.last_lines(link.rank)
-        shown = PeerLostError.LAST_LINES + lines if lines else ""
-        return PeerLostError(f"{who} is lost: {link.lost}{shown}", AGAIN)
+            error = kind(f"{who}: {failure['message']}", failure["what_to_do"])
+        else:
+            error = PeerLostError(f"{who} is lost: {link.lost}", AGAIN)
+            error.last_lines = self.last_lines(link.rank)
+        error.rank = link.rank
+        return error
 
     # --- the thread that looks at all
 

@@ -23,9 +23,6 @@ from tui.charts.scaling import (
 )
 from tui.run.columns import Floats
 
-_SHARE_FROM = 0.1
-"""A shorter course would stand in the first column or two of an axis to the end."""
-
 
 @dataclass
 class Painter:
@@ -56,7 +53,7 @@ class Painter:
         Args:
             lines: later ones are drawn over earlier ones.
             marks: (x, kind) with a kind of `MARK_SIGNS`.
-            end: where x will end one day; the axis goes there from a tenth of the way on.
+            end: where x will end one day, 0 if nobody knows; the axis goes there from the first.
             is_titled: else the title stands elsewhere.
         """
         picture = Painting.blank(width, height)
@@ -104,7 +101,8 @@ class Painter:
         if xs is None:
             return False
         low = min(0.0, xs[0])
-        ends = end >= xs[1] >= _SHARE_FROM * end > 0
+        # Step 0 is evaluated before there is any step: the end is known by then.
+        ends = end > low and end >= xs[1]
         self._x = Scale(low, end) if ends else grown_x(self._x, low, xs[1])
         stretch = view.window or self._x
         values = []
