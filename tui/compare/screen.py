@@ -14,7 +14,7 @@ from textual.widgets import Static
 
 from orpo_mlx.runs.directory import RunDirectory
 from orpo_mlx.text.formatting import counted
-from tui.charts.kinds import X_AXES, XAxis
+from tui.charts.kinds import X_AXES, XAxis, chart_end
 from tui.charts.line_chart import LineChart
 from tui.charts.saving import write_texts
 from tui.compare import comparing
@@ -117,7 +117,8 @@ class CompareScreen(AppScreen):
             chart.painter.title = self.curve.title
             chart.painter.forget()
         lines = comparing.compared_lines(self.runs, self.curve, self.x_axis)
-        chart.plot(lines, (), self.x_axis)
+        end = max(chart_end(run.state, self.x_axis) for run in self.runs)
+        chart.plot(lines, (), self.x_axis, end)
         title = self.query_one("#title")
         title.left = f"{self.TITLE} · {self.curve.title} over {self.x_axis}"  # type: ignore[attr-defined]
         smoothing = chart.view.smoothing

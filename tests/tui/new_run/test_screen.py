@@ -7,6 +7,7 @@ import json
 
 import pytest
 from huggingface_hub import constants
+from textual.coordinate import Coordinate
 from textual.events import Key
 from textual.widgets import DataTable, Input, Select
 
@@ -17,6 +18,7 @@ from tui.new_run.draft import Draft, save_draft
 from tui.new_run.fit_card import FitCard
 from tui.new_run.models.catalogue import ModelRow
 from tui.new_run.models.step import ModelStep
+from tui.new_run.models.table import ModelTable
 from tui.new_run.review_step import ReviewStep
 from tui.new_run.screen import DRAFT_FILE, NewRunScreen
 from tui.parts.ask import AskChoice, AskScreen
@@ -53,6 +55,17 @@ async def test_every_row_gets_a_verdict_when_it_is_pointed_at(open_new, wait_for
         # What is known stays in the table; the card shows the model pointed at.
         assert "✗ too large" in screen_text(pilot.app)
         assert "weights" in screen_text(pilot.app)
+
+
+async def test_verdicts_take_the_colour_of_another_theme(open_new, wait_for):
+    async with open_new() as (pilot, screen):
+        table = screen.query_one(ModelTable)
+        colour = lambda: str(table.get_cell_at(Coordinate(1, 3)).style)  # noqa: E731
+        await wait_for(pilot, lambda: pilot.app.theme_variables["error"] in colour())
+        dark = colour()
+        pilot.app.theme = "orpo-light"
+        await wait_for(pilot, lambda: colour() != dark)
+        assert pilot.app.theme_variables["error"] in colour()
 
 
 async def test_rows_in_view_get_a_verdict_without_being_pointed_at(open_new, wait_for, screen_text):
