@@ -65,7 +65,15 @@ def test_in_a_narrow_chart_values_give_way_from_the_last_line_on_and_names_stay(
     picture = paint(lines, size=(28, 8))
     assert picture.row_text(0).rstrip() == "Loss  o train  x held out"
     picture = paint(lines, size=(24, 8))
-    assert picture.row_text(0).rstrip() == "Loss  o 1.000  x 2.000"
+    assert picture.row_text(0).rstrip() == "Loss  o train 1.000  x"
+    picture = paint(lines, size=(18, 8))
+    assert picture.row_text(0).rstrip() == "Loss  o train  x"
+    picture = paint(lines, size=(16, 8))
+    assert picture.row_text(0).rstrip() == "Loss  o train  x"
+    sides = [line([0], [-1.5], marker=s[0], name=s) for s in ("chosen", "rejected")]
+    sides += [line([0], [-2.5], marker=s, name="validation") for s in "CR"]
+    picture = paint(sides, size=(39, 8))
+    assert picture.row_text(0).rstrip() == "Loss  c chosen -1.500  r rejected  C R"
 
 
 def test_lines_of_one_name_share_it():
