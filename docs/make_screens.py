@@ -234,15 +234,12 @@ class Stage:
         for lam in ("0.05", "0.2", "0.4"):
             await asyncio.to_thread(train, f"demo-lambda-{lam}", "--lam", lam)
         await self.until(lambda: len(self.app.screen.table.runs) == 5)
-        for _ in range(5):
-            await self.press("space", "down")
-        await self.press("c")
+        await self.press("home", *["space", "down"] * 5, "c")
         await self.until(lambda: len(self.app.screen.rows) == 5 and self.app.screen.selected)
         await self.wait(1.0)
         await self.take("group")
         await self.press("escape")
-        for _ in range(5):
-            await self.press("up", "space")
+        await self.press("home", *["space", "down"] * 5)
 
     async def judge(self) -> None:
         await self.press("j")

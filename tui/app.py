@@ -229,7 +229,7 @@ class OrpoApp(App[None]):
             texts[name] = "its adapter" if name == "adapter" else f"its checkpoint of step {name}"
         chosen = "fresh"
         if starts:
-            picker = PickOneScreen("Its settings, beginning with", texts, chosen, "plans none")
+            picker = PickOneScreen("Its settings, beginning with", texts, chosen, "plans no run")
             chosen = await self.push_screen_wait(picker)
         if chosen:
             hosts = newest_hosts(run)

@@ -204,7 +204,7 @@ class CompareScreen(AppScreen):
     async def action_like(self) -> None:
         """Plan a run with the settings of one of these."""
         titles = {str(run.path): f"{run.letter} {run.id}" for run in self.runs}
-        picker = PickOneScreen("A new run from which", titles, next(iter(titles)), "plans none")
+        picker = PickOneScreen("A new run from which", titles, next(iter(titles)), "plans no run")
         if chosen := await self.app.push_screen_wait(picker):
             self.post_message(OpenNewRun(Path(chosen)))
 

@@ -50,7 +50,7 @@ def review_text(
         lines = [line for doubt in warnings(draft) for line in _wrapped(f"! {doubt.text}")]
     lines += [""] if lines else []
     lines += [
-        *_course_lines(fit),
+        *_course_lines(fit, check),
         f"Time      {_time_line(fit)}",
         f"Memory    {fit_facts.summary(fit, charset) if fit else note or 'being estimated ...'}",
     ]
@@ -69,11 +69,13 @@ def review_text(
     return "\n".join([*lines, "", "Same as (^y copies):", f"  {visible(draft.command())}"])
 
 
-def _course_lines(fit: Answer) -> list[str]:
+def _course_lines(fit: Answer, check: Answer) -> list[str]:
     """Return steps, evaluations and checkpoints of the run, once they are known."""
     course = (fit or {}).get("course")
     if not course:
         return []
+    # The check has cut every prompt; the estimate knows lengths only, and may count a pair more.
+    pairs = ((check or {}).get("split") or {}).get("train", course["pairs"])
     evaluations = (
         f"{counted(course['evaluations'], 'evaluation')}, each on "
         f"{counted(course['evaluated_pairs'], 'held-out pair')}"
@@ -81,7 +83,7 @@ def _course_lines(fit: Answer) -> list[str]:
         else "no evaluations: no pairs are held out"
     )
     return [
-        f"Steps     {course['steps']:,} on {counted(course['pairs'], 'pair')}",
+        f"Steps     {course['steps']:,} on {counted(pairs, 'pair')}",
         f"          {evaluations}",
         f"          {counted(course['checkpoints'], 'checkpoint')} of "
         f"{fit_facts.format_bytes(course['checkpoint_bytes'])}, "
