@@ -291,6 +291,12 @@ class Stage:
             await self.wait(1.0)
             await self.take(name)
             await self.press("escape")
+        # An open palette keeps the colours it was opened with.
+        self.app.theme = "orpo-light"
+        await self.press("ctrl+p")
+        await self.wait(1.0)
+        self.save("palette-light")
+        await self.press("escape")
 
 
 def animated(frames: list[str]) -> str:

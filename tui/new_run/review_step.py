@@ -19,6 +19,7 @@ from tui.new_run.draft import SETTINGS, Draft
 from tui.new_run.fit_card import ESTIMATING
 from tui.new_run.presets import ELSEWHERE, PRESETS
 from tui.parts.base_screen import pane
+from tui.parts.hanging import hung
 from tui.shell.charset import CharsetName
 
 Answer = Mapping[str, Any] | None
@@ -161,7 +162,7 @@ class ReviewStep(Vertical):
     """Plain text and two buttons."""
 
     DEFAULT_CSS = """
-    ReviewStep #review { height: 1fr; }
+    ReviewStep #review { height: 1fr; scrollbar-gutter: stable; }
     ReviewStep #review Static { height: auto; }
     ReviewStep Horizontal { height: 1; padding: 0 1; }
     ReviewStep Button { margin: 0 2 0 0; }
@@ -186,8 +187,15 @@ class ReviewStep(Vertical):
     def show(self, text: str, may_start: bool) -> None:
         """Show a planned run."""
         self.text = text
-        self.query_one("#review-text", Static).update(text)
+        self._write()
         self.query_one("#start", Button).disabled = not may_start
+
+    def on_resize(self) -> None:
+        self._write()
+
+    def _write(self) -> None:
+        if width := self.query_one("#review").scrollable_content_region.width:
+            self.query_one("#review-text", Static).update(hung(self.text, width, 10))
 
     def sentence(self) -> str:
         """Return the step as running text."""

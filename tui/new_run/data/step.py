@@ -50,7 +50,7 @@ class DataStep(Vertical):
     """
 
     DEFAULT_CSS = """
-    DataStep Input { border: none; background: $surface; padding: 0 1; }
+    DataStep Input.-textual-compact { background: $surface; padding: 0 1; }
     DataStep #data-here { height: 1fr; }
     DataStep #data-offers { height: auto; max-height: 100%; border: none; }
     """

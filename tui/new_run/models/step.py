@@ -42,7 +42,7 @@ class ModelStep(Vertical):
     """
 
     DEFAULT_CSS = """
-    ModelStep Input { border: none; background: $surface; padding: 0 1; }
+    ModelStep Input.-textual-compact { background: $surface; padding: 0 1; }
     ModelStep #model-list { height: 1fr; }
     ModelStep #model-about { height: auto; max-height: 5; padding: 0 1; color: $primary; }
     """
