@@ -21,8 +21,12 @@ def hung(text: str, width: int, column: int) -> str:
 
 
 def _hung_line(line: str, width: int, column: int) -> str:
-    is_row = line[column - 1 : column] == " " and line[column : column + 1].strip() != ""
-    indent = column if is_row else len(line) - len(line.lstrip())
+    # Prose may have a blank there, too, but begins at the border and has no two.
+    name = line[:column]
+    is_row = name.endswith("  ") or (name.startswith(" ") and name.endswith(" "))
+    indent = (
+        column if is_row and line[column : column + 1].strip() else len(line) - len(line.lstrip())
+    )
     parts = textwrap.wrap(
         line, max(width, indent + 8), subsequent_indent=" " * indent, break_on_hyphens=False
     )
