@@ -1,11 +1,14 @@
 """Make docs/screens, pictures of the app from a real run: `python docs/make_screens.py`.
 
-Everything runs from a copy in a folder of its own, so that no picture shows where a checkout lies.
-It takes some minutes: two trainings of the built-in model, a test and two exports.
+Each screen is taken in the dark and in the light theme. Everything runs from a copy in a folder of
+its own, so that no picture shows where a checkout lies. It takes some minutes: four trainings of
+the built-in model, a test and two exports. With `--size 80x24 --out FOLDER` it makes them at
+another size, to be looked at.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import os
 import re
@@ -15,20 +18,34 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 SCREENS = ROOT / "docs" / "screens"
 STAGE = Path(tempfile.gettempdir()) / "orpo-mlx-demo"
-SIZE = (100, 30)
 PATIENCE_SECONDS = 600.0
 FRAME_SECONDS = 1.5
-LIGHT = (
-    "welcome", "runs", "live-complete", "result", "test", "chat", "new-run-1-model",
-    "new-run-3-settings",
-)  # fmt: skip
-"""Screens of which there is a picture in the light theme, too."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the command line says."""
+
+    size: tuple[int, int]
+    out: Path
+
+
+def given() -> Given:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--size", default="100x30", metavar="COLUMNSxROWS")
+    parser.add_argument("--out", type=Path, default=SCREENS)
+    parser.add_argument("--play", action="store_true", help=argparse.SUPPRESS)
+    words = parser.parse_args()
+    columns, rows = words.size.split("x")
+    return Given((int(columns), int(rows)), words.out.absolute())
 
 
 def main() -> None:
@@ -36,17 +53,17 @@ def main() -> None:
     if "--play" in sys.argv:
         asyncio.run(play())
         return
+    given().out.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(STAGE, ignore_errors=True)
     for name in ("orpo_mlx", "tui"):
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, STAGE / "app" / name, ignore=ignored)
-    SCREENS.mkdir(exist_ok=True)
     home = {"HOME": STAGE, "ORPO_MLX_HOME": STAGE / "home", "HF_HOME": STAGE / "cache"}
     env = {**os.environ, **{name: str(path) for name, path in home.items()}}
     env |= {"PYTHONPATH": str(STAGE / "app"), "HF_HUB_OFFLINE": "1", "TEXTUAL_ANIMATIONS": "none"}
     # Commands that are on the PATH are shown by their names alone.
     env["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
-    command = [sys.executable, str(Path(__file__).resolve()), "--play"]
+    command = [sys.executable, str(Path(__file__).resolve()), *sys.argv[1:], "--play"]
     try:
         subprocess.run(command, cwd=STAGE / "app", env=env, check=True)
     finally:
@@ -57,12 +74,10 @@ async def play() -> None:
     """Go through the app as a user would, and take a picture of every screen."""
     from tui.app import OrpoApp
 
-    runs = STAGE / "home" / "runs"
-    words = ["-m", "orpo_mlx", "train", "--demo", "--lam", "0.1", "--quiet"]
-    subprocess.run([sys.executable, *words, "--run-dir", str(runs / "demo-lambda-0.1")], check=True)
+    train("demo-lambda-0.1", "--lam", "0.1")
     await welcome()
     app: Any = OrpoApp(theme="orpo-dark", charset="braille", is_calm=True)
-    async with app.run_test(size=SIZE) as pilot:
+    async with app.run_test(size=given().size) as pilot:
         stage = Stage(app, pilot)
         await stage.until(lambda: bool(app.screen.runs))
         await stage.live()
@@ -73,12 +88,9 @@ async def play() -> None:
         await stage.until(lambda: len(app.screen.table.runs) == 2)
         await stage.wait(2.5)
         await stage.take("runs")
-        await stage.press("c")
-        await stage.until(lambda: "25" in stage.text())
-        await stage.wait(2.0)
-        await stage.take("compare")
-        await stage.press("escape")
+        await stage.compare()
         await stage.serve()
+        await stage.judge()
         await stage.press("f8")
         await stage.until(lambda: "warning" in app.screen.status or "well" in app.screen.status)
         # The kernel's version says nothing to a reader.
@@ -98,10 +110,17 @@ async def welcome() -> None:
     from tui.app import OrpoApp
 
     app: Any = OrpoApp(STAGE / "none", theme="orpo-dark", charset="braille", is_calm=True)
-    async with app.run_test(size=SIZE) as pilot:
+    async with app.run_test(size=given().size) as pilot:
         stage = Stage(app, pilot)
         await stage.until(lambda: "Try the demo" in stage.text())
         await stage.take("welcome")
+
+
+def train(name: str, *words: str) -> None:
+    """Train the demo."""
+    folder = str(STAGE / "home" / "runs" / name)
+    command = [sys.executable, "-m", "orpo_mlx", "train", "--demo", "--quiet", "--run-dir", folder]
+    subprocess.run([*command, *words], check=True)
 
 
 class Stage:
@@ -143,22 +162,23 @@ class Stage:
 
     async def take(self, name: str) -> None:
         self.save(name)
-        if name in LIGHT:
-            self.app.theme = "orpo-light"
-            await self.wait(0.5)
-            self.save(f"{name}-light")
-            self.app.theme = "orpo-dark"
-            await self.wait(0.5)
+        self.app.theme = "orpo-light"
+        await self.wait(0.5)
+        self.save(f"{name}-light")
+        self.app.theme = "orpo-dark"
+        await self.wait(0.5)
 
     def save(self, name: str) -> None:
         if str(ROOT) in self.text():
             raise ValueError(f"{name}: it shows where the checkout lies, {ROOT}")
-        (SCREENS / f"{name}.svg").write_text(self.picture(), encoding="utf-8")
+        (given().out / f"{name}.svg").write_text(self.picture(), encoding="utf-8")
         sys.stdout.write(f"{name}\n")
         sys.stdout.flush()
 
     async def live(self) -> None:
         await self.press("m")
+        await self.until(lambda: "Starting" in self.text() and "Loading" not in self.text())
+        await self.take("starting")
         await self.until(lambda: self.app.screen.AREA == "live" and self.app.screen.caught_up)
         frames = []
         for step in (4, 12, 19):
@@ -175,7 +195,7 @@ class Stage:
         await self.wait(1.0)
         await self.take("live-complete")
         frames.append(self.picture())
-        (SCREENS / "live-animated.svg").write_text(animated(frames), encoding="utf-8")
+        (given().out / "live-animated.svg").write_text(animated(frames), encoding="utf-8")
 
     async def test(self) -> None:
         await self.press("t")
@@ -204,6 +224,30 @@ class Stage:
         await self.take("chat")
         await self.press("escape")
 
+    async def compare(self) -> None:
+        """Two runs in one chart, then the table of a sweep."""
+        await self.press("c")
+        await self.until(lambda: "25" in self.text())
+        await self.wait(2.0)
+        await self.take("compare")
+        await self.press("escape")
+        for lam in ("0.05", "0.2", "0.4"):
+            await asyncio.to_thread(train, f"demo-lambda-{lam}", "--lam", lam)
+        await self.until(lambda: len(self.app.screen.table.runs) == 5)
+        await self.press("home", *["space", "down"] * 5, "c")
+        await self.until(lambda: len(self.app.screen.rows) == 5 and self.app.screen.selected)
+        await self.wait(1.0)
+        await self.take("group")
+        await self.press("escape")
+        await self.press("home", *["space", "down"] * 5)
+
+    async def judge(self) -> None:
+        await self.press("j")
+        await self.until(lambda: self.app.screen.state.duel is not None)
+        await self.wait(0.5)
+        await self.take("judge")
+        await self.press("escape")
+
     async def serve(self) -> None:
         await self.press("v")
         await self.until(lambda: "/v1" in self.text())
@@ -224,7 +268,11 @@ class Stage:
         await self.press("n")
         await self.until(lambda: "fits" in self.text())
         await self.take("new-run-1-model")
-        await self.press("enter", "enter")
+        await self.press("enter", "f2")
+        await self.until(lambda: "not searched" in self.text())
+        await self.press("down", "down")
+        await self.take("new-run-2-hub")
+        await self.press("f2", "enter")
         await self.until(lambda: self.app.screen.query_one("#data").answer is not None)
         await self.press("v")
         await self.wait(3.0)
@@ -243,6 +291,12 @@ class Stage:
             await self.wait(1.0)
             await self.take(name)
             await self.press("escape")
+        # An open palette keeps the colours it was opened with.
+        self.app.theme = "orpo-light"
+        await self.press("ctrl+p")
+        await self.wait(1.0)
+        self.save("palette-light")
+        await self.press("escape")
 
 
 def animated(frames: list[str]) -> str:

@@ -15,8 +15,9 @@ Tree (each also is the standard exception a caller would already catch):
       CheckpointError(RuntimeError)  no checkpoint can be resumed
       TrainingError(RuntimeError)    the run itself failed; the exit code is 1, not 2
         NotFiniteError               a number it computed is NaN or infinite
-        PeerLostError                another process of the run died, hangs or cannot be reached
-      PeerRefusedError(RunError)     another process of the run was given something else
+      PeerError                      another process of the run is why it ends
+        PeerLostError(TrainingError)   it died, hangs or cannot be reached
+        PeerRefusedError(RunError)     it was given something else
 
 To add one: subclass the topic, take `message` and `what_to_do`, keep it picklable (no extra
 constructor arguments), and give the message its four parts: where, what was found, what is
@@ -24,6 +25,9 @@ needed, what to do.
 """
 
 from __future__ import annotations
+
+from copy import copy
+from typing import Self
 
 
 class OrpoError(Exception):
@@ -43,8 +47,19 @@ class OrpoError(Exception):
         self.message = message
         self.what_to_do = what_to_do
 
+    @property
+    def report(self) -> str:
+        """The message with all that is shown below it, for people."""
+        return self.message
+
+    def advising(self, what_to_do: str) -> Self:
+        """Return the same error with another next step."""
+        other = copy(self)
+        other.what_to_do, other.args = what_to_do, (self.message, what_to_do)
+        return other
+
     def __str__(self) -> str:
-        return f"{self.message}\n{self.what_to_do}" if self.what_to_do else self.message
+        return f"{self.report}\n{self.what_to_do}" if self.what_to_do else self.report
 
 
 class ConfigError(OrpoError, ValueError):
@@ -103,15 +118,31 @@ class NotFiniteError(TrainingError):
     """A loss, gradient or metric is NaN or infinite; nothing computed after it means anything."""
 
 
-class PeerLostError(TrainingError):
+class PeerError(OrpoError):
+    """Another process of the run is why it ends.
+
+    Whoever raises it sets what is known of that process: its `rank`, and what it printed last.
+    """
+
+    rank: int | None = None
+    last_lines = ""
+
+    @property
+    def report(self) -> str:
+        return with_last_lines(self.message, self.last_lines)
+
+
+class PeerLostError(PeerError, TrainingError):
     """Another process of the run died, stopped, hangs or cannot be reached."""
 
-    LAST_LINES = "\nIts last lines:\n"
-    """Stands in the message before what that process printed last, where that is known."""
 
-
-class PeerRefusedError(RunError):
+class PeerRefusedError(PeerError, RunError):
     """Another process of the run found bad input, or has other settings, data or versions."""
+
+
+def with_last_lines(message: str, lines: str) -> str:
+    """Return a message with what another process printed last, if that is known."""
+    return f"{message}\nIts last lines:\n{lines}" if lines else message
 
 
 def reason_of(error: BaseException) -> str:

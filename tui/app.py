@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from textual import work
+from textual import events, work
 from textual.app import App, SystemCommand
 from textual.binding import Binding
 from textual.filter import LineFilter
@@ -33,6 +33,7 @@ from tui.export.session import Exports
 from tui.home.screen import RunsScreen
 from tui.leaving import may_leave
 from tui.parts.ask import AskChoice, AskScreen
+from tui.parts.base_screen import AppScreen
 from tui.parts.harmless import HarmlessFilter
 from tui.parts.pick_one import PickOneScreen
 from tui.processes import launcher
@@ -134,6 +135,14 @@ class OrpoApp(App[None]):
     async def on_unmount(self) -> None:
         await self.server.close()
 
+    async def on_event(self, event: events.Event) -> None:
+        """Give the focus to the field that takes what is typed, before it is handed on."""
+        if isinstance(event, events.Key | events.Paste) and not event.is_forwarded:
+            screen = self.screen
+            if isinstance(screen, AppScreen):
+                screen.begin_text(event)
+        await super().on_event(event)
+
     def get_line_filters(self) -> Sequence[LineFilter]:
         """Return what every line passes before it is written."""
         return [*super().get_line_filters(), self._harmless]
@@ -220,7 +229,7 @@ class OrpoApp(App[None]):
             texts[name] = "its adapter" if name == "adapter" else f"its checkpoint of step {name}"
         chosen = "fresh"
         if starts:
-            picker = PickOneScreen("Its settings, beginning with", texts, chosen)
+            picker = PickOneScreen("Its settings, beginning with", texts, chosen, "plans no run")
             chosen = await self.push_screen_wait(picker)
         if chosen:
             hosts = newest_hosts(run)

@@ -128,4 +128,4 @@ def silence() -> None:
 
 def format_error(error: OrpoError) -> str:
     """Return an error for stderr: what is wrong first, what to do last."""
-    return visible(f"error: {error.message}\n{error.what_to_do}").rstrip() + "\n"
+    return visible(f"error: {error.report}\n{error.what_to_do}").rstrip() + "\n"

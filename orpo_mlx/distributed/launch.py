@@ -51,14 +51,15 @@ class StartedPeers:
         """Return where a peer writes before there is a run."""
         return self.folder / f"process-{rank}.log"
 
-    def died(self) -> str:
-        """Say which has ended, "" if none has."""
+    def died(self) -> PeerLostError | None:
+        """Return the error that one has ended, None while none has."""
         for rank, process in self._processes.items():
             if (code := process.poll()) is not None:
-                lines = last_lines(self.log_of(rank))
-                shown = PeerLostError.LAST_LINES + lines if lines else ""
-                return f"process {rank} ended with exit status {code} before the run began{shown}"
-        return ""
+                said = f"process {rank} ended with exit status {code} before the run began"
+                error = PeerLostError(said, "Look there for the reason, then start again.")
+                error.rank, error.last_lines = rank, last_lines(self.log_of(rank))
+                return error
+        return None
 
     def end(self) -> None:
         """Wait for all; who does not end is killed."""

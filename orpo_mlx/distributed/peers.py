@@ -271,12 +271,14 @@ class Peers:
         who = f"process {link.rank} ({link.host})"
         if failure := link.failure:
             kind = PeerRefusedError if failure["exit_code"] == 2 else PeerLostError
-            return kind(f"{who}: {failure['message']}", failure["what_to_do"])
-        if lines := self.last_lines(link.rank):
-            shown = PeerLostError.LAST_LINES + lines
+            error = kind(f"{who}: {failure['message']}", failure["what_to_do"])
         else:
-            shown = f"; what it printed is there in {link.log}" if link.log else ""
-        return PeerLostError(f"{who} is lost: {link.lost}{shown}", AGAIN)
+            lines = self.last_lines(link.rank)
+            there = f"; what it printed is there in {link.log}" if link.log and not lines else ""
+            error = PeerLostError(f"{who} is lost: {link.lost}{there}", AGAIN)
+            error.last_lines = lines
+        error.rank = link.rank
+        return error
 
     # --- the thread that looks at all
 

@@ -20,13 +20,13 @@ _PAUSE = 0.1
 """Seconds between two tries."""
 
 
-def meet(world: World, seconds: float, has_died: Callable[[], str]) -> list[Link]:
+def meet(world: World, seconds: float, has_died: Callable[[], PeerLostError | None]) -> list[Link]:
     """Wait, as process 0, for all others; return their connections by rank.
 
     Args:
         world: of this process.
         seconds: how long to wait.
-        has_died: says which started process has ended already, "" if none has.
+        has_died: gives the error that a started process has ended already, None if none has.
 
     Raises:
         PeerLostError: one did not come.
@@ -37,7 +37,7 @@ def meet(world: World, seconds: float, has_died: Callable[[], str]) -> list[Link
     with _listen(world) as listener:
         while len(links) < world.size - 1:
             if died := has_died():
-                raise PeerLostError(died, "Look there for the reason, then start again.")
+                raise died
             if time.monotonic() > deadline:
                 raise _absent(world, set(links), seconds)
             try:

@@ -129,7 +129,9 @@ def answer(
     beside = _kept_bytes(config, [*train, *valid], shape)
     question = Question(shape, config, way, train, valid, limit, beside)
     plan = question.plan()
-    course = plan_course(config, len(train), len(valid), plan.estimate.adapter) if train else None
+    # What is longer than the limit is dropped, and trains nothing.
+    left, held_out = (len(clipped(part, config.max_seq_length)) for part in (train, valid))
+    course = plan_course(config, left, held_out, plan.estimate.adapter) if left else None
     several = None
     if processes > 1:
         trained = train[: course.pairs] if course else ()
@@ -140,7 +142,7 @@ def answer(
         limit=limit,
         suggestions=suggest(question),
         way=way.name,
-        pairs=len(clipped(train, config.max_seq_length)),
+        pairs=left,
         past=memory_shares(config.runs_dir),
         notes=pairs.notes,
         course=course,

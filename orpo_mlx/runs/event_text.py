@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from orpo_mlx.errors import with_last_lines
 from orpo_mlx.runs.events import (
     CheckpointSaved,
     DataPrepared,
@@ -259,8 +260,9 @@ def end_line(event: RunFinished) -> str:
 
 def _failure_lines(event: RunFailed) -> list[str]:
     saved = event.last_checkpoint or "none"
+    said = with_last_lines(event.message, event.last_lines)
     return [
-        f"failed at step {event.step}: {visible(event.message)}",
+        f"failed at step {event.step}: {visible(said)}",
         f"last checkpoint: {saved}",
         *([visible(event.what_to_do)] if event.what_to_do else []),
     ]

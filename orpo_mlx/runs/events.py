@@ -249,6 +249,10 @@ class RunFailed:
     last_checkpoint: str | None
     kind: FailureKind = "other"
     """What went wrong, for programs; the message is for people."""
+    peer: int | None = None
+    """Rank of the process that is why, where another one of the run is."""
+    last_lines: str = ""
+    """What that process printed last, where it is known."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orpo_mlx.errors import OrpoError, PeerLostError, TrainingError
+from orpo_mlx.errors import OrpoError, PeerError, PeerLostError, TrainingError
 from orpo_mlx.runs import events
 from orpo_mlx.runs.faults import explain, kind_of
 from orpo_mlx.text.formatting import format_duration
@@ -187,13 +187,14 @@ def fail(run: TrainingRun, error: BaseException) -> BaseException:
     if last is None and "esume" in advice:
         advice = _without_resuming(advice, run.directory.config_file)
         if isinstance(raised, OrpoError):
-            raised = type(raised)(message, advice)
+            raised = raised.advising(advice)
     # On a full disk nothing can be recorded; the caller still hears of it.
     with suppress(OSError):
         with run.directory.log_file.open("a", encoding="utf-8") as log:
             log.write(redacted("".join(traceback.format_exception(error))))
         step, kind = run.progress.step, kind_of(error)
-        run.emit(events.RunFailed(type(error).__name__, message, advice, step, last, kind))
+        peer = (error.rank, error.last_lines) if isinstance(error, PeerError) else (None, "")
+        run.emit(events.RunFailed(type(error).__name__, message, advice, step, last, kind, *peer))
     run.heartbeat.beat("failed", run.progress.step)
     return raised
 
@@ -207,7 +208,7 @@ def _saved(run: TrainingRun, error: PeerLostError) -> OrpoError:
     words = ["orpo-mlx", "resume", str(run.directory.argument)]
     advice = f"See to that machine, then `{shlex.join(words)} --processes {run.peers.size}` or the "
     advice += "same mlx.launch goes on, as without --processes this machine alone does."
-    return PeerLostError(error.message, advice)
+    return error.advising(advice)
 
 
 def _without_resuming(advice: str, config_file: Path) -> str:

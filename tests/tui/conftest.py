@@ -63,10 +63,8 @@ def make_run(runs_dir: Path) -> Callable[..., RunDirectory]:
     return make
 
 
-LOST = (
-    "process 1 (mac) is lost: it has ended\nIts last lines:\n12:00:01 loading the model\n"
-    "libc++abi: terminating due to uncaught exception"
-)
+LOST = "process 1 (mac) is lost: it has ended"
+WORDS = "12:00:01 loading the model\nlibc++abi: terminating due to uncaught exception"
 
 
 @pytest.fixture
@@ -90,7 +88,7 @@ def share() -> Callable[..., RunDirectory]:
                 break
             lines.append(json.dumps(raw) + "\n")
         if lost_at:
-            end = events.RunFailed("PeerLostError", LOST, "So.", lost_at, "/c", kind="peer")
+            end = events.RunFailed("PeerLostError", LOST, "So.", lost_at, "/c", "peer", 1, WORDS)
             lines.append(events.encode(end, record.time))
         run.events_file.write_text("".join(lines))
         return run

@@ -9,7 +9,7 @@ from textual.app import ComposeResult
 from textual.containers import Grid
 from textual.message import Message
 
-from tui.charts.kinds import ChartKind, XAxis, chart_lines, chart_marks
+from tui.charts.kinds import ChartKind, XAxis, chart_end, chart_lines, chart_marks
 from tui.charts.line_chart import LineChart
 from tui.run.state import RunState
 from tui.shell.charset import CharsetName
@@ -61,7 +61,7 @@ class ChartGrid(Grid):
     def show(self, state: RunState, x_axis: XAxis) -> None:
         """Draw a run; charts that are not displayed draw nothing."""
         marks = chart_marks(state, x_axis)
-        end = (state.step if state.ended else state.total_steps) if x_axis == "step" else 0
+        end = chart_end(state, x_axis)
         for kind, chart in zip(self.kinds, self.charts, strict=False):
             chart.plot(chart_lines(kind, state, x_axis), marks, x_axis, end)
 

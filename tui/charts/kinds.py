@@ -143,6 +143,13 @@ def chart_marks(state: RunState, x_axis: XAxis = "step") -> list[tuple[float, st
     return [(mark.step, mark.kind) for mark in state.marks]
 
 
+def chart_end(state: RunState, x_axis: XAxis = "step") -> float:
+    """Return where the x axis of a run ends, 0 if nobody knows: of steps it is known beforehand."""
+    if x_axis != "step":
+        return 0
+    return state.step if state.ended else state.total_steps
+
+
 def chosen_charts(
     names: str | Sequence[str], metrics: Iterable[str] = METRICS, *, is_shared: bool = False
 ) -> list[ChartKind]:

@@ -16,7 +16,14 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from tui.charts.cells import CHARSETS
-from tui.charts.moves import moved_cursor, next_smoothing, panned_window, x_at, zoomed_window
+from tui.charts.moves import (
+    moved_cursor,
+    newest_x,
+    next_smoothing,
+    panned_window,
+    x_at,
+    zoomed_window,
+)
 from tui.charts.painting import Painter, smoothing_text
 from tui.charts.picture import Line, Painting, View, ink_name
 from tui.charts.scaling import Scale
@@ -230,7 +237,7 @@ class LineChart(Widget, can_focus=True):
             self.post_message(self.CursorMoved(self, x))
 
     def action_zoom_in(self) -> None:
-        """Zoom in around the crosshair, or around the right end."""
+        """Zoom in around the crosshair, or around the newest point."""
         self._zoom_at_cursor(2.0)
 
     def action_zoom_out(self) -> None:
@@ -239,7 +246,8 @@ class LineChart(Widget, can_focus=True):
 
     def _zoom_at_cursor(self, factor: float) -> None:
         if self.painting:
-            at = self.painting.x.high if self.view.cursor is None else self.view.cursor
+            cursor = self.view.cursor
+            at = newest_x(self.lines) if cursor is None else cursor
             self._zoom(factor, at)
 
     def action_pan_left(self) -> None:

@@ -24,6 +24,11 @@ def x_at(painting: Painting, column: int) -> float:
     return painting.x.from_dots(column - painting.left + 0.5, painting.plot_width)
 
 
+def newest_x(lines: Sequence[Line]) -> float:
+    """Return the x of the newest point, 0 if there is none."""
+    return max((float(line.xs[-1]) for line in lines if len(line.xs)), default=0.0)
+
+
 def moved_cursor(
     painting: Painting, lines: Sequence[Line], view: View, direction: int
 ) -> float | None:
@@ -34,8 +39,7 @@ def moved_cursor(
     if not painting.plot_width:
         return None
     step = (painting.x.high - painting.x.low) / painting.plot_width
-    newest = max((float(line.xs[-1]) for line in lines if len(line.xs)), default=0.0)
-    x = newest if view.cursor is None else view.cursor + direction * step
+    x = newest_x(lines) if view.cursor is None else view.cursor + direction * step
     return min(max(x, painting.x.low), painting.x.high)
 
 

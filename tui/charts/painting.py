@@ -23,9 +23,6 @@ from tui.charts.scaling import (
 )
 from tui.run.columns import Floats
 
-_SHARE_FROM = 0.1
-"""A shorter course would stand in the first column or two of an axis to the end."""
-
 
 @dataclass
 class Painter:
@@ -56,7 +53,7 @@ class Painter:
         Args:
             lines: later ones are drawn over earlier ones.
             marks: (x, kind) with a kind of `MARK_SIGNS`.
-            end: where x will end one day; the axis goes there from a tenth of the way on.
+            end: where x will end one day, 0 if nobody knows; the axis goes there from the first.
             is_titled: else the title stands elsewhere.
         """
         picture = Painting.blank(width, height)
@@ -104,7 +101,8 @@ class Painter:
         if xs is None:
             return False
         low = min(0.0, xs[0])
-        ends = end >= xs[1] >= _SHARE_FROM * end > 0
+        # Step 0 is evaluated before there is any step: the end is known by then.
+        ends = end > low and end >= xs[1]
         self._x = Scale(low, end) if ends else grown_x(self._x, low, xs[1])
         stretch = view.window or self._x
         values = []
@@ -127,7 +125,7 @@ class Painter:
         smoothed: Sequence[Floats],
         is_titled: bool,
     ) -> None:
-        """Write what is drawn: values give way from the last line on, names only where none fit."""
+        """Write what is drawn; where it is narrow values give way, then names, the last first."""
         end = picture.write(0, 0, self.title, Ink.TITLE) if is_titled else -2
         if view.log_y:
             end = picture.write(0, end + 1 + (not is_titled), "log", Ink.QUIET)
@@ -136,15 +134,13 @@ class Painter:
         values = [value_at(line, view, ys) for line, ys in zip(lines, smoothed, strict=True)]
         texts = ["-" if np.isnan(value) else format_value(value) for value in values]
         room = picture.codes.shape[1] - end
-        named = _legend_length(lines, [""] * len(texts)) <= room
-        for index in reversed(range(len(texts))):
-            if named and _legend_length(lines, texts) > room:
-                texts[index] = ""
-        for name, group in groupby(zip(lines, texts, strict=True), lambda pair: pair[0].name):
+        named = _fit_legend(lines, texts, room)
+        groups = groupby(zip(lines, texts, strict=True), lambda pair: pair[0].name)
+        for index, (name, group) in enumerate(groups):
             pairs, end = list(group), end + 1
             for line, _ in pairs:
                 end = picture.write(0, end + 1, line.marker, Ink.LINE + line.colour)
-            end = picture.write(0, end + 1, name, Ink.QUIET) if named else end
+            end = picture.write(0, end + 1, name, Ink.QUIET) if index < named else end
             for _, text in pairs:
                 end = picture.write(0, end + 1, text, Ink.TITLE) if text else end
         said = smoothing_text(lines, view)
@@ -312,10 +308,18 @@ def nearest_index(xs: Floats, x: float) -> int:
     return after if xs[after] - x < x - xs[after - 1] else after - 1
 
 
-def _legend_length(lines: Sequence[Line], texts: Sequence[str]) -> int:
-    """Return how long names and values of lines are beside each other."""
-    names = sum(len(name) + 2 for name, _ in groupby(line.name for line in lines))
-    return names + 2 * len(lines) + sum(len(text) + 1 for text in texts if text)
+def _fit_legend(lines: Sequence[Line], texts: list[str], room: int) -> int:
+    """Empty the values that have no room; return how many names have some."""
+    names = [name for name, _ in groupby(line.name for line in lines)]
+    least = len(names) + 2 * len(lines)
+    named = len(names)
+    while named and least + sum(len(name) + 1 for name in names[:named]) > room:
+        named -= 1
+    least += sum(len(name) + 1 for name in names[:named])
+    for index in reversed(range(len(texts))):
+        if least + sum(len(text) + 1 for text in texts if text) > room:
+            texts[index] = ""
+    return named
 
 
 def smoothing_text(lines: Sequence[Line], view: View) -> str:

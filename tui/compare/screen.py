@@ -14,7 +14,7 @@ from textual.widgets import Static
 
 from orpo_mlx.runs.directory import RunDirectory
 from orpo_mlx.text.formatting import counted
-from tui.charts.kinds import X_AXES, XAxis
+from tui.charts.kinds import X_AXES, XAxis, chart_end
 from tui.charts.line_chart import LineChart
 from tui.charts.saving import write_texts
 from tui.compare import comparing
@@ -117,7 +117,8 @@ class CompareScreen(AppScreen):
             chart.painter.title = self.curve.title
             chart.painter.forget()
         lines = comparing.compared_lines(self.runs, self.curve, self.x_axis)
-        chart.plot(lines, (), self.x_axis)
+        end = max(chart_end(run.state, self.x_axis) for run in self.runs)
+        chart.plot(lines, (), self.x_axis, end)
         title = self.query_one("#title")
         title.left = f"{self.TITLE} · {self.curve.title} over {self.x_axis}"  # type: ignore[attr-defined]
         smoothing = chart.view.smoothing
@@ -203,7 +204,7 @@ class CompareScreen(AppScreen):
     async def action_like(self) -> None:
         """Plan a run with the settings of one of these."""
         titles = {str(run.path): f"{run.letter} {run.id}" for run in self.runs}
-        picker = PickOneScreen("A new run from which", titles, next(iter(titles)))
+        picker = PickOneScreen("A new run from which", titles, next(iter(titles)), "plans no run")
         if chosen := await self.app.push_screen_wait(picker):
             self.post_message(OpenNewRun(Path(chosen)))
 

@@ -47,7 +47,7 @@ class LabelScreen(ModalScreen[RunLabel | None]):
         label = self.label
         with Vertical() as box:
             box.border_title = self.run
-            box.border_subtitle = "enter goes on and keeps it, esc keeps the old one"
+            box.border_subtitle = "enter goes on, at the end it keeps all; esc changes nothing"
             with Horizontal():
                 yield Label("Name")
                 yield TextField(label.name, id="label-name", compact=True)

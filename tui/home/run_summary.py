@@ -18,7 +18,7 @@ from orpo_mlx.runs.metrics import shown
 from orpo_mlx.runs.peers.hosts import hosts_text
 from orpo_mlx.text.formatting import format_bytes, format_duration, visible
 from orpo_mlx.text.ticks import format_value
-from tui.charts.kinds import chart_lines, chart_marks, chosen_charts
+from tui.charts.kinds import chart_end, chart_lines, chart_marks, chosen_charts
 from tui.charts.line_chart import LineChart
 from tui.charts.sparkline import trend
 from tui.run.columns import Floats
@@ -87,7 +87,8 @@ class RunSummaryPanel(Horizontal):
         chart, kind = self.query_one(LineChart), chosen_charts("log_odds", self.state.metrics)[0]
         chart.border_title = kind.title
         chart.set_charset(charset)
-        chart.plot(chart_lines(kind, self.state), chart_marks(self.state), end=self.state.step)
+        end = chart_end(self.state)
+        chart.plot(chart_lines(kind, self.state), chart_marks(self.state), end=end)
         self.query_one("#summary-answers", Static).update("\n".join(answer_lines(self.state)))
 
 

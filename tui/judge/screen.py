@@ -13,7 +13,7 @@ from textual.widgets import Static
 
 from orpo_mlx.runs.directory import RunDirectory
 from tui.judge.state import JudgeState
-from tui.parts.base_screen import AppScreen
+from tui.parts.base_screen import AppScreen, pane
 from tui.processes.children import JsonLinesChild
 from tui.shell.commands import bindings
 
@@ -46,12 +46,11 @@ class JudgeScreen(AppScreen):
         self._child: JsonLinesChild | None = None
 
     def compose_body(self) -> Iterable[Widget]:
-        with VerticalScroll(id="prompt-box"):
+        with pane(VerticalScroll(id="prompt-box"), "Prompt"):
             yield Static("", id="prompt", markup=False)
         with Horizontal(id="answers"):
             for side in ("first", "second"):
-                with VerticalScroll(id=side, classes="answer"):
-                    yield Static("", id=f"{side}-heading", classes="heading")
+                with pane(VerticalScroll(id=side, classes="answer"), side.title()):
                     yield Static("", id=f"{side}-text", markup=False)
         yield Static("", id="status", markup=False)
 
@@ -126,8 +125,6 @@ class JudgeScreen(AppScreen):
         prompt.update(state.prompt())
         prompt.set_class(bool(state.failed), "-bad")
         for side, text in zip(("first", "second"), state.answers(), strict=True):
-            heading = side.upper() if state.duel is not None else ""
-            self.query_one(f"#{side}-heading", Static).update(heading)
             self.query_one(f"#{side}-text", Static).update(text)
             self.query_one(f"#{side}", VerticalScroll).scroll_home(animate=False)
         self.query_one("#prompt-box", VerticalScroll).scroll_home(animate=False)

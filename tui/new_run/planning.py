@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from textual import on
+from textual import events, on
 from textual.app import ComposeResult
 from textual.containers import Container
 from textual.message import Message
-from textual.widgets import ContentSwitcher
+from textual.widgets import ContentSwitcher, Input
 
 from tui.new_run import fit_facts
 from tui.new_run.data.step import DataStep
@@ -91,6 +91,16 @@ class Planning(Container):
         self.query_one("#step", ContentSwitcher).current = _IDS[step]
         self._current.focus_first()
         self._ask()
+
+    def begin_text(self, event: events.Key | events.Paste) -> None:
+        """Give the focus to the field of a step that takes what is typed over its list."""
+        step = self._current
+        if not isinstance(step, (ModelStep, DataStep)) or isinstance(self.screen.focused, Input):
+            return
+        if isinstance(event, events.Paste) or (
+            event.key != "space" and step.check_consume_key(event.key, event.character)
+        ):
+            self.screen.set_focus(step.query_one(PathField))
 
     def show(self, draft: Draft) -> None:
         """Plan something else; every part shows it and is asked for again."""

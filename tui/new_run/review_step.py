@@ -19,6 +19,7 @@ from tui.new_run.draft import SETTINGS, Draft
 from tui.new_run.fit_card import ESTIMATING
 from tui.new_run.presets import ELSEWHERE, PRESETS
 from tui.parts.base_screen import pane
+from tui.parts.hanging import hung
 from tui.shell.charset import CharsetName
 
 Answer = Mapping[str, Any] | None
@@ -50,7 +51,7 @@ def review_text(
         lines = [line for doubt in warnings(draft) for line in _wrapped(f"! {doubt.text}")]
     lines += [""] if lines else []
     lines += [
-        *_course_lines(fit),
+        *_course_lines(fit, check),
         *_time_lines(fit),
         f"Memory    {fit_facts.summary(fit, charset) if fit else note or 'being estimated ...'}",
     ]
@@ -69,11 +70,13 @@ def review_text(
     return "\n".join([*lines, "", "Same as (^y copies):", f"  {visible(draft.command())}"])
 
 
-def _course_lines(fit: Answer) -> list[str]:
+def _course_lines(fit: Answer, check: Answer) -> list[str]:
     """Return steps, evaluations and checkpoints of the run, once they are known."""
     course = (fit or {}).get("course")
     if not course:
         return []
+    # The check has cut every prompt; the estimate knows lengths only, and may count a pair more.
+    pairs = ((check or {}).get("split") or {}).get("train", course["pairs"])
     evaluations = (
         f"{counted(course['evaluations'], 'evaluation')}, each on "
         f"{counted(course['evaluated_pairs'], 'held-out pair')}"
@@ -81,7 +84,7 @@ def _course_lines(fit: Answer) -> list[str]:
         else "no evaluations: no pairs are held out"
     )
     return [
-        f"Steps     {course['steps']:,} on {counted(course['pairs'], 'pair')}",
+        f"Steps     {course['steps']:,} on {counted(pairs, 'pair')}",
         f"          {evaluations}",
         f"          {counted(course['checkpoints'], 'checkpoint')} of "
         f"{fit_facts.format_bytes(course['checkpoint_bytes'])}, "
@@ -163,7 +166,7 @@ class ReviewStep(Vertical):
     """Plain text and two buttons."""
 
     DEFAULT_CSS = """
-    ReviewStep #review { height: 1fr; }
+    ReviewStep #review { height: 1fr; scrollbar-gutter: stable; }
     ReviewStep #review Static { height: auto; }
     ReviewStep Horizontal { height: 1; padding: 0 1; }
     ReviewStep Button { margin: 0 2 0 0; }
@@ -188,8 +191,15 @@ class ReviewStep(Vertical):
     def show(self, text: str, may_start: bool) -> None:
         """Show a planned run."""
         self.text = text
-        self.query_one("#review-text", Static).update(text)
+        self._write()
         self.query_one("#start", Button).disabled = not may_start
+
+    def on_resize(self) -> None:
+        self._write()
+
+    def _write(self) -> None:
+        if width := self.query_one("#review").scrollable_content_region.width:
+            self.query_one("#review-text", Static).update(hung(self.text, width, 10))
 
     def sentence(self) -> str:
         """Return the step as running text."""

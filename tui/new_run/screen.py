@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from textual import on, work
+from textual import events, on, work
 from textual.widget import Widget
 from textual.widgets import Button
 
@@ -51,8 +51,9 @@ class NewRunScreen(AppScreen):
     HELP = (
         "Four steps: model, data, settings, review. Ctrl+n goes on, esc goes back; what you chose "
         "is kept, also when you leave. Memory is estimated anew with every change. Numbers 1 to 4 "
-        "go to a step when no text is being typed. F2 goes from this machine to the Hub, where "
-        "words are searched for; nothing is downloaded before you choose."
+        "go to a step when no text is being typed; what is typed over a list of models or data "
+        "goes into the field above it. F2 goes from this machine to the Hub, where words are "
+        "searched for; nothing is downloaded before you choose."
     )
     TITLE = "orpo-mlx · New run"
     CSS_PATH = "screen.tcss"
@@ -127,6 +128,10 @@ class NewRunScreen(AppScreen):
         if self.draft.own and self.keeper.keep(self.draft):
             self.notify("Your choices are kept; n offers them again.")
         super().action_back()
+
+    def begin_text(self, event: events.Key | events.Paste) -> None:
+        """Over the lists of the first two steps one types into the field above them."""
+        self.planning.begin_text(event)
 
     # The draft
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import ClassVar, TypeVar, cast
 
+from textual import events
 from textual.app import ComposeResult
 from textual.screen import Screen
 from textual.widget import Widget
@@ -78,6 +79,12 @@ class AppScreen(Screen[None]):
     def shown_run(self) -> Path | None:
         """The run whose course the screen shows as it happens, None for none."""
         return None
+
+    def begin_text(self, event: events.Key | events.Paste) -> None:
+        """Move the focus to the field that takes what is typed while something else has it.
+
+        The app calls this before it hands the event on, so that typed fast no letter is lost.
+        """
 
     def tell_saved(self, subject: str, folder: Path, write: Callable[[], Sequence[Path]]) -> None:
         """Write files into a folder and say which, or why not.

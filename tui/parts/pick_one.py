@@ -22,7 +22,8 @@ class PickOneScreen(ModalScreen[str]):
     Args:
         title: what is chosen.
         choices: text by id.
-        chosen: id of the present one.
+        chosen: id of the present one, or of what is proposed.
+        else_: what escape does.
     """
 
     DEFAULT_CSS = """
@@ -41,14 +42,17 @@ class PickOneScreen(ModalScreen[str]):
         *dialog_bindings(),
     ]
 
-    def __init__(self, title: str, choices: Mapping[str, str], chosen: str) -> None:
+    def __init__(
+        self, title: str, choices: Mapping[str, str], chosen: str, else_: str = "changes nothing"
+    ) -> None:
         super().__init__()
         self.question, self.choices, self.chosen = title, dict(choices), chosen
+        self.else_ = else_
 
     def compose(self) -> ComposeResult:
         with Vertical() as box:
             box.border_title = self.question
-            box.border_subtitle = "enter takes it, esc keeps the old one"
+            box.border_subtitle = f"enter takes it, esc {self.else_}"
             yield OptionList(*(Option(Content(t), id=name) for name, t in self.choices.items()))
 
     def on_mount(self) -> None:

@@ -40,8 +40,6 @@ _SIGNALS: dict[int, tuple[str, str]] = {
 }
 """(what sends it or what it means, what to do)."""
 
-_RANK = re.compile(r"^process (\d+)")
-
 _STEP = re.compile(r"(step\s+\d+/|validation at step|saved\s)")
 
 _ENDS = {
@@ -159,9 +157,9 @@ def _resume(state: RunState, saved: int | None, key: str) -> str:
 
 def _lost_peer(ended: RunFailed, hosts: Sequence[str], resume: str) -> Card:
     """Return the card of a run that one of its processes has ended."""
-    message, _, words = ended.message.partition(PeerLostError.LAST_LINES)
+    message, words = ended.message, ended.last_lines
     is_lost = ended.error == PeerLostError.__name__
-    log = _log_of_peer(message, hosts)
+    log = _log_of_peer(ended.peer or 0, hosts)
     # Of a loss the event's own advice names commands, for a terminal.
     advice = ended.what_to_do
     if is_lost:
@@ -176,10 +174,8 @@ def _lost_peer(ended: RunFailed, hosts: Sequence[str], resume: str) -> Card:
     )
 
 
-def _log_of_peer(message: str, hosts: Sequence[str]) -> str:
-    """Return where the output of the process is that a message names first."""
-    found = _RANK.search(message)
-    rank = int(found[1]) if found else 0
+def _log_of_peer(rank: int, hosts: Sequence[str]) -> str:
+    """Return where the output of a process is."""
     is_away = 0 < rank < len(hosts) and hosts[rank] != hosts[0]
     return f"a log on {visible(hosts[rank])}" if is_away else "the Log tab"
 

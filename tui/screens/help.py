@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from typing import ClassVar
 
 from textual.app import ComposeResult
@@ -11,10 +10,11 @@ from textual.containers import VerticalScroll
 from textual.screen import ModalScreen, Screen
 from textual.widgets import Static
 
+from tui.parts.hanging import hung
 from tui.shell.commands import APP, AREAS, Command, dialog_bindings, key_text
 
-_WIDTH = 73
-"""Columns of its text in the narrowest window that shows it whole."""
+_WORDS = 11
+"""Column in which the words of its table begin."""
 
 
 class HelpScreen(ModalScreen[None]):
@@ -31,6 +31,7 @@ class HelpScreen(ModalScreen[None]):
         border: round $foreground 70%;
         border-title-align: left;
         padding: 0 1;
+        scrollbar-gutter: stable;
     }
     """
 
@@ -47,10 +48,14 @@ class HelpScreen(ModalScreen[None]):
         with VerticalScroll() as box:
             box.border_title = "Help"
             box.border_subtitle = "esc closes"
-            yield Static("\n".join(self.lines), markup=False)
+            yield Static("", markup=False)
 
     def on_mount(self) -> None:
         self.query_one(VerticalScroll).focus()
+
+    def on_resize(self) -> None:
+        if width := self.query_one(VerticalScroll).scrollable_content_region.width:
+            self.query_one(Static).update(hung("\n".join(self.lines), width, _WORDS))
 
     def sentence(self) -> str:
         """Return the help as running text."""
@@ -73,10 +78,7 @@ def help_lines(screen: Screen, keymap: dict[str, str]) -> list[str]:
 
 
 def _table(commands: tuple[Command, ...], keymap: dict[str, str]) -> list[str]:
-    lines = []
-    for command in commands:
-        key = f"  {key_text(keymap.get(command.id, command.key)):<8} "
-        lines += textwrap.wrap(
-            command.help, _WIDTH, initial_indent=key, subsequent_indent=" " * len(key)
-        )
-    return lines
+    return [
+        f"  {key_text(keymap.get(command.id, command.key)):<{_WORDS - 3}} {command.help}"
+        for command in commands
+    ]

@@ -10,7 +10,7 @@ from textual.widget import Widget
 from textual.widgets import Static
 
 from orpo_mlx.text.formatting import visible
-from tui.parts.base_screen import AppScreen
+from tui.parts.base_screen import AppScreen, pane
 from tui.parts.line_view import LineView
 from tui.parts.title_bar import TitleBar
 from tui.serve.session import ServeSession
@@ -41,11 +41,9 @@ class ServeScreen(AppScreen):
         self.server = server
 
     def compose_body(self) -> Iterable[Widget]:
-        with VerticalScroll(id="facts-box"):
+        with pane(VerticalScroll(id="facts-box"), "Where it is asked"):
             yield Static("", id="facts", markup=False)
-        requests = LineView(id="requests")
-        requests.border_title = "What it was asked"
-        yield requests
+        yield pane(LineView(id="requests"), "What it was asked")
         yield Static("", id="status", markup=False)
 
     def on_mount(self) -> None:

@@ -48,7 +48,7 @@ def joined_peers(
         if world is None:
             world, started = stack.enter_context(start_peers(processes, words))
         say(f"waiting for {world.size - 1} more of {world.size} processes, {seconds:g} s at most")
-        links = meet(world, seconds, started.died if started else lambda: "")
+        links = meet(world, seconds, started.died if started else lambda: None)
         peers = Peers(world, links, seconds)
         stack.callback(peers.close)
         if started:

@@ -82,7 +82,7 @@ def measure_as_process(payload: int) -> int:
             "--link: there is one process only, and no link",
             "`orpo-mlx doctor --hosts macs.json` starts them, and measures.",
         )
-    links = [join(world, PATIENCE)] if world.rank else meet(world, PATIENCE, lambda: "")
+    links = [join(world, PATIENCE)] if world.rank else meet(world, PATIENCE, lambda: None)
     peers = Peers(world, links, PATIENCE)
     try:
         connect(peers, world)

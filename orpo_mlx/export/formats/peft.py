@@ -103,9 +103,11 @@ def export(source: AdapterSource, target: Target, say: ExportListener) -> Export
 
 def _command(base: str, path: Path, notes: list[str], rates: bool) -> str:
     kind, labels = ("SequenceClassification", ", num_labels=1") if rates else ("CausalLM", "")
+    # In double quotes: single ones would have to be escaped for the shell.
+    base, folder = (json.dumps(name, ensure_ascii=False) for name in (base, str(path)))
     code = (
         f"from transformers import AutoModelFor{kind} as M; from peft import PeftModel; "
-        f"model = PeftModel.from_pretrained(M.from_pretrained({base!r}{labels}), {str(path)!r})"
+        f"model = PeftModel.from_pretrained(M.from_pretrained({base}{labels}), {folder})"
     )
     if find_spec("peft"):
         return command_line(sys.executable, "-c", code)

@@ -149,7 +149,10 @@ def test_a_lost_peer_ends_the_run_saved_and_named(fault, words, faults, start, w
     assert "Traceback" not in errors
     found = [record.event for record in read_events(run / "events.jsonl")]
     (failed,) = [event for event in found if isinstance(event, RunFailed)]
-    assert failed.kind == "peer"
+    assert (failed.kind, failed.peer) == ("peer", 1)
+    assert "Its last lines:" not in failed.message
+    if failed.last_lines:
+        assert f"Its last lines:\n{failed.last_lines}" in errors
     assert failed.last_checkpoint
     saved = [event.step for event in found if isinstance(event, CheckpointSaved)]
     assert saved[-1] == failed.step  # nothing that was computed is lost

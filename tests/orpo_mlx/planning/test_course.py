@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
+from orpo_mlx import demo
 from orpo_mlx.__main__ import main
 from orpo_mlx.config import TrainConfig
 from orpo_mlx.planning.course import plan_course
@@ -46,3 +48,18 @@ def test_the_demo_does_what_is_foretold(tmp_path: Path):
     size = sum(file.stat().st_size for file in saved.iterdir())
     assert course.checkpoint_bytes == pytest.approx(size, rel=0.05)
     assert course.pairs == 200
+
+
+def test_pairs_that_will_be_dropped_as_too_long_make_no_steps(tmp_path: Path):
+    short, long = {"prompt": "Hi?", "chosen": "Yes.", "rejected": "No."}, "word " * 100
+    rows = [{**short, "prompt": f"{n}?"} for n in range(7)]
+    rows += [{**short, "prompt": f"{n}!", "chosen": f"{n} {long}"} for n in range(3)]
+    data = tmp_path / "pairs.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = TrainConfig(
+        model=str(demo.model_path()), data=str(data), valid_fraction=0.0, max_seq_length=64,
+        micro_batch_size=1,
+    )  # fmt: skip
+    found = answer(config, 1 << 34)
+    assert found.course is not None
+    assert (found.course.pairs, found.course.steps, found.pairs) == (7, 7, 7)

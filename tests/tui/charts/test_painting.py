@@ -65,7 +65,15 @@ def test_in_a_narrow_chart_values_give_way_from_the_last_line_on_and_names_stay(
     picture = paint(lines, size=(28, 8))
     assert picture.row_text(0).rstrip() == "Loss  o train  x held out"
     picture = paint(lines, size=(24, 8))
-    assert picture.row_text(0).rstrip() == "Loss  o 1.000  x 2.000"
+    assert picture.row_text(0).rstrip() == "Loss  o train 1.000  x"
+    picture = paint(lines, size=(18, 8))
+    assert picture.row_text(0).rstrip() == "Loss  o train  x"
+    picture = paint(lines, size=(16, 8))
+    assert picture.row_text(0).rstrip() == "Loss  o train  x"
+    sides = [line([0], [-1.5], marker=s[0], name=s) for s in ("chosen", "rejected")]
+    sides += [line([0], [-2.5], marker=s, name="validation") for s in "CR"]
+    picture = paint(sides, size=(39, 8))
+    assert picture.row_text(0).rstrip() == "Loss  c chosen -1.500  r rejected  C R"
 
 
 def test_lines_of_one_name_share_it():
@@ -79,12 +87,21 @@ def test_the_y_axis_has_two_labels_at_least(low, high):
     assert all(row[:6].strip() for row in rows)
 
 
-def test_the_x_axis_goes_to_the_end_once_a_tenth_is_done():
+@pytest.mark.parametrize(
+    ("steps", "end", "high"),
+    [
+        ([0], 6, 6),  # the evaluation before the first step
+        ([1], 6, 6),
+        ([1, 8], 1000, 1000),
+        ([1, 6], 6, 6),
+        ([1, 7], 6, 8),  # went on: a tick of one and a tenth beyond
+        ([0], 0, 10),  # nobody knows
+    ],
+)
+def test_the_x_axis_goes_to_the_end_from_the_first_value_on(steps, end, high):
     painter = Painter("Loss", CHARSETS["braille"])
-    few, many = [line([1, 8], [1, 2])], [line([1, 10], [1, 2])]
-    assert painter.paint(few, View(), 60, 10, end=100).x.high < 20
-    assert painter.paint(many, View(), 60, 10, end=100).x.high == 100
-    assert painter.paint([line([1, 120], [1, 2])], View(), 60, 10, end=100).x.high >= 120
+    painter.paint([line([], [])], View(), 60, 10, end=end)
+    assert painter.paint([line(steps, steps)], View(), 60, 10, end=end).x == Scale(0, high)
 
 
 def test_marks_and_values_that_are_no_numbers_stand_on_the_x_axis():

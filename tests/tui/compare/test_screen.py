@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from orpo_mlx.runs.directory import RunDirectory
+from tui.charts.scaling import Scale
 from tui.compare.compare_table import CompareTable
 from tui.compare.screen import CompareScreen
 from tui.new_run.screen import NewRunScreen
@@ -40,6 +41,7 @@ async def test_runs_are_told_apart_by_letters_and_only_differences_are_listed(
         assert "A ✓ run-0" in text
         assert "B ✓ run-1" in text
         assert "★" in text
+        assert screen.chart.painting.x == Scale(0, 40)  # to the end of the longest run
         assert "micro batch size" not in text
         await pilot.press("d")
         await wait_for(pilot, lambda: "all settings" in screen_text(pilot.app))

@@ -7,15 +7,18 @@ import json
 
 import pytest
 from huggingface_hub import constants
+from textual.coordinate import Coordinate
+from textual.events import Key
 from textual.widgets import DataTable, Input, Select
 
 from orpo_mlx import demo
 from tui.home.screen import RunsScreen
-from tui.new_run.data.step import DataStep
+from tui.new_run.data.step import HUB, DataStep
 from tui.new_run.draft import Draft, save_draft
 from tui.new_run.fit_card import FitCard
 from tui.new_run.models.catalogue import ModelRow
 from tui.new_run.models.step import ModelStep
+from tui.new_run.models.table import ModelTable
 from tui.new_run.review_step import ReviewStep
 from tui.new_run.screen import DRAFT_FILE, NewRunScreen
 from tui.parts.ask import AskChoice, AskScreen
@@ -52,6 +55,17 @@ async def test_every_row_gets_a_verdict_when_it_is_pointed_at(open_new, wait_for
         # What is known stays in the table; the card shows the model pointed at.
         assert "✗ too large" in screen_text(pilot.app)
         assert "weights" in screen_text(pilot.app)
+
+
+async def test_verdicts_take_the_colour_of_another_theme(open_new, wait_for):
+    async with open_new() as (pilot, screen):
+        table = screen.query_one(ModelTable)
+        colour = lambda: str(table.get_cell_at(Coordinate(1, 3)).style)  # noqa: E731
+        await wait_for(pilot, lambda: pilot.app.theme_variables["error"] in colour())
+        dark = colour()
+        pilot.app.theme = "orpo-light"
+        await wait_for(pilot, lambda: colour() != dark)
+        assert pilot.app.theme_variables["error"] in colour()
 
 
 async def test_rows_in_view_get_a_verdict_without_being_pointed_at(open_new, wait_for, screen_text):
@@ -389,10 +403,10 @@ async def test_steps_are_reached_by_mouse_and_by_number(open_new, wait_for):
     async with open_new() as (pilot, screen):
         await pilot.click("#steps", offset=(24, 0))
         await wait_for(pilot, lambda: screen.step == 2)
-        await pilot.press("escape")
-        assert screen.step == 1
-        await pilot.press("4")
-        await wait_for(pilot, lambda: screen.step == 3)
+        screen.go_to(3)
+        await pilot.press("3")
+        await wait_for(pilot, lambda: screen.step == 2)
+        screen.go_to(3)
         assert "Choose a model and data first." in screen.sentence()
 
 
@@ -408,15 +422,55 @@ async def test_data_that_cannot_be_read_are_named_in_the_review_and_not_started(
         assert review.query_one("#start").disabled
 
 
-async def test_a_path_may_be_begun_while_the_list_has_the_focus(open_new, wait_for):
-    """Letters are keys there: q would ask to quit."""
+def post(app, text: str) -> None:
+    """Type without waiting for anything, as a terminal hands on what was typed fast."""
+    names = {"\n": "enter", "<": "backspace"}
+    for sign in text:
+        app.post_message(Key(names.get(sign, sign), None if sign == "<" else sign))
+
+
+TYPED = "short 4bit/q?,a.jsonl"
+"""Holds what is a key elsewhere: letters that quit, ask for help, go to a step."""
+
+
+@pytest.mark.parametrize(
+    ("step", "field", "focus"),
+    [(0, "#model-text", "#model-table"), (1, "#data-text", "#data-offers")],
+)
+async def test_what_is_typed_over_a_list_goes_into_the_field(
+    step, field, focus, open_new, wait_for, screen_text
+):
+    async with open_new() as (pilot, screen):
+        screen.go_to(step)
+        await wait_for(pilot, lambda: screen.query_one(focus).has_focus)
+        await wait_for(pilot, lambda: "F1 Help" in screen_text(pilot.app))
+        assert "q Quit" not in screen_text(pilot.app)
+        post(pilot.app, f"{TYPED}x<\n")
+        taken = ("model", "data")[step]
+        await wait_for(pilot, lambda: screen.draft.get(taken) == TYPED)
+        assert pilot.app.screen is screen
+
+
+@pytest.mark.parametrize("typed", ["short.jsonl", "q2"])
+async def test_a_list_of_the_hub_hands_on_what_is_typed_too(typed, open_new, wait_for):
     async with open_new() as (pilot, screen):
         screen.go_to(1)
-        await wait_for(pilot, lambda: screen.query_one("#data-offers").has_focus)
-        field = screen.query_one("#data-text", Input)
-        await pilot.press("/", "q", "a")
-        await wait_for(pilot, lambda: field.value == "/qa")
-        assert pilot.app.screen is screen
+        screen.action_source()
+        data = screen.query_one(DataStep)
+        await wait_for(pilot, lambda: data.place == HUB and data.query_one("#hub-data").size)
+        data.query_one("#hub-data").focus()
+        await wait_for(pilot, lambda: data.query_one("#hub-data").has_focus)
+        post(pilot.app, typed)
+        field = data.query_one("#data-text", Input)
+        await wait_for(pilot, lambda: field.has_focus and field.value == typed)
+
+
+async def test_letters_typed_before_the_next_step_has_its_list_are_not_lost(open_new, wait_for):
+    async with open_new() as (pilot, screen):
+        screen.change(Draft({"model": "org/small"}))
+        screen.go_to(1)
+        post(pilot.app, "short.jsonl\n")
+        await wait_for(pilot, lambda: screen.draft.data == "short.jsonl")
 
 
 async def test_the_form_is_walked_by_up_and_down_and_a_list_opens_on_enter(open_new, wait_for):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from orpo_mlx.runs.events import CheckpointSaved, RunFailed, RunFinished
+from orpo_mlx.runs.events import CheckpointSaved, RunFailed, RunFinished, decode, encode
 from tui.run.ending import ending_card
 
 
@@ -68,17 +70,18 @@ def test_a_failure_says_its_own_message_and_advice(make_state):
 
 
 GONE = "process 1 (b) is lost: it has ended"
-WORDS = f"{GONE}\nIts last lines:\nTraceback:\nMemoryError"
+WORDS = "Traceback:\nMemoryError"
 SAVED = CheckpointSaved(3, "/c", 1.0, 1)
 
 
-def lost(make_state, message, hosts, *saved, error="PeerLostError"):
-    failed = RunFailed(error, message, "Give all the same data.", 4, "/c", kind="peer")
+def lost(make_state, message, hosts, *saved, error="PeerLostError", words=""):
+    told = {"kind": "peer", "peer": 1, "last_lines": words}
+    failed = RunFailed(error, message, "Give all the same data.", 4, "/c", **told)
     return ending_card("failed", make_state({"step": 4}, *saved, failed, hosts=hosts))
 
 
 def test_a_lost_process_is_named_with_its_words_and_the_run_goes_on_with_as_many(make_state):
-    card = lost(make_state, WORDS, ["a", "a"], SAVED)
+    card = lost(make_state, GONE, ["a", "a"], SAVED, words=WORDS)
     assert card.title == "A process was lost at step 4"
     assert card.cause == "Process 1 (b) is lost: it has ended."
     assert card.details == ("Traceback:", "MemoryError")
@@ -89,6 +92,16 @@ def test_a_lost_process_is_named_with_its_words_and_the_run_goes_on_with_as_many
         "What it printed is in the Log tab. No checkpoint was saved; "
         "R tries again from the beginning with the same 2 processes."
     )
+
+
+def test_a_run_made_before_these_lines_had_a_field_opens_with_its_whole_message(make_state):
+    said = f"{GONE}\nIts last lines:\n{WORDS}"
+    raw = json.loads(encode(RunFailed("PeerLostError", said, "So.", 4, "/c", "peer"), 1.0))
+    del raw["peer"], raw["last_lines"]
+    old = decode(json.dumps(raw)).event
+    card = ending_card("failed", make_state({"step": 4}, SAVED, old, hosts=["a", "a"]))
+    assert said[1:] in card.cause
+    assert card.details == ()
 
 
 def test_of_several_machines_the_card_has_the_command_to_paste(make_state):

@@ -31,8 +31,11 @@ from tui.shell.names import cut_start
 _WIDTHS = {"Rows": 9, "Downloads": 9, "Licence": 12}
 """Columns besides the name, which gets the rest."""
 
-_LEAST_FOR_ALL = 70
-"""Cells below which downloads are left out, so that names can be told apart."""
+_NARROW = {"Rows": 8, "Downl.": 6, "Licence": 10}
+"""The same where names could not be told apart beside them."""
+
+_LEAST_FOR_WIDE = 70
+"""Cells below which they are narrow."""
 
 _DWELL_SECONDS = 0.4
 """How long the cursor rests on a dataset before the Hub is asked about it."""
@@ -118,16 +121,14 @@ class DatasetTable(Vertical):
         self._fill()
 
     @property
-    def _has_all_columns(self) -> bool:
-        return self.size.width >= _LEAST_FOR_ALL
+    def _is_wide(self) -> bool:
+        return self.size.width >= _LEAST_FOR_WIDE
 
     def _fill(self) -> None:
         """Show the rows; the cursor stays on the dataset it was on."""
         table, before = self.table, self.pointed
         name = before.id if before else ""
-        widths = dict(_WIDTHS)
-        if not self._has_all_columns:
-            del widths["Downloads"]
+        widths = _WIDTHS if self._is_wide else _NARROW
         # A cell of padding on both sides of each, and the scroll bar.
         self._name_width = max(20, self.size.width - sum(widths.values()) - 2 * len(widths) - 4)
         table.clear(columns=True)
@@ -143,12 +144,15 @@ class DatasetTable(Vertical):
     def _cells(self, found: FoundDataset) -> list[Text]:
         card = self.cards.get(found.id)
         known = card if isinstance(card, DatasetCard) else None
-        downloads = [Text(downloads_text(found), justify="right")]
+        downloads, licence = downloads_text(found), visible(licence_text(found, known))
+        if not self._is_wide:
+            downloads = downloads.replace(" ", "")
+            licence = licence[: _NARROW["Licence"]]
         return [
             Text(cut_start(visible(found.id), self._name_width)),
             Text(rows_text(found, known), justify="right"),
-            *(downloads if self._has_all_columns else ()),
-            Text(visible(licence_text(found, known))[: _WIDTHS["Licence"]]),
+            Text(downloads, justify="right"),
+            Text(licence[: _WIDTHS["Licence"]]),
         ]
 
     # The one under the cursor

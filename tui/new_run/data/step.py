@@ -50,7 +50,7 @@ class DataStep(Vertical):
     """
 
     DEFAULT_CSS = """
-    DataStep Input { border: none; background: $surface; margin: 0 1; }
+    DataStep Input.-textual-compact { background: $surface; padding: 0 1; }
     DataStep #data-here { height: 1fr; }
     DataStep #data-offers { height: auto; max-height: 100%; border: none; }
     """
@@ -79,7 +79,7 @@ class DataStep(Vertical):
 
     def compose(self) -> ComposeResult:
         yield PathField(
-            placeholder="A file, a folder, a Hub id, or words to search the Hub",
+            placeholder="Type a path, a Hub id, or words to search the Hub",
             id="data-text",
             compact=True,
         )
@@ -113,11 +113,10 @@ class DataStep(Vertical):
         if event.key == "down" and text.has_focus:
             event.stop()
             self._focus_below()
-        else:
-            text.begin(event)
 
-    def on_paste(self, event: events.Paste) -> None:
-        self.query_one(PathField).begin_with(event)
+    def check_consume_key(self, key: str, character: str | None) -> bool:
+        """Letters are keys of the pairs that are shown; over a list they go into the field."""
+        return self.place != PAIRS and bool(character and character.isprintable())
 
     # Places
 
@@ -164,8 +163,15 @@ class DataStep(Vertical):
         self._focus(("#data-offers", "#hub-data", "#data-preview")[self.place])
 
     def _focus(self, name: str) -> None:
+        text = self.query_one(PathField)
+        had = text.has_focus
+
+        def focus() -> None:
+            if had or not text.has_focus:  # else one has begun to type meanwhile
+                self.query_one(name).focus()
+
         # What was hidden a moment ago takes no focus, and what is hidden now loses it.
-        self.call_after_refresh(lambda: self.query_one(name).focus())
+        self.call_after_refresh(focus)
 
     def show(self, draft: Draft) -> None:
         """Show what is chosen."""

@@ -42,7 +42,7 @@ class ModelStep(Vertical):
     """
 
     DEFAULT_CSS = """
-    ModelStep Input { border: none; background: $surface; margin: 0 1; }
+    ModelStep Input.-textual-compact { background: $surface; padding: 0 1; }
     ModelStep #model-list { height: 1fr; }
     ModelStep #model-about { height: auto; max-height: 5; padding: 0 1; color: $primary; }
     """
@@ -74,12 +74,14 @@ class ModelStep(Vertical):
         self.rows: dict[int, list[ModelRow]] = {0: [], 1: []}
         self.notes = {0: "Looking for models on this machine ...", 1: _WAITING}
         self.facts: dict[str, ModelFacts | str] = {}
-        self.chosen = ""
+        self.chosen = self._searched = ""
         self.folders: list[Path] = []
 
     def compose(self) -> ComposeResult:
         yield PathField(
-            placeholder="Filter, or a Hub id, or a folder", id="model-text", compact=True
+            placeholder="Type a part of a name, a Hub id, or a folder",
+            id="model-text",
+            compact=True,
         )
         yield TabStrip(SOURCES, is_numbered=False, id="model-source")
         with Vertical(id="model-list"):
@@ -97,11 +99,10 @@ class ModelStep(Vertical):
         if event.key == "down" and text.has_focus and self.shown:
             event.stop()
             self.table.focus()
-        else:
-            text.begin(event)
 
-    def on_paste(self, event: events.Paste) -> None:
-        self.query_one(PathField).begin_with(event)
+    def check_consume_key(self, key: str, character: str | None) -> bool:
+        """Letters and digits are no keys here: over the list they go into the field, too."""
+        return bool(character and character.isprintable())
 
     @property
     def table(self) -> ModelTable:
@@ -234,8 +235,8 @@ class ModelStep(Vertical):
         self.show_rows(message.source, message.rows, message.note)
         field = self.query_one("#model-text", Input)
         if self.display and message.rows and (field.has_focus or not self.screen.focused):
-            keeps = message.source == 0 and field.value
-            (field if keeps else self.table).focus()
+            is_typing = field.value.strip() != (self._searched if message.source else "")
+            (field if is_typing else self.table).focus()
 
     @work(exclusive=True, group="browse")
     async def browse(self) -> None:
@@ -272,6 +273,7 @@ class ModelStep(Vertical):
         """Search on the Hub; else take the only row left, or what is typed."""
         text = event.value.strip()
         if self.source == 1 and "/" not in text:
+            self._searched = text
             self.show_rows(1, [], "Searching the Hub ...")
             self._search_hub(text)
         elif text and (len(self.shown) != 1 or "/" in text or self.source == 1):

@@ -48,6 +48,8 @@ class ModelTable(RowTable):
 
     def on_mount(self) -> None:
         self._set_columns()
+        # Cells keep the colour they were written in.
+        self.app.theme_changed_signal.subscribe(self, lambda _: self.refresh_fits())
 
     def on_resize(self) -> None:
         if self._room != self._title_width:

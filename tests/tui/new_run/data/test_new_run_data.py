@@ -195,6 +195,14 @@ async def test_words_search_the_hub_and_a_row_is_taken(open_new, wait_for, scree
         await wait_for(pilot, lambda: data.answer)
 
 
+async def test_downloads_have_a_column_in_the_smallest_window(open_new, wait_for, screen_text, hub):
+    async with open_new((60, 16)) as (pilot, screen):
+        screen.go_to(1)
+        await pilot.press("f2", *"sea", "enter")
+        row = re.compile(r"org/sea-dpo +\S.* +12\.3k +mit")
+        await wait_for(pilot, lambda: row.search(screen_text(pilot.app)))
+
+
 async def test_known_datasets_are_offered_without_the_hub_and_bring_their_split(
     open_new, wait_for, screen_text
 ):
@@ -294,7 +302,7 @@ async def test_a_path_may_be_pasted_as_terminals_write_it(open_new, wait_for, tm
     async with open_new() as (pilot, screen):
         screen.go_to(1)
         await wait_for(pilot, lambda: screen.query_one("#data-offers").has_focus)
-        screen.query_one("#data-offers").post_message(Paste(f"'{file}'\n"))
+        pilot.app.post_message(Paste(f"\n'{file}'\n"))
         field = screen.query_one("#data-text", Input)
         await wait_for(pilot, lambda: field.has_focus and field.value == f"'{file}'")
         await pilot.press("enter")
