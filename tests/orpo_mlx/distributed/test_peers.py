@@ -61,23 +61,25 @@ def test_a_difference_names_process_host_and_both_values(both, beside):
 
 
 def lost(lead):
-    """Wait until the loss of a peer is known; return it."""
+    """Wait until the loss of a peer is known; return the error."""
     until = time.monotonic() + 20
     while time.monotonic() < until and not lead.is_broken:
         time.sleep(0.01)
     with pytest.raises(PeerLostError) as found:
         lead.check()
-    return found.value.message
+    return found.value
 
 
 def test_who_is_lost_is_named_with_what_it_printed_or_where(both):
     lead, peer = both
     peer.close()
-    assert lost(lead) == (
+    assert lost(lead).message == (
         "process 1 (mac2) is lost: it has ended; what it printed is there in /tmp/there.log"
     )
     lead.last_lines = lambda rank: "  the last line" if rank == 1 else ""
-    assert lost(lead).endswith("it has ended\nIts last lines:\n  the last line")
+    error = lost(lead)
+    assert error.message.endswith("it has ended")
+    assert (error.rank, error.last_lines) == (1, "  the last line")
 
 
 def test_why_a_peer_ended_is_said_by_process_0(both):
