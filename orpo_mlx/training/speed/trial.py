@@ -190,15 +190,15 @@ class Candidate:
         table, part = begun.table, begun.part
         bucket = table.bucket_for(begun.scoring.laid([self.pairs[i] for i in part]))
         if bucket and not self.needs.has_room(self.memory, begun.scoring.way, bucket):
-            return "there is too little memory to try it"
+            return "trying it would need more memory than the run"
         scoring, began = replace(begun.scoring, bucket_table=table), clock()
-        with dropout_off(self.model):
+        with dropout_off(self.model):  # a step has switched it on
             if problem := compile_problem(self.model, scoring, shortest(self.pairs)):
                 return problem
         left = begun.left - (clock() - began)
         taken = self._timed(scoring, part, clock, left, compiled=True)
         if not taken:
-            return "trying it takes long here, and the run is short"
+            return "trying it takes too long here"
         step = min(taken[1:])
         return Trial(table, begun.passes, begun.step, step, max(0.0, taken[0] - step))
 

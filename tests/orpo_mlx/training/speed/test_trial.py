@@ -162,7 +162,7 @@ def test_compiling_that_takes_too_long_ends_the_trial(played):
 
     assert not speed.compiled
     assert clock.taken == [False] * 3 + [True]
-    assert "takes long here" in speed.notes[0]
+    assert "takes too long here" in speed.notes[0]
 
 
 def test_a_compiled_step_with_another_gradient_is_not_used(played):
@@ -232,17 +232,14 @@ def test_a_run_keeps_what_was_decided_before_it(settings, monkeypatch, seconds):
     monkeypatch.setattr(trial, "TrainStep", clock.build)
     monkeypatch.setattr(trial, "compile_problem", lambda *_: None)
     monkeypatch.setattr(trial, "can_compile", lambda: True)
-    plan_together, phases = planning._plan_together, []
+    phases = []
 
     first = planning.prepare(settings(), lambda *told: phases.append(told[2]), clock=clock)
     tried = len(clock.taken)
     for place, decided in ((4, FoundCheckpoint(Path(), first.identity, ())), (5, told_by(first))):
-
-        def again(*known: Any, place: int = place, decided: Any = decided) -> Any:
-            return plan_together(*known[:place], decided, *known[place + 1 :])
-
-        monkeypatch.setattr(planning, "_plan_together", again)
-        after = planning.prepare(settings(), clock=clock)
+        with monkeypatch.context() as patch:
+            patch.setattr(planning, "_plan_together", with_argument(place, decided))
+            after = planning.prepare(settings(), clock=clock)
         assert after.speed.compiled == first.speed.compiled
         assert after.speed.train.bucket_table == first.speed.train.bucket_table
         assert (len(clock.taken), after.speed.facts) == (tried, ())
@@ -250,6 +247,29 @@ def test_a_run_keeps_what_was_decided_before_it(settings, monkeypatch, seconds):
     assert "trying a compiled step" in phases
     assert first.identity["compiled"] == first.speed.compiled == (seconds < 1)
     assert len(first.speed.facts) == 1
+
+
+def test_a_checkpoint_that_does_not_say_is_not_decided_by_a_clock(settings, monkeypatch):
+    """A run made before checkpoints recorded it goes on as it is set, whatever would be faster."""
+    clock = PlayedSteps(1.0, 0.5, 0.0)
+    monkeypatch.setattr(trial, "TrainStep", clock.build)
+    monkeypatch.setattr(trial, "can_compile", lambda: True)
+    manifest = {"scoring": "packed"}
+    again = with_argument(4, FoundCheckpoint(Path(), manifest, ()))
+    monkeypatch.setattr(planning, "_plan_together", again)
+
+    assert not planning.prepare(settings(), clock=clock).speed.compiled
+    assert clock.taken == []
+
+
+def with_argument(place: int, value: Any) -> Callable[..., Any]:
+    """Return what plans a run, with another argument at that place."""
+    plan_together = planning._plan_together
+
+    def plan(*known: Any) -> Any:
+        return plan_together(*known[:place], value, *known[place + 1 :])
+
+    return plan
 
 
 def told_by(first: planning.Prepared) -> Peers:
