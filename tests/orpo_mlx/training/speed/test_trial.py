@@ -59,18 +59,18 @@ class PlayedSteps:
 
 @pytest.fixture
 def played(model_folder, monkeypatch):
-    """Return `played(pairs, plain, compiled, compiling, problem=None, **settings)`."""
+    """Return `played(pairs, plain, compiled, compiling, problem, steps, **settings)`."""
     from mlx_lm.utils import load_model
 
     model, _ = load_model(model_folder)
     attach_adapter(model, AdapterSpec(rank=2, num_layers=1), seed=0)
     model.train()
 
-    def play(pairs, plain, compiled, compiling=0.0, problem=None, steps=6000):
+    def play(pairs, plain, compiled, compiling=0.0, problem=None, steps=6000, **settings):
         clock = PlayedSteps(plain, compiled, compiling)
         monkeypatch.setattr(trial, "TrainStep", clock.build)
         monkeypatch.setattr(trial, "compile_problem", lambda *_: problem)
-        config = TrainConfig()
+        config = TrainConfig(**settings)
         candidate = Candidate(
             config, model, MemoryNeeds(config, None, [], [], 1 << 40), Plan(Savings(), NOTHING),
             StepPlan(TIGHT, TIGHT, False), pairs, steps,
@@ -155,6 +155,17 @@ def test_nothing_is_compiled_where_trying_would_take_too_long(played):
     assert (slow.compiled, after_slow.taken) == (False, [False])
     assert (quick.compiled, after_quick.taken) == (False, [False] * 3)
     assert slow.notes + slow.facts + quick.notes + quick.facts == ()
+
+
+@pytest.mark.parametrize(("steps", "tried"), [(299, False), (301, True)])
+def test_a_step_that_is_one_forward_pass_counts_once(played, steps, tried):
+    """By tokens eight pairs are one pass: 299 steps of eight are no longer than of one."""
+    by_tokens = {"batching": "tokens", "grad_accumulation_steps": 8, "micro_batch_size": 1}
+    _, clock = played(
+        [TokenPair([5] * 9, [6] * 8, [7] * 8)] * 80, 4.0, 2.0, steps=steps, **by_tokens
+    )
+
+    assert bool(clock.taken) == tried
 
 
 def test_compiling_that_takes_too_long_ends_the_trial(played):
