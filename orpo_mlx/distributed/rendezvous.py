@@ -108,7 +108,8 @@ def _admit(connection: socket.socket, world: World, present: set[int]) -> Link |
         is_known = hmac.compare_digest(str(hello["secret"]), world.secret)
         is_awaited = rank in range(1, world.size) and rank not in present
         if is_known and is_awaited and hello["size"] == world.size:
-            return Link(connection, rank, host, str(hello["log"]))
+            # Of another version it may say less; versions are compared once it is here.
+            return Link(connection, rank, host, str(hello.get("log", "")))
     except (OSError, ValueError, KeyError, TypeError):
         pass  # not a peer: the connection ends, and the wait goes on
     connection.close()

@@ -32,7 +32,9 @@ def _swiglu_vjp(primals: Any, cotangent: mx.array, _: mx.array) -> tuple[mx.arra
     gate, up = mx.depends(list(primals), [cotangent])
     sigmoid = _sigmoid(gate)
     silu = gate * sigmoid
-    return cotangent * up * (silu + sigmoid * (1 - silu)), cotangent * silu
+    slope = silu + sigmoid * (1 - silu)
+    # Of one in half precision and one in float32 each gets its own kind, as it does from MLX.
+    return (cotangent * up * slope).astype(gate.dtype), (cotangent * silu).astype(up.dtype)
 
 
 def _sigmoid(x: mx.array) -> mx.array:

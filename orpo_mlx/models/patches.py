@@ -1,11 +1,11 @@
 """The places where this project reaches into mlx-lm's models; nothing else may.
 
 Packed rows run through unmodified models by a few seams: the `cache` every layer receives, the
-`scaled_dot_product_attention` and the `swiglu` of the module that uses it, and `mx.fast.rope`; in
-recurrent layers the class of a convolution, and the `gated_delta_update` or `ssm_update` of their
-module. Body and head are told apart by the class of the body, swapped for the time of a call. Each
-seam is put back afterwards. `scoring.select` finds out whether a model fits; a test per
-architecture tells when mlx-lm moves something.
+`scaled_dot_product_attention` and the `swiglu` of the module that uses it, `mx.fast.rope`, and
+Ministral's scale of queries; in recurrent layers the class of a convolution, and the
+`gated_delta_update` or `ssm_update` of their module. Body and head are told apart by the class of
+the body, swapped for the time of a call. Each seam is put back afterwards. `scoring.select` finds
+out whether a model fits; a test per architecture tells when mlx-lm moves something.
 """
 
 from __future__ import annotations
@@ -210,7 +210,7 @@ def fork_cache(cache: Any) -> Any:
 @contextmanager
 def packed_attention(model: nn.Module) -> Iterator[None]:
     """Let every layer that holds a `PackedCache` attend by it, and those with a `PackedStateCache`
-    convolve and recur by theirs.
+    convolve and recur by theirs; SwiGLU keeps less.
 
     Needed while gradients are taken, too: a checkpointed layer is computed again then.
     """
@@ -223,6 +223,9 @@ def packed_attention(model: nn.Module) -> Iterator[None]:
             replacement = _routed(original)
             seams.enter_context(_attribute(module, "scaled_dot_product_attention", replacement))
         seams.enter_context(_attribute(mx.fast, "rope", _rope_by_token(mx.fast.rope)))
+        for module in _modules_with(model, _SCALE):
+            replacement = _scale_by_token(vars(module)[_SCALE])
+            seams.enter_context(_attribute(module, _SCALE, replacement))
         for module in _modules_with(model, "swiglu"):
             seams.enter_context(_attribute(module, "swiglu", swiglu))
         for name, (sequences, rule) in _RECURRENCES.items():
@@ -338,6 +341,22 @@ def _rope_by_token(original: Callable[..., mx.array]) -> Callable[..., mx.array]
 
     rope.is_by_token = True  # type: ignore[attr-defined]
     return rope
+
+
+_SCALE = "_get_llama_4_attn_scale"
+"""What Ministral 3 multiplies queries by, which grows with the place in a sequence."""
+
+
+def _scale_by_token(original: Callable[..., mx.array]) -> Callable[..., mx.array]:
+    """Let it take an offset per token: it takes one per batch row, and would make a batch row with
+    all queries of each token."""
+
+    def scale(size: int, offset: Any, *known: Any) -> mx.array:
+        if not (isinstance(offset, mx.array) and offset.ndim == 1):
+            return original(size, offset, *known)
+        return original(1, offset, *known).reshape(-1, 1)  # [T, 1], of queries [1, H, T, D]
+
+    return scale
 
 
 @contextmanager

@@ -356,7 +356,7 @@ def _plan_run(
             decided.get("compiled"),
         )  # fmt: skip
         memory, speed = needs.with_buckets(memory, speed)
-        if "compiled" not in decided and may_pay(config, scoring, total_steps):
+        if not decided and may_pay(config, scoring, total_steps):
             memory, speed = try_compiling(
                 Candidate(config, model, needs, memory, speed, data.train, total_steps, processes)
             )

@@ -63,7 +63,7 @@ MODELS = {
         **WINDOW,
         "rope_parameters": {
             "rope_theta": 10000.0, "rope_type": "default", "llama_4_scaling_beta": 0.1,
-            "original_max_position_embeddings": 512,
+            "original_max_position_embeddings": 16,  # queries grow within these pairs
         },
     },
     "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2},

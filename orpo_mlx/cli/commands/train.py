@@ -415,7 +415,7 @@ def dry_run(config: TrainConfig, report: RunListener) -> int:
     prepared = prepare(config, report.progress)
     prepared = require_disk(prepared, run_place(config))
     report.handle(data_event(prepared))
-    for fact in prepared.data.facts:
+    for fact in (*prepared.data.facts, *prepared.speed.facts):
         report.handle(events.NoteLogged("info", fact))
     trainable, _ = count_parameters(prepared.model)
     each = checkpoint_bytes(config, trainable)

@@ -95,8 +95,13 @@ def can_compile() -> bool:
 
 def may_pay(config: TrainConfig, scoring: Scoring, total_steps: int) -> bool:
     """Tell whether compiling is worth a try: asked for, possible, and a small part of the run."""
-    is_long = total_steps * config.grad_accumulation_steps * MOST_SHARE >= 2 * STEPS
+    is_long = _is_long(total_steps * config.grad_accumulation_steps)
     return config.compile == "auto" and scoring.way.can_bucket and is_long and can_compile()
+
+
+def _is_long(passes: float) -> bool:
+    """Tell whether so many forward passes leave room for steps tried each way."""
+    return passes * MOST_SHARE >= 2 * STEPS
 
 
 class Begun(NamedTuple):
@@ -161,9 +166,12 @@ class Candidate:
         # In a first epoch there are no outputs of lower blocks yet; they are the same both ways.
         tight = replace(self.speed.train, cut=0)
         table = buckets_of_run(self.config, tight, self.pairs, self.total_steps)
+        passes = table.batches * max(1, self.total_steps / LOOKED_AT) / self.processes
+        # By tokens a step may be fewer forward passes than its settings say.
+        if not _is_long(passes * table.usual.mean):
+            return None
         parts = iter_parts(self.config, tight, self.pairs, self.total_steps)
         part = next(islice(parts, table.usual.place, None))
-        passes = table.batches * max(1, self.total_steps / LOOKED_AT) / self.processes
         expected = COMPILING[mx.default_device().type.name]
         taken = self._timed(tight, part, clock, (MOST_SECONDS - expected) / 2)
         if not taken:
@@ -190,15 +198,15 @@ class Candidate:
         table, part = begun.table, begun.part
         bucket = table.bucket_for(begun.scoring.laid([self.pairs[i] for i in part]))
         if bucket and not self.needs.has_room(self.memory, begun.scoring.way, bucket):
-            return "there is too little memory to try it"
+            return "trying it would need more memory than the run"
         scoring, began = replace(begun.scoring, bucket_table=table), clock()
-        with dropout_off(self.model):
+        with dropout_off(self.model):  # a step has switched it on
             if problem := compile_problem(self.model, scoring, shortest(self.pairs)):
                 return problem
         left = begun.left - (clock() - began)
         taken = self._timed(scoring, part, clock, left, compiled=True)
         if not taken:
-            return "trying it takes long here, and the run is short"
+            return "trying it takes too long here"
         step = min(taken[1:])
         return Trial(table, begun.passes, begun.step, step, max(0.0, taken[0] - step))
 

@@ -44,6 +44,15 @@ def test_value_and_gradient_are_those_of_the_definition(dtype, tolerance, given,
         np.testing.assert_allclose(found, wanted, rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.parametrize("kinds", [(mx.bfloat16, mx.float32), (mx.float32, mx.bfloat16)])
+def test_each_argument_has_a_gradient_of_its_own_kind(kinds, given, device):
+    """As MLX gives them: a gate in half precision beside a state in float32 stays in it."""
+    primals = [mx.array(x).astype(dtype) for x, dtype in zip(given, kinds, strict=False)]
+    (value,), gradients = mx.vjp(swiglu, primals, [mx.array(given[2])])
+    assert value.dtype == mx.float32
+    assert tuple(gradient.dtype for gradient in gradients) == kinds
+
+
 def test_exp_is_as_exact_as_that_of_mlx(device):
     x = np.linspace(-80, 5, 20_001, dtype=np.float32)
     wanted = np.exp(x.astype(np.float64))

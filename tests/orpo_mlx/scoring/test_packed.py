@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 
 from orpo_mlx.config import build_config
+from orpo_mlx.data.batching.buckets import bucket_of
 from orpo_mlx.data.batching.packed import pack, split_exactly
 from orpo_mlx.data.batching.shape import Lengths
 from orpo_mlx.data.types import TokenPair
+from orpo_mlx.objectives.base import PairScores
 from orpo_mlx.planning.fit import likely_way
-from orpo_mlx.scoring.packed import wants_causal
+from orpo_mlx.scoring import packed as packed_way
+from orpo_mlx.scoring.packed import PackedRow, wants_causal
 
 
 def test_prompts_of_one_length_share_a_rectangle_and_others_never():
@@ -67,6 +70,32 @@ def test_scored_positions_and_their_places_are_each_others_inverse(score_prompts
     )
     assert len({*packed.places[is_scored]}) == is_scored.sum()
     assert len(packed.places) == len(packed.ids)
+
+
+@pytest.mark.parametrize("prompt", [1, 8], ids=["row 0 is scored", "row 0 is a prompt's"])
+def test_no_gradient_comes_from_what_fills_scored_positions_up(prompt, monkeypatch):
+    """Filling reads row 0. Here every value counts, filling's too, and each row has one gradient:
+    that of its own place, or none."""
+    pairs = [TokenPair([7] * prompt, [8] * 3, [9] * 5), TokenPair([7] * prompt, [8] * 2, [9])]
+    filled = bucket_of([TokenPair([7] * 20, [8] * 50, [9] * 60)] * 3)
+    arrays = tuple(map(mx.array, PackedRow().arrays(pairs, "response", filled)))
+    packed = pack(pairs, False, filled)
+    assert (packed.places[0] == 0) == (prompt == 1)
+    assert len(packed.scored) >= (packed.places >= 0).sum() + 64
+
+    def all_values(values, group, _scope):
+        return [values.sum() * mx.ones(len(group.prompt_lengths))] * len(PairScores._fields)
+
+    monkeypatch.setattr(packed_way, "read_out", lambda _model, hidden, *_: hidden.sum(axis=-1))
+    monkeypatch.setattr(packed_way, "score_group", all_values)
+
+    def value(hidden):
+        monkeypatch.setattr(PackedRow, "hidden", lambda *_: [hidden[None]])
+        return PackedRow().score(None, arrays, "response", 256)[0].sum()
+
+    found = np.array(mx.grad(value)(mx.ones((len(packed.ids), 4))))
+    wanted = np.where(packed.places >= 0, len(packed.order), 0)
+    np.testing.assert_array_equal(found, np.repeat(wanted[:, None], 4, axis=1))
 
 
 def test_calls_are_counted_against_cells():

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,6 +23,8 @@ from orpo_mlx.runs import events
 from orpo_mlx.runs.checkpoints import damage, iter_checkpoints
 from orpo_mlx.runs.control import send_request
 from orpo_mlx.runs.directory import RunDirectory, check_run_folder
+from orpo_mlx.training import prepare as prepare_module
+from orpo_mlx.training.speed.trial import Candidate
 from orpo_mlx.training.step import StepResult, TrainStep
 from orpo_mlx.training.train import train
 
@@ -625,6 +628,17 @@ def test_nothing_of_a_dry_run_stays_on_disk(model_folder, pairs_file, tmp_path, 
     home = tmp_path / "orpo_mlx_home"
     assert sorted(os.listdir(tmp_path)) == sorted([*before, home.name])
     assert [path.parent.name for path in home.rglob("*.*")] == ["ways"]
+
+
+def test_a_dry_run_tells_whether_compiling_would_pay(model_folder, pairs_file, monkeypatch, capsys):
+    def tried(run: Candidate, _clock: object) -> tuple[object, object]:
+        return run.memory, replace(run.speed, facts=("the step is not compiled: tried",))
+
+    monkeypatch.setattr(prepare_module, "may_pay", lambda *_: True)
+    monkeypatch.setattr(Candidate, "tried", tried)
+
+    assert main(["--model", str(model_folder), "--data", str(pairs_file(8)), "--dry-run"]) == 0
+    assert "the step is not compiled: tried" in capsys.readouterr().out
 
 
 def test_a_header_that_makes_most_of_the_loss_is_told(run, model_folder, pairs_file):

@@ -59,18 +59,18 @@ class PlayedSteps:
 
 @pytest.fixture
 def played(model_folder, monkeypatch):
-    """Return `played(pairs, plain, compiled, compiling, problem=None, **settings)`."""
+    """Return `played(pairs, plain, compiled, compiling, problem, steps, **settings)`."""
     from mlx_lm.utils import load_model
 
     model, _ = load_model(model_folder)
     attach_adapter(model, AdapterSpec(rank=2, num_layers=1), seed=0)
     model.train()
 
-    def play(pairs, plain, compiled, compiling=0.0, problem=None, steps=6000):
+    def play(pairs, plain, compiled, compiling=0.0, problem=None, steps=6000, **settings):
         clock = PlayedSteps(plain, compiled, compiling)
         monkeypatch.setattr(trial, "TrainStep", clock.build)
         monkeypatch.setattr(trial, "compile_problem", lambda *_: problem)
-        config = TrainConfig()
+        config = TrainConfig(**settings)
         candidate = Candidate(
             config, model, MemoryNeeds(config, None, [], [], 1 << 40), Plan(Savings(), NOTHING),
             StepPlan(TIGHT, TIGHT, False), pairs, steps,
@@ -157,12 +157,23 @@ def test_nothing_is_compiled_where_trying_would_take_too_long(played):
     assert slow.notes + slow.facts + quick.notes + quick.facts == ()
 
 
+@pytest.mark.parametrize(("steps", "tried"), [(299, False), (301, True)])
+def test_a_step_that_is_one_forward_pass_counts_once(played, steps, tried):
+    """By tokens eight pairs are one pass: 299 steps of eight are no longer than of one."""
+    by_tokens = {"batching": "tokens", "grad_accumulation_steps": 8, "micro_batch_size": 1}
+    _, clock = played(
+        [TokenPair([5] * 9, [6] * 8, [7] * 8)] * 80, 4.0, 2.0, steps=steps, **by_tokens
+    )
+
+    assert bool(clock.taken) == tried
+
+
 def test_compiling_that_takes_too_long_ends_the_trial(played):
     speed, clock = played(ALIKE, plain=1.0, compiled=0.5, compiling=58.0)
 
     assert not speed.compiled
     assert clock.taken == [False] * 3 + [True]
-    assert "takes long here" in speed.notes[0]
+    assert "takes too long here" in speed.notes[0]
 
 
 def test_a_compiled_step_with_another_gradient_is_not_used(played):
@@ -232,17 +243,14 @@ def test_a_run_keeps_what_was_decided_before_it(settings, monkeypatch, seconds):
     monkeypatch.setattr(trial, "TrainStep", clock.build)
     monkeypatch.setattr(trial, "compile_problem", lambda *_: None)
     monkeypatch.setattr(trial, "can_compile", lambda: True)
-    plan_together, phases = planning._plan_together, []
+    phases = []
 
     first = planning.prepare(settings(), lambda *told: phases.append(told[2]), clock=clock)
     tried = len(clock.taken)
     for place, decided in ((4, FoundCheckpoint(Path(), first.identity, ())), (5, told_by(first))):
-
-        def again(*known: Any, place: int = place, decided: Any = decided) -> Any:
-            return plan_together(*known[:place], decided, *known[place + 1 :])
-
-        monkeypatch.setattr(planning, "_plan_together", again)
-        after = planning.prepare(settings(), clock=clock)
+        with monkeypatch.context() as patch:
+            patch.setattr(planning, "_plan_together", with_argument(place, decided))
+            after = planning.prepare(settings(), clock=clock)
         assert after.speed.compiled == first.speed.compiled
         assert after.speed.train.bucket_table == first.speed.train.bucket_table
         assert (len(clock.taken), after.speed.facts) == (tried, ())
@@ -250,6 +258,29 @@ def test_a_run_keeps_what_was_decided_before_it(settings, monkeypatch, seconds):
     assert "trying a compiled step" in phases
     assert first.identity["compiled"] == first.speed.compiled == (seconds < 1)
     assert len(first.speed.facts) == 1
+
+
+def test_a_checkpoint_that_does_not_say_is_not_decided_by_a_clock(settings, monkeypatch):
+    """A run made before checkpoints recorded it goes on as it is set, whatever would be faster."""
+    clock = PlayedSteps(1.0, 0.5, 0.0)
+    monkeypatch.setattr(trial, "TrainStep", clock.build)
+    monkeypatch.setattr(trial, "can_compile", lambda: True)
+    manifest = {"scoring": "packed"}
+    again = with_argument(4, FoundCheckpoint(Path(), manifest, ()))
+    monkeypatch.setattr(planning, "_plan_together", again)
+
+    assert not planning.prepare(settings(), clock=clock).speed.compiled
+    assert clock.taken == []
+
+
+def with_argument(place: int, value: Any) -> Callable[..., Any]:
+    """Return what plans a run, with another argument at that place."""
+    plan_together = planning._plan_together
+
+    def plan(*known: Any) -> Any:
+        return plan_together(*known[:place], value, *known[place + 1 :])
+
+    return plan
 
 
 def told_by(first: planning.Prepared) -> Peers:
