@@ -144,7 +144,9 @@ def _answer_lines(answers: tuple[AnswerPair, ...], width: int, are_neutral: bool
     if not answers:
         return []
     said = "to neutral prompts" if are_neutral else "the run sampled, before and after"
-    lines: list[TextLine] = [(("kind", "Answers that differ most"), ("quiet", f"   {said}"))]
+    differ = any(pair.base != pair.adapter for pair in answers)
+    title = "Answers that differ most" if differ else "Answers, word for word the same"
+    lines: list[TextLine] = [(("kind", title), ("quiet", f"   {said}"))]
     names = ("base", "adapter") if are_neutral else ("before", "after")
     for pair in answers:
         lines += _wrapped(f"> {pair.prompt}", width, "quiet")[:2]

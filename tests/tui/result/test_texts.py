@@ -55,3 +55,14 @@ def test_the_sentence_has_the_verdict_or_why_there_is_none():
     )
     none = facts(evaluation=None, why_none="It was not asked for.")
     assert result_sentence("r", none) == "Result of r: not known. It was not asked for."
+
+
+@pytest.mark.parametrize(
+    ("after", "title"),
+    [("other", "Answers that differ most"), ("same", "Answers, word for word the same")],
+)
+def test_answers_that_do_not_differ_are_not_said_to(after, title):
+    found = facts(answers=(AnswerPair("Hi", "same", after), AnswerPair("Ho", "same", "same")))
+    shown = [text for line in result_lines(found, 77, "ascii", {}) for _, text in line]
+    assert title in shown
+    assert len([text for text in shown if text.startswith("Answers")]) == 1
