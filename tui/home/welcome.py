@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.message import Message
-from textual.widgets import OptionList, Static
+from textual.widgets import Static
 from textual.widgets.option_list import Option
+
+from tui.parts.fields.option_list import OptionList
 
 _CHOICES = (
     ("demo", "Try the demo", "Trains a tiny built-in model in about a minute. No download."),

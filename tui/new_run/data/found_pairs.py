@@ -11,13 +11,14 @@ from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.content import Content
 from textual.message import Message
-from textual.widgets import OptionList, Static
+from textual.widgets import Static
 from textual.widgets.option_list import Option
 
 from orpo_mlx.text.formatting import counted, visible
 from tui.new_run.data.pair_preview import PairPreview
 from tui.new_run.data.pair_text import VIEWS
 from tui.new_run.draft import Draft, value_text
+from tui.parts.fields.option_list import OptionList
 from tui.parts.tab_strip import TabStrip
 from tui.shell.charset import CharsetName
 from tui.shell.commands import bindings

@@ -13,7 +13,7 @@ from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.content import Content
 from textual.message import Message
-from textual.widgets import Input, OptionList
+from textual.widgets import Input
 from textual.widgets.option_list import Option
 
 from orpo_mlx import demo
@@ -32,6 +32,7 @@ from tui.new_run.data.found_pairs import FoundPairs
 from tui.new_run.draft import Draft
 from tui.new_run.hint_view import FirstWords
 from tui.new_run.hints import DATA_HERE
+from tui.parts.fields.option_list import OptionList
 from tui.parts.fields.path_field import PathField
 from tui.parts.tab_strip import TabStrip
 from tui.processes.answers import Answers
