@@ -188,8 +188,8 @@ def write(args: argparse.Namespace, done: Sequence[dict[str, Any]]) -> None:
 def describe(done: Sequence[dict[str, Any]]) -> str:
     """Return a Markdown table: what each cell changed on the held-out pairs."""
     lines = [
-        "| cell | seed | rate | " + " | ".join(SHOWN) + " | verdict |",
-        "| --- " * (len(SHOWN) + 4) + "|",
+        "| cell | seed | rate | steps | " + " | ".join(SHOWN) + " | verdict |",
+        "| --- " * (len(SHOWN) + 5) + "|",
     ]
     for cell in done:
         metrics = cell["evaluation"]["metrics"]
@@ -199,16 +199,16 @@ def describe(done: Sequence[dict[str, Any]]) -> str:
             else ""
             for name in SHOWN
         ]
-        words = [cell["name"], str(cell["seed"]), f"{cell['rate']:g}", *changes]
-        lines.append(f"| {' | '.join(words)} | {cell['evaluation']['verdict']} |")
+        words = [cell["name"], str(cell["seed"]), f"{cell['rate']:g}", str(cell["steps"]), *changes]
+        lines.append(f"| {' | '.join(words)} | {cell['evaluation']['verdict']['text']} |")
     return "\n".join(lines)
 
 
 def draw(done: Sequence[dict[str, Any]]) -> str:
     """Return an SVG: a chart for each kind of cell, its chosen and rejected answers by step."""
-    kinds = sorted({(cell["name"], cell["rate"]) for cell in done})
+    kinds = sorted({(cell["name"], cell["rate"], cell["steps"]) for cell in done})
     charts = []
-    for number, (name, rate) in enumerate(kinds):
+    for number, (name, rate, steps) in enumerate(kinds):
         series = [
             Series(
                 f"{label}, seed {cell['seed']}",
@@ -217,11 +217,11 @@ def draw(done: Sequence[dict[str, Any]]) -> str:
                 colour=colour,
             )
             for cell in done
-            if (cell["name"], cell["rate"]) == (name, rate)
+            if (cell["name"], cell["rate"], cell["steps"]) == (name, rate, steps)
             for colour, (label, metric) in enumerate(LINES)
         ]
         unit = "nats, whole answers" if name.startswith("dpo") else "nats per token"
-        title = f"{name}, rate {rate:g}: change of held-out log-probs, {unit}"
+        title = f"{name}, rate {rate:g}, {steps} steps: change of held-out log-probs, {unit}"
         charts.append(chart_svg(title, "step", series, number * HEIGHT))
     return svg_page(charts)
 
