@@ -13,7 +13,7 @@ def exp(x: mx.array) -> mx.array:
 
     On a CPU it is a power of 2, as exact as MLX's exp there and two and a half times as fast.
     """
-    return mx.exp(x) if _is_on_gpu() else mx.power(2.0, x * math.log2(math.e))
+    return mx.exp(x) if is_on_gpu() else mx.power(2.0, x * math.log2(math.e))
 
 
 @mx.custom_function
@@ -38,10 +38,11 @@ def _swiglu_vjp(primals: Any, cotangent: mx.array, _: mx.array) -> tuple[mx.arra
 
 
 def _sigmoid(x: mx.array) -> mx.array:
-    if x.dtype != mx.float32 or _is_on_gpu():
+    if x.dtype != mx.float32 or is_on_gpu():
         return mx.sigmoid(x)
     return 1 / (1 + exp(-x))
 
 
-def _is_on_gpu() -> bool:
+def is_on_gpu() -> bool:
+    """Tell whether MLX computes on a GPU here."""
     return mx.default_device().type == mx.DeviceType.gpu

@@ -21,7 +21,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from orpo_mlx.models.activations import swiglu
+from orpo_mlx.models.activations import is_on_gpu, swiglu
 from orpo_mlx.models.recurrence import delta_rule, state_space
 
 Attend = Callable[..., mx.array]
@@ -278,7 +278,7 @@ def _delta_rule(
     **given: Any,
 ) -> Any:
     # Without a gradient mlx-lm has a kernel of its own; and gates may have an axis more.
-    if lower_bound is not None or given["a"].ndim != 3 or (use_kernel and _is_on_gpu()):
+    if lower_bound is not None or given["a"].ndim != 3 or (use_kernel and is_on_gpu()):
         return original(use_kernel=use_kernel, lower_bound=lower_bound, **given)
     return delta_rule(**given)
 
@@ -295,10 +295,6 @@ _RECURRENCES: dict[str, tuple[Sequence[str], Callable[..., Any]]] = {
     "ssm_update": (("hidden_states", "B", "C", "dt"), _state_space),
 }
 """By the name a model's module knows it by: the sequences among its arguments, and what it does."""
-
-
-def _is_on_gpu() -> bool:
-    return mx.default_device().type == mx.DeviceType.gpu
 
 
 def _modules_with(model: nn.Module, name: str) -> list[Any]:

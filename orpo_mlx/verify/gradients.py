@@ -359,7 +359,3 @@ def _chunks_apart(bench: Bench, size: int) -> float:
         dict(zip(("logps", "slopes"), found, strict=True)),
         dict(zip(("logps", "slopes"), wanted, strict=True)),
     )
-
-
-def _is_on_gpu() -> bool:
-    return mx.default_device().type == mx.DeviceType.gpu

@@ -20,7 +20,7 @@ from typing import IO, Any
 from textual._xterm_parser import XTermParser
 from textual.drivers.linux_driver import LinuxDriver
 
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 10.0
 """How long the app may close its screens and children; children die with it in any case."""
 
 _TICK_SECONDS = 0.1

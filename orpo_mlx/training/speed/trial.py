@@ -16,6 +16,7 @@ from orpo_mlx.config import TrainConfig
 from orpo_mlx.data.batching.buckets import BucketTable
 from orpo_mlx.data.types import TokenPair
 from orpo_mlx.errors import describe
+from orpo_mlx.models.activations import is_on_gpu
 from orpo_mlx.objectives import build_objective
 from orpo_mlx.objectives.orpo import Orpo
 from orpo_mlx.planning.plan import Plan
@@ -90,7 +91,7 @@ class Trial:
 
 def can_compile() -> bool:
     """Tell whether MLX can compile here: on a CPU it calls a C++ compiler by this name."""
-    return mx.default_device().type == mx.DeviceType.gpu or shutil.which("g++") is not None
+    return is_on_gpu() or shutil.which("g++") is not None
 
 
 def may_pay(config: TrainConfig, scoring: Scoring, total_steps: int) -> bool:

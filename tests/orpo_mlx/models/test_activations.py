@@ -13,7 +13,7 @@ SHAPE = (64, 300)
 @pytest.fixture(params=["cpu", "gpu"])
 def device(request, monkeypatch):
     """Take the way of that device; the numbers are the CPU's in both."""
-    monkeypatch.setattr(activations, "_is_on_gpu", lambda: request.param == "gpu")
+    monkeypatch.setattr(activations, "is_on_gpu", lambda: request.param == "gpu")
 
 
 @pytest.fixture
