@@ -58,7 +58,18 @@ class AppScreen(Screen[None]):
     @property
     def is_open(self) -> bool:
         """Whether its parts are there: a worker may bring news while a screen is being left."""
-        return self.is_mounted and self in self.app.screen_stack
+        return self.is_mounted and not self._is_leaving and self in self.app.screen_stack
+
+    _is_leaving = False
+
+    def on_prune(self) -> None:
+        """End its work while all its parts are there.
+
+        Textual ends a widget's workers after its children are gone: news between would find none.
+        """
+        self._is_leaving = True
+        for widget in self.walk_children(with_self=True):
+            self.workers.cancel_node(widget)
 
     def compose(self) -> ComposeResult:
         self._set_size_classes()
