@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import ClassVar, TypeVar, cast
 
-from textual import events
+from textual import events, messages
 from textual.app import ComposeResult
 from textual.screen import Screen
 from textual.widget import Widget
@@ -62,7 +62,7 @@ class AppScreen(Screen[None]):
 
     _is_leaving = False
 
-    def on_prune(self) -> None:
+    async def on_prune(self, event: messages.Prune) -> None:
         """End its work while all its parts are there.
 
         Textual ends a widget's workers after its children are gone: news between would find none.
