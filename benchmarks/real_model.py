@@ -2,11 +2,14 @@
 
     python benchmarks/make_peers.py trl mlx-lm-lora
     python benchmarks/real_model.py --model FOLDER --data PAIRS --out real.json
+    python benchmarks/real_model.py --model FOLDER --workload rag --rounds 5 --out real-rag.json
 
 Pairs that fit into `--longest` tokens are tokenized once, by the model's own template, and every
-system gets these ids in this order, 4 to a step. This trainer and TRL begin with one adapter, whose
-B is not zero, and their metrics are compared step by step; mlx-lm-lora makes its own and is there
-for time and memory. The folder must be one that mlx-lm and transformers both load.
+system gets these ids in this order, 4 to a step. With `--workload` the 4 pairs are random tokens,
+as many as in that workload of `side_by_side.py`, taken again in the measured step.
+This trainer and TRL begin with one adapter, whose B is not zero, and their metrics are compared
+step by step; mlx-lm-lora makes its own and is there for time and memory. The folder must be one
+that mlx-lm and transformers both load.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +34,13 @@ from side_by_side import (
     SAME_OBJECTIVE,
     SCALE,
     TARGETS,
+    WORKLOADS,
     System,
     against,
     conditions,
     run,
 )  # fmt: skip
+from workload import random_pairs
 
 from orpo_mlx.config import build_config
 from orpo_mlx.data.prepare import find_training_data, prepare_data
@@ -65,12 +71,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         names = " ".join(missing)
         print(f"error: no environment for {names}\nRun python benchmarks/make_peers.py {names}")
         return 2
-    pairs = fitting_pairs(args)
+    pairs = random_ids(args) if args.workload else fitting_pairs(args)
+    args.longest = max(map(row_tokens, pairs))
     results: dict[str, list[dict[str, Any]]] = {system.name: [] for system in SYSTEMS}
     report: dict[str, Any] = {}
     for _ in iter_rounds(args, pairs, results):
         report = {
-            "conditions": conditions() | {"pairs": len(pairs), "longest": args.longest},
+            "conditions": conditions()
+            | {"workload": args.workload, "pairs": len(pairs), "longest": args.longest},
             "rows": rows(results),
             "largest_difference": differences(results),
         }
@@ -84,7 +92,9 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the command line."""
     parser = argparse.ArgumentParser(description="Steps on a real model beside other trainers.")
     parser.add_argument("--model", required=True, help="folder in float32")
-    parser.add_argument("--data", required=True, help="preference pairs, any layout")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--data", help="preference pairs, any layout")
+    source.add_argument("--workload", choices=WORKLOADS, help="one measured step of such lengths")
     parser.add_argument("--longest", type=int, default=384, help="tokens of prompt and answer")
     parser.add_argument("--steps", type=int, default=5, help="measured ones; one more comes before")
     parser.add_argument("--rounds", type=int, default=1)
@@ -107,6 +117,19 @@ def fitting_pairs(args: argparse.Namespace) -> list[dict[str, list[int]]]:
         }
         for pair in fit[: PAIRS_PER_STEP * (args.steps + UNMEASURED)]
     ]
+
+
+def random_ids(args: argparse.Namespace) -> list[dict[str, list[int]]]:
+    """Return the pairs of a workload in the words of the model."""
+    args.steps = 1
+    config = json.loads((Path(args.model) / "config.json").read_text(encoding="utf-8"))
+    made = replace(WORKLOADS[args.workload], vocab=config["vocab_size"], pairs=PAIRS_PER_STEP)
+    return random_pairs(made)
+
+
+def row_tokens(pair: dict[str, list[int]]) -> int:
+    """Return the tokens of the longer row of a pair."""
+    return len(pair["prompt_ids"]) + max(len(pair["chosen_ids"]), len(pair["rejected_ids"]))
 
 
 def iter_rounds(

@@ -10,10 +10,7 @@ import mlx.core as mx
 import psutil
 
 from orpo_mlx.planning.memory import Estimate
-
-SMALLEST_CACHE = 256 << 20
-"""Bytes of freed buffers that MLX may always keep: without any, each step would ask the system for
-all its memory again."""
+from orpo_mlx.scoring.base import SMALLEST_CACHE
 
 
 @dataclass(frozen=True)
@@ -21,8 +18,8 @@ class MemoryLimits:
     """Limits for MLX's allocator, in bytes; 0: as they are.
 
     Attributes:
-        cache: freed buffers kept for later. MLX's own limit is nearly all memory, so what one step
-            leaves behind may push the next one, or other programs, into swap.
+        cache: freed buffers kept for later while a batch is computed. MLX's own limit is nearly all
+            memory.
         active: above this MLX waits for work to finish before it allocates more.
     """
 

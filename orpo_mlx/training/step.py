@@ -29,6 +29,7 @@ from orpo_mlx.scoring.base import (
     Feed,
     MicroBatch,
     Scoring,
+    drop_freed,
     iter_scores,
     own_arrays,
     reference_scores,
@@ -109,6 +110,7 @@ class TrainStep:
         params, norm = self._apply(params, grads, mx.array(learning_rate))
         mx.eval(params, self.optimizer.state, metrics, norm)
         self.model.update(params)
+        drop_freed()
         return StepResult(np.array(metrics, dtype=np.float64), float(norm.item()))
 
     def gradient(self, batches: Sequence[MicroBatch], key: mx.array) -> Parameters:
@@ -137,6 +139,7 @@ class TrainStep:
                 metrics = metrics + part
                 # Starts the work and bounds the graph; the step still waits only once, in mx.eval.
                 mx.async_eval(grads, metrics)
+                drop_freed()
         finally:
             set_dropout_key(self.model, None)
             self.model.update(params)

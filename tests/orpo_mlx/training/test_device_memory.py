@@ -13,12 +13,9 @@ import pytest
 from orpo_mlx.config import build_config
 from orpo_mlx.planning.memory import NOTHING, Estimate
 from orpo_mlx.runs import events
-from orpo_mlx.training.device_memory import (
-    SMALLEST_CACHE,
-    MemoryLimits,
-    choose_limits,
-    limited_memory,
-)
+from orpo_mlx.scoring import base
+from orpo_mlx.scoring.base import SMALLEST_CACHE
+from orpo_mlx.training.device_memory import MemoryLimits, choose_limits, limited_memory
 from orpo_mlx.training.train import train
 
 GB = 10**9
@@ -79,6 +76,33 @@ def test_limits_are_put_back_even_after_an_error(allocator: Allocator):
     with pytest.raises(KeyError):
         fail()
     assert (allocator.cache, allocator.active) == (900 * GB, 800 * GB)
+
+
+def test_what_a_batch_has_freed_goes_back_before_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+    model_folder: Path,
+    pairs_file: Callable[..., Path],
+    tmp_path: Path,
+):
+    left: dict[str, list[int]] = {}
+    own: dict[str, Any] = {"model": str(model_folder), "data": str(pairs_file())}
+    config = build_config({**own, "steps": 3, "report_every": 1, "run_dir": str(tmp_path / "r")})
+
+    class Listener:
+        def handle(self, event: Any, line: str = "") -> None:
+            left.setdefault(type(event).__name__, []).append(mx.get_cache_memory())
+
+        def progress(self, done: int, total: int, label: str, unit: str) -> None: ...
+        def catch_up(self, events: Any) -> None: ...
+        def close(self) -> None: ...
+
+    monkeypatch.setattr(base, "SMALLEST_CACHE", 0)
+    train(config, report=Listener())
+
+    # The adapter of before the step, and metrics; a step frees 5 MB.
+    assert len(left["StepCompleted"]) == 3
+    assert left["EvalCompleted"]
+    assert max(*left["StepCompleted"], *left["EvalCompleted"]) < 200_000
 
 
 def test_a_run_sets_its_limits_and_says_so(
