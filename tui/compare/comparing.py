@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from orpo_mlx.runs.directory import Status
 from orpo_mlx.runs.events import EvalCompleted
-from orpo_mlx.runs.group.comparison import PLACES, setting_text
+from orpo_mlx.runs.group.comparison import MAKE_THE_LOSS, PLACES, setting_text
 from orpo_mlx.runs.metrics import Metric, metric, shown
 from orpo_mlx.text.formatting import format_bytes, format_duration
 from orpo_mlx.text.smoothing import smooth
@@ -127,14 +127,21 @@ def all_metrics(runs: Sequence[ComparedRun]) -> list[str]:
 
 
 def are_of_one_objective(runs: Sequence[ComparedRun]) -> bool:
-    """Tell whether losses of these runs are of one kind; those of others say nothing together."""
+    """Tell whether these runs have the same objective, as far as they have said so."""
     return len({run.objective for run in runs} - {""}) < 2
 
 
+def are_of_one_loss(runs: Sequence[ComparedRun]) -> bool:
+    """Tell whether losses of these runs are counted alike; others say nothing together: of another
+    objective, or with another weight in it."""
+    differing = {row.name.replace(" ", "_") for row in setting_rows(runs) if row.differs}
+    return are_of_one_objective(runs) and MAKE_THE_LOSS.isdisjoint(differing)
+
+
 def default_curve(runs: Sequence[ComparedRun]) -> Curve:
-    """Return the validation loss, or the training loss where nothing was evaluated; of runs with
-    different objectives their accuracy."""
-    row = metric("loss" if are_of_one_objective(runs) else "preference_accuracy")
+    """Return the validation loss, or the training loss where nothing was evaluated; of runs whose
+    losses are not counted alike their accuracy."""
+    row = metric("loss" if are_of_one_loss(runs) else "preference_accuracy")
     was_evaluated = any(len(run.state.evals) > 1 for run in runs)
     return _valid_curve(row) if was_evaluated else _curve(row)
 
@@ -166,7 +173,7 @@ def value_row(runs: Sequence[ComparedRun], curve: Curve, x_axis: XAxis, view: Vi
     """Return every run's value at the crosshair, or its newest one, as the chart says it."""
     lines = compared_lines(runs, curve, x_axis)
     values = [value_at(line, view, drawn_values(line, view)) for line in lines]
-    may_rank = curve.column != "loss" or are_of_one_objective(runs)
+    may_rank = curve.column != "loss" or are_of_one_loss(runs)
     return CompareRow(
         curve.title.lower(), _texts(values), _best(values, curve) if may_rank else None
     )
@@ -209,7 +216,7 @@ def result_rows(runs: Sequence[ComparedRun]) -> list[CompareRow]:
         CompareRow(
             "best validation",
             tuple(f"{e.value('loss'):.4f} @{e.step:,}" if e else "-" for e in best),
-            _best(losses, VALID_LOSS) if is_one else None,
+            _best(losses, VALID_LOSS) if are_of_one_loss(runs) else None,
         ),
         *([_beside_row(beside, best)] if beside else []),
         CompareRow("time", tuple(format_duration(s) if s else "-" for s in seconds)),

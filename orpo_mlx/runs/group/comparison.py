@@ -176,8 +176,11 @@ def result_text(row: ComparedRow, name: str) -> str:
     return interval_text(name, {"value": found.value, "low": found.low, "high": found.high})
 
 
+MAKE_THE_LOSS = frozenset({"objective", *(name for own in OWN_SETTINGS.values() for name in own)})
+"""Settings in which runs must be alike for their losses to be: the objective, and weights in it."""
+
+
 def losses_differ_in_kind(rows: Sequence[ComparedRow], name: str) -> bool:
     """Tell whether a loss is compared that runs do not count alike: of another objective, or with
     another weight in it."""
-    makes_it = {"objective", *(setting for own in OWN_SETTINGS.values() for setting in own)}
-    return name == "loss" and bool(makes_it & set(differing(rows)))
+    return name == "loss" and not MAKE_THE_LOSS.isdisjoint(differing(rows))

@@ -154,6 +154,20 @@ def test_losses_of_different_objectives_rank_nobody(make_state, make_eval):
     assert result_rows(same)[0].name == "status"
 
 
+@pytest.mark.parametrize(
+    ("setting", "best"), [({"lam": 0.5}, None), ({"nll_scope": "full"}, None), ({"rank": 4}, 0)]
+)
+def test_a_loss_with_another_weight_in_it_ranks_nobody(make_state, make_eval, setting, best):
+    runs = []
+    for letter, own in zip("AB", ({}, setting), strict=True):
+        evals = make_eval(1, loss=len(runs) + 1.0, is_best=True), make_eval(2, loss=3.0)
+        runs.append(ComparedRun(Path(letter), letter, make_state({"step": 1}, *evals, **own)))
+    found = {row.name: row.best for row in result_rows(runs)}
+    assert found["best validation"] == best
+    assert value_row(runs, CURVES["valid_loss"], "step", View(cursor=1.0)).best == best
+    assert default_curve(runs).id == ("valid_accuracy" if best is None else "valid_loss")
+
+
 def test_the_numbers_and_the_picture_can_be_kept(two_runs):
     rows = list(csv.DictReader(io.StringIO(compare_csv(two_runs, CURVES["loss"]))))
     assert [(row["run"], row["step"], row["loss"]) for row in rows][2:4] == [
