@@ -52,8 +52,15 @@ SYSTEMS = (
     System("mlx-lm-lora", "mlx-lm-lora"),
     System("orpo-mlx, TRL's loss", options=FULL_NLL),
     System("trl", "trl", options={"learning_rate_schedule": "constant"}),
+    System("orpo-mlx, blocks twice", options=SAME_OBJECTIVE | {"grad_checkpoint": "on"}),
 )
-"""Each odd one is compared with the one before it, whose objective it has."""
+COMPARED = {
+    "mlx-lm-lora": "orpo-mlx",
+    "trl": "orpo-mlx, TRL's loss",
+    "orpo-mlx, blocks twice": "orpo-mlx",
+}
+"""With whom each is compared, which has its objective. The last one computes all blocks again in
+the backward pass."""
 
 NAMES = {
     "loss": "loss", "nll_loss": "nll_loss", "logps/chosen": "chosen_logps",
@@ -66,14 +73,15 @@ NAMES = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print a table, write everything."""
     args = build_parser().parse_args(argv)
-    missing = [s.peer for s in SYSTEMS if s.peer and not PEERS[s.peer].is_ready()]
+    systems = [system for system in SYSTEMS if system.name in args.systems]
+    missing = [s.peer for s in systems if s.peer and not PEERS[s.peer].is_ready()]
     if missing:
         names = " ".join(missing)
         print(f"error: no environment for {names}\nRun python benchmarks/make_peers.py {names}")
         return 2
     pairs = random_ids(args) if args.workload else fitting_pairs(args)
     args.longest = max(map(row_tokens, pairs))
-    results: dict[str, list[dict[str, Any]]] = {system.name: [] for system in SYSTEMS}
+    results: dict[str, list[dict[str, Any]]] = {system.name: [] for system in systems}
     report: dict[str, Any] = {}
     for _ in iter_rounds(args, pairs, results):
         report = {
@@ -90,11 +98,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line."""
+    names = [system.name for system in SYSTEMS]
     parser = argparse.ArgumentParser(description="Steps on a real model beside other trainers.")
     parser.add_argument("--model", required=True, help="folder in float32")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--data", help="preference pairs, any layout")
     source.add_argument("--workload", choices=WORKLOADS, help="one measured step of such lengths")
+    parser.add_argument(
+        "--systems", nargs="+", choices=names, default=names, metavar="NAME", help="some of them"
+    )
     parser.add_argument("--longest", type=int, default=384, help="tokens of prompt and answer")
     parser.add_argument("--steps", type=int, default=5, help="measured ones; one more comes before")
     parser.add_argument("--rounds", type=int, default=1)
@@ -141,7 +153,8 @@ def iter_rounds(
     with tempfile.TemporaryDirectory(prefix="orpo-mlx-real-model-") as temporary:
         adapter = write_adapter(Path(temporary) / "adapter", Path(args.model))
         for number in range(args.rounds):
-            for system in SYSTEMS if number % 2 == 0 else reversed(SYSTEMS):
+            systems = [system for system in SYSTEMS if system.name in results]
+            for system in systems if number % 2 == 0 else reversed(systems):
                 task = task_of(args, pairs, system, adapter)
                 with tempfile.TemporaryDirectory(dir=temporary) as out:
                     file = Path(out) / "task.json"
@@ -202,19 +215,19 @@ def write_adapter(folder: Path, model: Path) -> Path:
 def rows(results: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
     """Return the medians of each system, and how a peer compares with this trainer."""
     table = []
-    for number, system in enumerate(SYSTEMS):
-        runs = results[system.name]
+    for name, runs in results.items():
+        first = COMPARED.get(name)
         memory = [run["peak_memory_bytes"] for run in runs if run["peak_memory_bytes"]]
         table.append(
             {
-                "system": system.name,
+                "system": name,
                 "rounds": len(runs),
                 "cpu_seconds_per_step": float(np.median([np.mean(r["cpu_seconds"]) for r in runs])),
                 "peak_memory_bytes": float(np.median(memory)) if memory else None,
                 "peak_rss_bytes": float(np.median([r["peak_rss_bytes"] for r in runs])),
                 "losses": runs[0]["losses"],
                 "versions": runs[0]["versions"],
-                "against": against(results[SYSTEMS[number - 1].name], runs) if number % 2 else None,
+                "against": against(results[first], runs) if first in results else None,
             }
         )
     return table
@@ -222,7 +235,9 @@ def rows(results: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
 
 def differences(results: dict[str, list[dict[str, Any]]]) -> dict[str, float]:
     """Return the largest difference of each metric from TRL's over all steps, relative above 1."""
-    ours, theirs = (results[system.name][0]["metrics"] for system in SYSTEMS[2:])
+    if not {"trl", COMPARED["trl"]} <= set(results):
+        return {}
+    ours, theirs = (results[name][0]["metrics"] for name in (COMPARED["trl"], "trl"))
     return {
         name: max(
             abs(a[name] - float(b[key])) / max(1.0, abs(float(b[key])))
@@ -253,7 +268,8 @@ def describe(report: dict[str, Any]) -> str:
             size(row["peak_rss_bytes"]), ratio(row, "cpu_seconds"), memory,
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
-    lines += ["", "Largest difference from TRL, relative above 1:"]
+    if report["largest_difference"]:
+        lines += ["", "Largest difference from TRL, relative above 1:"]
     lines += [f"- {name}: {value:.1e}" for name, value in report["largest_difference"].items()]
     return "\n".join(lines)
 
