@@ -39,8 +39,10 @@ from workload import model_config, model_folder, pairs_file, write_workload
 BASE = Case("hh", pairs=4)
 LONGEST_PLAIN = 2048
 """Tokens of a prompt up to which the plain mode is measured, too."""
+ONE = replace(BASE, pairs=1, pairs_per_step=1)
 AXES: dict[str, list[tuple[float, Case]]] = {
-    "prompt tokens": [(x, replace(BASE, prompt=x)) for x in (128, 512, 2048, 8192)],
+    # One pair: a CPU keeps the scores of attention, 1 GB in each layer for 8,192 tokens.
+    "prompt tokens": [(x, replace(ONE, prompt=x)) for x in (128, 512, 2048, 8192)],
     "layers": [(x, replace(BASE, layers=x)) for x in (2, 4, 8, 16)],
     "length (times that of hh)": [(x, replace(BASE, length=x)) for x in (0.5, 1, 2, 4)],
     "vocabulary": [(x, replace(BASE, vocab=x)) for x in (8000, 32000, 128000)],

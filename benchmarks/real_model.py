@@ -5,8 +5,8 @@
     python benchmarks/real_model.py --model FOLDER --workload rag --rounds 5 --out real-rag.json
 
 Pairs that fit into `--longest` tokens are tokenized once, by the model's own template, and every
-system gets these ids in this order, 4 to a step. With `--workload` the 4 pairs are random tokens,
-as many as in that workload of `side_by_side.py`, taken again in the measured step.
+system gets these ids in this order. With `--workload` the pairs of one step are random tokens, as
+many as in that workload of `side_by_side.py`, taken again in the measured step.
 This trainer and TRL begin with one adapter, whose B is not zero, and their metrics are compared
 step by step; mlx-lm-lora makes its own and is there for time and memory. The folder must be one
 that mlx-lm and transformers both load.
@@ -46,7 +46,7 @@ from orpo_mlx.config import build_config
 from orpo_mlx.data.prepare import find_training_data, prepare_data
 from orpo_mlx.models.load import load_tokenizer
 
-PAIRS_PER_STEP, UNMEASURED = 4, 1
+UNMEASURED = 1
 SYSTEMS = (
     System("orpo-mlx", options=SAME_OBJECTIVE),
     System("mlx-lm-lora", "mlx-lm-lora"),
@@ -107,6 +107,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--systems", nargs="+", choices=names, default=names, metavar="NAME", help="some of them"
     )
+    parser.add_argument("--pairs", type=int, default=4, help="to a step")
     parser.add_argument("--longest", type=int, default=384, help="tokens of prompt and answer")
     parser.add_argument("--steps", type=int, default=5, help="measured ones; one more comes before")
     parser.add_argument("--rounds", type=int, default=1)
@@ -127,7 +128,7 @@ def fitting_pairs(args: argparse.Namespace) -> list[dict[str, list[int]]]:
             "chosen_ids": list(pair.chosen),
             "rejected_ids": list(pair.rejected),
         }
-        for pair in fit[: PAIRS_PER_STEP * (args.steps + UNMEASURED)]
+        for pair in fit[: args.pairs * (args.steps + UNMEASURED)]
     ]
 
 
@@ -135,7 +136,7 @@ def random_ids(args: argparse.Namespace) -> list[dict[str, list[int]]]:
     """Return the pairs of a workload in the words of the model."""
     args.steps = 1
     config = json.loads((Path(args.model) / "config.json").read_text(encoding="utf-8"))
-    made = replace(WORKLOADS[args.workload], vocab=config["vocab_size"], pairs=PAIRS_PER_STEP)
+    made = replace(WORKLOADS[args.workload], vocab=config["vocab_size"], pairs=args.pairs)
     return random_pairs(made)
 
 
@@ -172,7 +173,7 @@ def task_of(
     return {
         "model": args.model,
         "pairs": pairs,
-        "pairs_per_step": PAIRS_PER_STEP,
+        "pairs_per_step": args.pairs,
         "steps": args.steps + UNMEASURED,
         "unmeasured": UNMEASURED,
         "targets": TARGETS["qv"],

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ Headers = Mapping[str, tuple[str, tuple[int, ...]]]
 
 _BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "U32": 32, "I32": 32, "U64": 64, "I64": 64}
 _IN_BLOCK = re.compile(r"^(.*?\b(?:layers|blocks|h))\.(\d+)\.(.+)$")
-_NOT_LINEAR = re.compile(r"(scales|biases|bias|norm.*|conv.*|embed.*)(\.|$)")
+_NOT_LINEAR = re.compile(r"(scales|biases|bias|norm.*|embed.*)(\.|$)|conv\w*\.weight$")
 _CONVOLUTION = re.compile(r"\bconv(1d)?\.weight$")
 _VISION = re.compile(r"vision|visual|audio|image|mtp\b")
 
@@ -58,6 +58,7 @@ class ModelShape:
         float_bytes: of one activation: 4 for float32, 2 for half precision.
         blocks: the linear layers of each transformer block, from the first block to the last.
         state_width: channels of the short convolution that recurrent layers have; 0: none has.
+        recurrent: indices of the blocks that have such a layer and no attention.
     """
 
     weight_bytes: int
@@ -69,6 +70,7 @@ class ModelShape:
     float_bytes: int
     blocks: tuple[tuple[Linear, ...], ...]
     state_width: int = 0
+    recurrent: frozenset[int] = frozenset()
 
 
 def read_shape(name: str, revision: str | None = None) -> ModelShape:
@@ -127,14 +129,8 @@ def build_shape(config: dict[str, Any], headers: Headers, where: str = "the mode
         kv_width=kv_heads * head_dim,
         float_bytes=_float_bytes(headers),
         blocks=blocks,
-        state_width=max(
-            (
-                shape[0]
-                for name, (_, shape) in headers.items()
-                if _IN_BLOCK.match(name) and _CONVOLUTION.search(name)
-            ),
-            default=0,
-        ),
+        state_width=max((headers[name][1][0] for name in _convolutions(headers)), default=0),
+        recurrent=_recurrent(blocks, headers),
     )
 
 
@@ -186,6 +182,27 @@ def _blocks(
     # A model may have other numbered parts; the transformer is the one that weighs most.
     blocks = max(found.values(), key=_count_weights)
     return tuple(tuple(blocks[index]) for index in sorted(blocks))
+
+
+def _convolutions(headers: Headers) -> list[str]:
+    return [name for name in headers if _IN_BLOCK.match(name) and _CONVOLUTION.search(name)]
+
+
+def _recurrent(blocks: Sequence[Sequence[Linear]], headers: Headers) -> frozenset[int]:
+    """Return the blocks with a convolution and no projection of keys: some have attention, too."""
+    convolved = {_block_name(name) for name in _convolutions(headers)}
+    return frozenset(
+        index
+        for index, block in enumerate(blocks)
+        if _block_name(block[0].name) in convolved
+        and not any(linear.name.endswith(".k_proj") for linear in block)
+    )
+
+
+def _block_name(name: str) -> str:
+    """Return the path of the block that a tensor or a layer is in."""
+    place = _IN_BLOCK.match(name)
+    return f"{place[1]}.{place[2]}" if place else ""
 
 
 def _count_weights(blocks: Mapping[int, Iterable[Linear]]) -> int:

@@ -132,7 +132,9 @@ class Costs:
     Attributes:
         weights, adapter, head: as in `Estimate`.
         blocks: transformer blocks with a backward pass; 0 for an evaluation.
-        activations, attention: what one of them keeps.
+        activations: what one of them keeps, without attention.
+        attention: what attention keeps in a block that has it.
+        attending: how many of the blocks do.
         inputs: hidden states of the whole batch, which a recomputed block keeps.
         layer: what computing one layer takes.
         scored: positions whose logits are made in chunks.
@@ -152,6 +154,7 @@ class Costs:
     scored: int
     logit_row: int
     all_logits: float
+    attending: int
     chunk_buffers: float = CHUNK_BUFFERS
 
     def with_savings(self, savings: Savings) -> Estimate:
@@ -166,7 +169,7 @@ class Costs:
         parts = {
             "adapter": self.adapter,
             "activations": kept * self.activations + again * self.inputs,
-            "attention": kept * self.attention,
+            "attention": min(kept, self.attending) * self.attention,
             "head": self.head,
             "at_work": max(layer, self._logits(savings.head_chunk)),
         }
@@ -235,6 +238,7 @@ def count_costs(
         scored=tokens.scored,
         logit_row=shape.vocab * F32,
         all_logits=LOGIT_BUFFERS * tokens.logits * shape.vocab * F32,
+        attending=len(kept) - sum(i >= len(shape.blocks) - len(kept) for i in shape.recurrent),
         chunk_buffers=TRAINED_CHUNK_BUFFERS if _trains_head(shape, adapted) else CHUNK_BUFFERS,
     )
 

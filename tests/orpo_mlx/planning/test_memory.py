@@ -352,3 +352,27 @@ def test_a_recurrent_layer_is_known_by_its_convolution_and_keeps_more():
     config = build_config({"num_layers": -1})
     without, with_states = (estimate(shape, config, tokens) for shape in shapes)
     assert with_states.activations - without.activations == 2 * 10 * 4 * 24 * 96
+
+
+def test_attention_counts_in_the_blocks_that_have_it():
+    """By hand: of four blocks the second has a convolution alone, the third keys, too."""
+    sizes = {"hidden_size": 8, "num_attention_heads": 2, "vocab_size": 16}
+    names = {0: "self_attn.k_proj", 1: "conv.in_proj", 2: "self_attn.k_proj", 3: "self_attn.k_proj"}
+    headers = {f"model.layers.{i}.{name}.weight": ("F32", (8, 8)) for i, name in names.items()}
+    plain = build_shape(sizes, headers)
+    for index in (1, 2):
+        headers[f"model.layers.{index}.conv.conv.weight"] = ("F32", (8, 1, 4))
+    hybrid = build_shape(sizes, headers)
+    assert hybrid.recurrent == {1}
+    assert hybrid.blocks == plain.blocks, "a convolution is no linear layer, what is beside it is"
+
+    def attention(shape: ModelShape, every: int = 0, last: int = -1) -> int:
+        tokens = BatchShape(rows=64, cells=96, keys=96, area=9600)
+        savings = Savings(every) if every else None
+        return estimate(shape, build_config({"num_layers": last}), tokens, True, savings).attention
+
+    assert attention(hybrid) == attention(plain) * 3 // 4
+    assert attention(hybrid, last=2) == attention(plain, last=2)
+    # Which of the blocks are kept is not known: those with attention, then.
+    assert attention(hybrid, every=2) == attention(plain, every=2) > 0
+    assert attention(hybrid, every=1) == 0
