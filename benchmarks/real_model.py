@@ -44,6 +44,7 @@ from workload import random_pairs
 
 from orpo_mlx.config import build_config
 from orpo_mlx.data.prepare import find_training_data, prepare_data
+from orpo_mlx.data.types import TokenPair
 from orpo_mlx.models.load import load_tokenizer
 
 UNMEASURED = 1
@@ -79,8 +80,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         names = " ".join(missing)
         print(f"error: no environment for {names}\nRun python benchmarks/make_peers.py {names}")
         return 2
+    if args.workload:
+        args.steps = 1
     pairs = random_ids(args) if args.workload else fitting_pairs(args)
-    args.longest = max(map(row_tokens, pairs))
+    args.longest = max(
+        TokenPair(pair["prompt_ids"], pair["chosen_ids"], pair["rejected_ids"]).longest
+        for pair in pairs
+    )
     results: dict[str, list[dict[str, Any]]] = {system.name: [] for system in systems}
     report: dict[str, Any] = {}
     for _ in iter_rounds(args, pairs, results):
@@ -134,15 +140,9 @@ def fitting_pairs(args: argparse.Namespace) -> list[dict[str, list[int]]]:
 
 def random_ids(args: argparse.Namespace) -> list[dict[str, list[int]]]:
     """Return the pairs of a workload in the words of the model."""
-    args.steps = 1
     config = json.loads((Path(args.model) / "config.json").read_text(encoding="utf-8"))
     made = replace(WORKLOADS[args.workload], vocab=config["vocab_size"], pairs=args.pairs)
     return random_pairs(made)
-
-
-def row_tokens(pair: dict[str, list[int]]) -> int:
-    """Return the tokens of the longer row of a pair."""
-    return len(pair["prompt_ids"]) + max(len(pair["chosen_ids"]), len(pair["rejected_ids"]))
 
 
 def iter_rounds(
@@ -153,8 +153,8 @@ def iter_rounds(
     """Run every system in turn into `results`; yield after each round."""
     with tempfile.TemporaryDirectory(prefix="orpo-mlx-real-model-") as temporary:
         adapter = write_adapter(Path(temporary) / "adapter", Path(args.model))
+        systems = [system for system in SYSTEMS if system.name in results]
         for number in range(args.rounds):
-            systems = [system for system in SYSTEMS if system.name in results]
             for system in systems if number % 2 == 0 else reversed(systems):
                 task = task_of(args, pairs, system, adapter)
                 with tempfile.TemporaryDirectory(dir=temporary) as out:

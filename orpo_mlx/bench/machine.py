@@ -15,6 +15,7 @@ import psutil
 from orpo_mlx import macos
 from orpo_mlx.bench.process import Row
 from orpo_mlx.diagnostics.machine import chip, iter_facts
+from orpo_mlx.models.activations import is_on_gpu
 from orpo_mlx.version import __version__
 
 _PACKAGES = ("mlx", "mlx-metal", "mlx-lm", "mlx-lm-lora", "transformers", "numpy")
@@ -50,7 +51,7 @@ def conditions() -> Row:
         "cores": _cores(),
         "memory_bytes": psutil.virtual_memory().total,
         "system": _system(),
-        "device": "GPU" if mx.default_device().type == mx.DeviceType.gpu else "CPU",
+        "device": "GPU" if is_on_gpu() else "CPU",
         "device_name": str(device.get("device_name", "")),
         "architecture": str(device.get("architecture", "")),
         "available_bytes": available_bytes(),

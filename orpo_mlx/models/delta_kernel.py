@@ -9,6 +9,8 @@ from typing import Any
 
 import mlx.core as mx
 
+from orpo_mlx.models.activations import is_on_gpu
+
 Scanned = tuple[mx.array, mx.array]
 """Outputs [B, T, H, Dv] and the last state [B, H, Dv, Dk]."""
 Rule = Callable[..., Scanned]
@@ -39,7 +41,7 @@ def has_right_kernel(q: mx.array, v: mx.array, rule: Rule) -> bool:
     It is tried once. Without a kernel, as on a CPU or with heads of other widths than it was
     written for, MLX computes token by token and keeps a state of each.
     """
-    if mx.default_device().type != mx.DeviceType.gpu:
+    if not is_on_gpu():
         return False
     return is_right((*q.shape[2:], *v.shape[2:]), q.dtype, rule)
 

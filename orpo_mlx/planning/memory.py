@@ -238,7 +238,7 @@ def count_costs(
         scored=tokens.scored,
         logit_row=shape.vocab * F32,
         all_logits=LOGIT_BUFFERS * tokens.logits * shape.vocab * F32,
-        attending=len(kept) - sum(i >= len(shape.blocks) - len(kept) for i in shape.recurrent),
+        attending=len({*range(len(shape.blocks))[-len(kept) :]} - shape.recurrent),
         chunk_buffers=TRAINED_CHUNK_BUFFERS if _trains_head(shape, adapted) else CHUNK_BUFFERS,
     )
 

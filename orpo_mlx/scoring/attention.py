@@ -16,6 +16,7 @@ from typing import cast
 import mlx.core as mx
 
 from orpo_mlx.data.batching.packed import QUERY_BLOCK, Group, Packed, query_blocks
+from orpo_mlx.models.activations import is_on_gpu
 from orpo_mlx.models.patches import Attend, answer_mask, window_mask
 
 FUSED_BLOCK = 2048
@@ -124,8 +125,7 @@ def _attend_group(
 
 def largest_block(exact: bool) -> int:
     """Return how many queries attend together, at least, if prompts are padded or not."""
-    is_on_gpu = mx.default_device().type == mx.DeviceType.gpu
-    return FUSED_BLOCK if exact and is_on_gpu else QUERY_BLOCK
+    return FUSED_BLOCK if exact and is_on_gpu() else QUERY_BLOCK
 
 
 def _in_blocks(

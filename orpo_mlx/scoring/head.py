@@ -15,6 +15,7 @@ from mlx.utils import tree_flatten, tree_unflatten
 
 from orpo_mlx.adapters.reward_head import rewards
 from orpo_mlx.data.batching.packed import HEAD_CHUNK
+from orpo_mlx.models.activations import is_on_gpu
 from orpo_mlx.models.patches import run_head
 from orpo_mlx.scoring.logprobs import logps_and_slopes, token_logps
 
@@ -85,7 +86,7 @@ def _one_by_one(model: Any, hidden: mx.array, targets: mx.array, bounds: list[in
 
 def _after(part: mx.array, *done: mx.array) -> mx.array:
     """Return a chunk's states, to be used only when other arrays are there."""
-    if mx.default_device().type == mx.DeviceType.gpu:
+    if is_on_gpu():
         return mx.depends([part], list(done))[0]
     tick = mx.depends([mx.zeros(1)], list(done))[0]
     for _ in range(RUN_AHEAD):

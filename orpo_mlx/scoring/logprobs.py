@@ -6,7 +6,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from orpo_mlx.models.activations import exp
+from orpo_mlx.models.activations import exp, is_on_gpu
 
 
 def token_logps(logits: mx.array, targets: mx.array) -> mx.array:
@@ -36,7 +36,7 @@ def logps_and_slopes(logits: mx.array, targets: mx.array) -> tuple[mx.array, mx.
     logits = logits.astype(mx.float32)
     top = logits.max(axis=-1, keepdims=True)
     picked = mx.take_along_axis(logits, targets[..., None], axis=-1) - top
-    if mx.default_device().type == mx.DeviceType.gpu:
+    if is_on_gpu():
         logits = logits - top
         total = mx.logsumexp(logits, axis=-1, keepdims=True)
         slopes = -mx.exp(logits - total)
@@ -56,7 +56,7 @@ def _logsumexp(logits: mx.array) -> mx.array:
     4e-5 nats of 32,000 entries, 3e-4 of 152,000. Adding blocks first keeps them (2e-6) and is
     faster there, for one more buffer. A GPU adds in a tree already.
     """
-    if mx.default_device().type == mx.DeviceType.gpu:
+    if is_on_gpu():
         return mx.logsumexp(logits, axis=-1)
     powers: Any = _powers(logits)
     return mx.log(_sum_in_blocks(powers))

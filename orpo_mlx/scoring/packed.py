@@ -32,6 +32,7 @@ from orpo_mlx.data.batching.shape import (
     rectangles,
 )
 from orpo_mlx.data.types import TokenPair
+from orpo_mlx.models.activations import is_on_gpu
 from orpo_mlx.models.patches import packed_attention, packed_cache, run_body
 from orpo_mlx.objectives.base import PairScores
 from orpo_mlx.scoring.attention import build_attend, largest_block, permuted
@@ -144,14 +145,14 @@ def wants_causal(batches: Sequence[Sequence[Lengths]]) -> bool:
     pairs = [pair for batch in batches for pair in batch]
     if sum(pair.longest for pair in pairs) < LONG * len(pairs):
         return False
-    is_on_gpu = mx.default_device().type == mx.DeviceType.gpu
+    on_gpu = is_on_gpu()
     padded, exact = 0, 0
     for slots in ([pair.slot for pair in batch] for batch in batches):
         for group in split_into_groups(slots):
             own = [slots[i] for i in group]
             area = rectangles(own)[2]
             under_arrays = area - len(own) * round_up(max(own)[0], WIDTH_MULTIPLE) ** 2
-            padded += GROUP_COST + area + (MASKED - 1) * under_arrays * is_on_gpu
+            padded += GROUP_COST + area + (MASKED - 1) * under_arrays * on_gpu
         for group in split_exactly(slots):
             exact += GROUP_COST + rectangles([slots[i] for i in group], 1)[2]
     return exact < padded

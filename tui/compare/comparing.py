@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from orpo_mlx.runs.directory import Status
 from orpo_mlx.runs.events import EvalCompleted
-from orpo_mlx.runs.group.comparison import MAKE_THE_LOSS, PLACES, setting_text
+from orpo_mlx.runs.group.comparison import PLACES, losses_are_alike, setting_text
 from orpo_mlx.runs.metrics import Metric, metric, shown
 from orpo_mlx.text.formatting import format_bytes, format_duration
 from orpo_mlx.text.smoothing import smooth
@@ -134,8 +134,8 @@ def are_of_one_objective(runs: Sequence[ComparedRun]) -> bool:
 def are_of_one_loss(runs: Sequence[ComparedRun]) -> bool:
     """Tell whether losses of these runs are counted alike; others say nothing together: of another
     objective, or with another weight in it."""
-    differing = {row.name.replace(" ", "_") for row in setting_rows(runs) if row.differs}
-    return are_of_one_objective(runs) and MAKE_THE_LOSS.isdisjoint(differing)
+    started = [run.config() for run in runs if run.state.started]
+    return are_of_one_objective(runs) and losses_are_alike(started)
 
 
 def default_curve(runs: Sequence[ComparedRun]) -> Curve:

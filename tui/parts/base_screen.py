@@ -50,6 +50,8 @@ class AppScreen(Screen[None]):
 
     TITLE = "orpo-mlx"
 
+    _is_leaving = False
+
     @property
     def orpo(self) -> Host:
         """The app, as far as screens know it."""
@@ -59,8 +61,6 @@ class AppScreen(Screen[None]):
     def is_open(self) -> bool:
         """Whether its parts are there: a worker may bring news while a screen is being left."""
         return self.is_mounted and not self._is_leaving and self in self.app.screen_stack
-
-    _is_leaving = False
 
     async def on_prune(self, event: messages.Prune) -> None:
         """End its work while all its parts are there.

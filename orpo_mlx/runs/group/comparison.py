@@ -6,7 +6,7 @@ run has none it is that of its best held-out evaluation while it trained, withou
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -176,11 +176,17 @@ def result_text(row: ComparedRow, name: str) -> str:
     return interval_text(name, {"value": found.value, "low": found.low, "high": found.high})
 
 
-MAKE_THE_LOSS = frozenset({"objective", *(name for own in OWN_SETTINGS.values() for name in own)})
-"""Settings in which runs must be alike for their losses to be: the objective, and weights in it."""
+_MAKE_THE_LOSS = frozenset({"objective", *(name for own in OWN_SETTINGS.values() for name in own)})
+
+
+def losses_are_alike(settings: Iterable[Mapping[str, Any]]) -> bool:
+    """Tell whether runs with these settings count their losses alike: of the same objective, and
+    with the same weights in it."""
+    made_by = {tuple(setting_text(own.get(name)) for name in _MAKE_THE_LOSS) for own in settings}
+    return len(made_by) < 2
 
 
 def losses_differ_in_kind(rows: Sequence[ComparedRow], name: str) -> bool:
     """Tell whether a loss is compared that runs do not count alike: of another objective, or with
     another weight in it."""
-    return name == "loss" and not MAKE_THE_LOSS.isdisjoint(differing(rows))
+    return name == "loss" and not losses_are_alike(row.settings for row in rows)

@@ -24,7 +24,7 @@ from tui.compare.comparing import (
     value_row,
     where_text,
 )
-from tui.run.state import STEP_NAMES
+from tui.run.state import STEP_NAMES, RunState
 
 CURVES = curves(NAMES)
 
@@ -166,6 +166,12 @@ def test_a_loss_with_another_weight_in_it_ranks_nobody(make_state, make_eval, se
     assert found["best validation"] == best
     assert value_row(runs, CURVES["valid_loss"], "step", View(cursor=1.0)).best == best
     assert default_curve(runs).id == ("valid_accuracy" if best is None else "valid_loss")
+
+
+def test_a_run_that_has_not_begun_differs_from_none(two_runs):
+    waiting = ComparedRun(Path("c"), "C", RunState())
+    assert default_curve([*two_runs, waiting]).id == "valid_loss"
+    assert value_row([*two_runs, waiting], CURVES["loss"], "step", View(cursor=1.0)).best == 1
 
 
 def test_the_numbers_and_the_picture_can_be_kept(two_runs):
