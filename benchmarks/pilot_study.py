@@ -27,7 +27,7 @@ from typing import Any
 from side_by_side import conditions
 
 from orpo_mlx.runs.directory import RunDirectory
-from orpo_mlx.runs.events import EvalCompleted, RunFinished, read_events
+from orpo_mlx.runs.events import EvalCompleted, read_events
 from orpo_mlx.text.svg_chart import HEIGHT, Series, chart_svg, svg_page
 
 CELLS: dict[str, list[str]] = {
@@ -126,11 +126,10 @@ def measure(
     """Train a cell, or go on with it, and judge it; return its course and its evaluation."""
     folder = args.runs / "{name}-seed{seed}-rate{rate:g}-steps{steps}".format(**cell)
     run = RunDirectory(folder)
-    if not any(isinstance(event, RunFinished) for event in events(run)):
-        if run.events_file.exists():
-            command("resume", str(folder))
-        else:
-            command("train", *settings(args, data, cell), "--run-dir", str(folder))
+    if not run.events_file.exists():
+        command("train", *settings(args, data, cell), "--run-dir", str(folder))
+    elif run.last_status() != "completed":
+        command("resume", str(folder))
     judged = command("evaluate", str(folder), "--data", str(data[1]), "--json", "--no-drift")
     evaluation = json.loads(judged)
     return {

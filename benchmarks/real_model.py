@@ -40,6 +40,7 @@ from side_by_side import (
     conditions,
     run,
 )  # fmt: skip
+from work import flop, linear_sizes, packed, useful
 from workload import random_pairs
 
 from orpo_mlx.config import build_config
@@ -93,6 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         report = {
             "conditions": conditions()
             | {"workload": args.workload, "pairs": len(pairs), "longest": args.longest},
+            "least": least(args, pairs),
             "rows": rows(results),
             "largest_difference": differences(results),
         }
@@ -213,6 +215,31 @@ def write_adapter(folder: Path, model: Path) -> Path:
 # --- numbers and words
 
 
+def least(args: argparse.Namespace, pairs: list[dict[str, list[int]]]) -> dict[str, float]:
+    """Return what this trainer cannot do without in a step, for a Llama in float32: operations of
+    matrix products, and bytes that live until the backward pass where nothing is computed again.
+
+    Kept are the weights and, of each block: its input and what follows attention, queries, keys and
+    values, one array of scores, gate and up of the MLP.
+    """
+    config = json.loads((Path(args.model) / "config.json").read_text(encoding="utf-8"))
+    step = [TokenPair(**{name.removesuffix("_ids"): ids for name, ids in pair.items()})
+            for pair in pairs[: args.pairs]]  # fmt: skip
+    shapes = {"useful": useful(step, "response"), "done": packed(step, "response", sys.maxsize)}
+    sizes = linear_sizes(config)
+    widths = {name: sizes[name][1] for name in ("q_proj", "k_proj", "v_proj", "gate_proj")}
+    per_token = 2 * config["hidden_size"] + sum(widths.values()) + widths["gate_proj"]
+    blocks, row = config["num_hidden_layers"], shapes["done"]
+    scores = config["num_attention_heads"] * row.attention
+    weights = sum(file.stat().st_size for file in Path(args.model).glob("*.safetensors"))
+    return {
+        "useful_flop": flop(shapes["useful"], config, TARGETS["qv"], RANK),
+        "done_flop": flop(row, config, TARGETS["qv"], RANK),
+        "score_bytes": 4 * blocks * scores,
+        "kept_bytes": weights + 4 * blocks * (row.tokens * per_token + scores),
+    }
+
+
 def rows(results: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
     """Return the medians of each system, and how a peer compares with this trainer."""
     table = []
@@ -272,6 +299,13 @@ def describe(report: dict[str, Any]) -> str:
     if report["largest_difference"]:
         lines += ["", "Largest difference from TRL, relative above 1:"]
     lines += [f"- {name}: {value:.1e}" for name, value in report["largest_difference"].items()]
+    counted = report["least"]
+    lines += [
+        "",
+        f"A step has {counted['useful_flop'] / 1e9:.0f} GFLOP of matrix products, this trainer "
+        f"{counted['done_flop'] / 1e9:.0f}; {size(counted['kept_bytes'])} live until its backward "
+        f"pass, {size(counted['score_bytes'])} of them scores.",
+    ]
     return "\n".join(lines)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import importlib.util
 import json
@@ -11,6 +12,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,6 +22,7 @@ import psutil
 import pytest
 
 from orpo_mlx import demo
+from orpo_mlx.runs.events import EventWriter, RunFinished
 
 ROOT = Path(__file__).parents[1]
 BENCHMARKS = ROOT / "benchmarks"
@@ -57,6 +60,15 @@ def compare() -> ModuleType:
     sys.modules[spec.name] = module  # dataclasses look their module up there
     spec.loader.exec_module(module)
     return module
+
+
+def imported(name: str) -> ModuleType:
+    """A script as a module; it imports its neighbours by their bare names."""
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.remove(str(BENCHMARKS))
 
 
 @pytest.fixture
@@ -251,12 +263,8 @@ def test_options_of_a_side_may_begin_with_dashes(compare, words, a, b, shared):
 
 @pytest.fixture(scope="module")
 def side_by_side() -> ModuleType:
-    """side_by_side.py as a module; it imports its neighbours by their bare names."""
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        return importlib.import_module("side_by_side")
-    finally:
-        sys.path.remove(str(BENCHMARKS))
+    """side_by_side.py as a module."""
+    return imported("side_by_side")
 
 
 @pytest.fixture
@@ -376,6 +384,40 @@ def test_the_pilot_study_measures_each_cell_once_and_draws_it(tmp_path: Path):
     assert json.loads(out.read_text())["cells"] == cells
 
 
+@pytest.mark.parametrize(
+    ("reason", "asked"), [("stopped", ["resume", "evaluate"]), ("completed", ["evaluate"])]
+)
+def test_the_pilot_study_goes_on_with_a_run_that_was_stopped(
+    tmp_path: Path, monkeypatch, reason: str, asked: list[str]
+):
+    study = imported("pilot_study")
+    cell = {"name": "sft", "seed": 0, "rate": 1e-4, "steps": 2}
+    args = study.build_parser().parse_args(
+        ["--model", "m", "--data", "d", "--out", "o", "--runs", str(tmp_path)]
+    )
+    run = tmp_path / "sft-seed0-rate0.0001-steps2"
+    run.mkdir()
+    with closing(EventWriter(run / "events.jsonl")) as writer:
+        writer.write(RunFinished(reason, 1, 2.0, None))
+    commands: list[str] = []
+    monkeypatch.setattr(study, "command", lambda *words: commands.append(words[0]) or "{}")
+    study.measure(args, (tmp_path, tmp_path), cell)
+    assert commands == asked
+
+
+def test_what_a_real_model_cannot_do_without_is_what_a_count_by_hand_gives(tmp_path: Path):
+    (tmp_path / "config.json").write_text(json.dumps(HAND_MADE), encoding="utf-8")
+    (tmp_path / "model.safetensors").write_bytes(b"w" * 1000)
+    args = argparse.Namespace(model=str(tmp_path), pairs=1)
+    pair = {"prompt_ids": [5, 6, 7], "chosen_ids": [8, 1], "rejected_ids": [1]}
+    least = imported("real_model").least(args, [pair, pair])
+    # 5 tokens in a row of 64. Of each the block keeps 4 + 4 of the stream, 4 + 2 + 2, 8 + 8 of the
+    # MLP; two heads' scores of prompts 16 by 16 and of two answers 16 by 16 + 16.
+    scores = 2 * (16 * 16 + 2 * 16 * 32)
+    assert least["score_bytes"] == 4 * scores
+    assert least["kept_bytes"] == 1000 + 4 * (64 * 32 + scores)
+
+
 def test_every_peer_is_pinned(side_by_side):
     for peer in side_by_side.PEERS.values():
         assert peer.script.is_file(), peer.name
@@ -424,11 +466,7 @@ def test_the_picture_of_costs_has_a_line_for_each_way_in_each_panel(side_by_side
 @pytest.fixture
 def distributed(side_by_side, tiny) -> ModuleType:
     """distributed.py as a module, with a tiny model."""
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        return importlib.import_module("distributed")
-    finally:
-        sys.path.remove(str(BENCHMARKS))
+    return imported("distributed")
 
 
 def test_cpu_time_is_that_of_all_processes_together(distributed):
