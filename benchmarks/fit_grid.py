@@ -129,7 +129,7 @@ def measure(row: Row) -> dict[str, Any]:
     from orpo_mlx.scoring.base import Scoring
     from orpo_mlx.scoring.select import WAYS
     from orpo_mlx.training.optimizer import build_optimizer
-    from orpo_mlx.training.prepare import objective
+    from orpo_mlx.training.preparation.objective import objective
     from orpo_mlx.training.step import TrainStep, step_key
 
     sizes: dict[str, Any] = {

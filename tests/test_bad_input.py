@@ -122,7 +122,9 @@ def forbid_weights(patch: pytest.MonkeyPatch, may_read_headers: bool) -> None:
     from mlx_lm import utils
 
     from orpo_mlx.models import load
-    from orpo_mlx.training import prepare  # before the patch, or it would keep what is patched in
+    from orpo_mlx.training.preparation import (
+        adapted,  # before the patch, or it would keep what is patched in
+    )
 
     real = utils.load_model
 
@@ -132,7 +134,7 @@ def forbid_weights(patch: pytest.MonkeyPatch, may_read_headers: bool) -> None:
         return real(*words, lazy=True, **options)
 
     patch.setattr(utils, "load_model", unread)
-    for module in (load, prepare):
+    for module in (load, adapted):
         patch.setattr(module, "read_weights", lambda *_: pytest.fail("the weights were read"))
 
 

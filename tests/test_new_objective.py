@@ -24,7 +24,7 @@ from orpo_mlx.runs.events import EvalCompleted, RunStarted, StepCompleted, read_
 from orpo_mlx.runs.listing import list_runs
 from orpo_mlx.runs.metrics import METRICS, Metric
 from orpo_mlx.text.ticks import format_value
-from orpo_mlx.training.prepare import objective
+from orpo_mlx.training.preparation.objective import objective
 from orpo_mlx.training.train import resume
 from tui.charts.kinds import chart_kinds, chart_lines, chosen_charts
 from tui.charts.picture import View

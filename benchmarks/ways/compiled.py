@@ -56,7 +56,8 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     from orpo_mlx.config import TrainConfig
     from orpo_mlx.scoring.batches import buckets_of_run, step_parts
     from orpo_mlx.training.optimizer import build_optimizer
-    from orpo_mlx.training.prepare import objective, prepare
+    from orpo_mlx.training.preparation.objective import objective
+    from orpo_mlx.training.prepare import prepare
     from orpo_mlx.training.step import TrainStep, step_key
 
     prepared = prepare(

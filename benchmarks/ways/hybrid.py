@@ -128,7 +128,7 @@ class Stepper:
         from orpo_mlx.config import build_config
         from orpo_mlx.scoring.base import Scoring
         from orpo_mlx.training.optimizer import build_optimizer
-        from orpo_mlx.training.prepare import objective
+        from orpo_mlx.training.preparation.objective import objective
         from orpo_mlx.training.step import TrainStep
 
         config = build_config({"nll_scope": "response"})

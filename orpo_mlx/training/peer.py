@@ -60,7 +60,8 @@ def _work(peers: Peers, prepared: Any, folder: Path, log: PeerLog) -> None:
     from orpo_mlx.scoring.base import own_arrays
     from orpo_mlx.training.checkpoint import copy_optimizer
     from orpo_mlx.training.optimizer import learning_rate_at
-    from orpo_mlx.training.prepare import objective, step_batches, valid_batches
+    from orpo_mlx.training.preparation.objective import objective
+    from orpo_mlx.training.prepare import step_batches, valid_batches
     from orpo_mlx.training.run import adapter_facts
     from orpo_mlx.training.start import build_step
     from orpo_mlx.training.step import evaluate, step_key

@@ -31,7 +31,9 @@ from orpo_mlx.scoring.activation_cache import ActivationCache
 from orpo_mlx.scoring.base import MicroBatch, own_arrays
 from orpo_mlx.training.checkpoint import replace_folder, save_checkpoint
 from orpo_mlx.training.device_memory import MemoryLimits, process_bytes
-from orpo_mlx.training.prepare import Prepared, best_metric, digest_of_adapter
+from orpo_mlx.training.preparation.adapted import digest_of_adapter
+from orpo_mlx.training.preparation.objective import best_metric
+from orpo_mlx.training.prepare import Prepared
 from orpo_mlx.training.step import StepResult, TrainStep, evaluate
 
 

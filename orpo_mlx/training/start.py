@@ -32,7 +32,8 @@ from orpo_mlx.text.formatting import counted, format_bytes
 from orpo_mlx.training.checkpoint import copy_optimizer, load_optimizer
 from orpo_mlx.training.device_memory import MemoryLimits
 from orpo_mlx.training.optimizer import build_optimizer, warmup_steps
-from orpo_mlx.training.prepare import Prepared, objective, phases, step_batches, valid_batches
+from orpo_mlx.training.preparation.objective import objective
+from orpo_mlx.training.prepare import Prepared, phases, step_batches, valid_batches
 from orpo_mlx.training.run import TrainingRun
 from orpo_mlx.training.speed.plan import build_trunk
 from orpo_mlx.training.step import TrainStep

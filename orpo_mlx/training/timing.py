@@ -14,7 +14,8 @@ from orpo_mlx.planning.fit import MeasuredTime
 from orpo_mlx.scoring.batches import iter_parts
 from orpo_mlx.training.device_memory import choose_limits, limited_memory, process_bytes
 from orpo_mlx.training.optimizer import build_optimizer
-from orpo_mlx.training.prepare import Prepared, objective, prepare
+from orpo_mlx.training.preparation.objective import objective
+from orpo_mlx.training.prepare import Prepared, prepare
 from orpo_mlx.training.step import TrainStep, step_key
 
 STEPS = 3

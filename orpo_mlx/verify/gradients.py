@@ -34,7 +34,8 @@ from orpo_mlx.scoring.logprobs import token_logps
 from orpo_mlx.scoring.plain import Plain
 from orpo_mlx.scoring.select import WAYS, choose_scoring, is_full_precision
 from orpo_mlx.training.optimizer import build_optimizer
-from orpo_mlx.training.prepare import Prepared, objective
+from orpo_mlx.training.preparation.objective import objective
+from orpo_mlx.training.prepare import Prepared
 from orpo_mlx.training.speed.trial import can_compile
 from orpo_mlx.training.step import TrainStep, evaluate
 from orpo_mlx.verify.check import EXACT, Check, limits_of, measured

@@ -12,7 +12,8 @@ from orpo_mlx.cli.commands.train import main, parse_train
 from orpo_mlx.runs.directory import RunDirectory
 from orpo_mlx.runs.events import EvalCompleted, StepCompleted, read_events
 from orpo_mlx.training.optimizer import build_optimizer
-from orpo_mlx.training.prepare import objective, prepare, step_batches
+from orpo_mlx.training.preparation.objective import objective
+from orpo_mlx.training.prepare import prepare, step_batches
 from orpo_mlx.training.step import TrainStep
 
 CASE = Path(__file__).parents[1] / "data" / "llama"

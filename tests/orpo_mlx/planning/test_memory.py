@@ -29,7 +29,7 @@ from orpo_mlx.scoring.attention import build_attend
 from orpo_mlx.scoring.base import Scoring
 from orpo_mlx.scoring.packed import unflatten
 from orpo_mlx.scoring.select import WAYS
-from orpo_mlx.training import prepare
+from orpo_mlx.training.preparation import adapted
 from orpo_mlx.training.train import train
 
 BLOCK = (Linear("model.layers.0.self_attn.q_proj", 8, 8), Linear("model.layers.0.mlp.up", 8, 32))
@@ -309,7 +309,7 @@ def test_train_refuses_before_the_weights(
     monkeypatch: pytest.MonkeyPatch,
 ):  # fmt: skip
     monkeypatch.setattr("orpo_mlx.training.memory.available_bytes", lambda: 1_000_000)
-    monkeypatch.setattr(prepare, "read_weights", lambda _: pytest.fail("was read"))
+    monkeypatch.setattr(adapted, "read_weights", lambda _: pytest.fail("was read"))
     with pytest.raises(ConfigError, match=r"1 MB are there.*weights.*activations") as caught:
         train(_settings(model_folder, pairs_file(), tmp_path))
     assert "--allow-overcommit" in caught.value.what_to_do

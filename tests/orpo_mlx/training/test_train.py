@@ -23,7 +23,7 @@ from orpo_mlx.runs import events
 from orpo_mlx.runs.checkpoints import damage, iter_checkpoints
 from orpo_mlx.runs.control import send_request
 from orpo_mlx.runs.directory import RunDirectory, check_run_folder
-from orpo_mlx.training import prepare as prepare_module
+from orpo_mlx.training.preparation import plan as run_plan
 from orpo_mlx.training.speed.trial import Candidate
 from orpo_mlx.training.step import StepResult, TrainStep
 from orpo_mlx.training.train import train
@@ -634,7 +634,7 @@ def test_a_dry_run_tells_whether_compiling_would_pay(model_folder, pairs_file, m
     def tried(run: Candidate, _clock: object) -> tuple[object, object]:
         return run.memory, replace(run.speed, facts=("the step is not compiled: tried",))
 
-    monkeypatch.setattr(prepare_module, "may_pay", lambda *_: True)
+    monkeypatch.setattr(run_plan, "may_pay", lambda *_: True)
     monkeypatch.setattr(Candidate, "tried", tried)
 
     assert main(["--model", str(model_folder), "--data", str(pairs_file(8)), "--dry-run"]) == 0

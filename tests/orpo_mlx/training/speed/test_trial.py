@@ -23,7 +23,7 @@ from orpo_mlx.scoring.batches import buckets_of_run, iter_parts
 from orpo_mlx.scoring.select import WAYS
 from orpo_mlx.training import prepare as planning
 from orpo_mlx.training.memory import MemoryNeeds
-from orpo_mlx.training.prepare import digest_of_adapter
+from orpo_mlx.training.preparation.adapted import digest_of_adapter
 from orpo_mlx.training.speed import trial
 from orpo_mlx.training.speed.plan import StepPlan
 from orpo_mlx.training.speed.trial import Candidate, may_pay
@@ -249,7 +249,7 @@ def test_a_run_keeps_what_was_decided_before_it(settings, monkeypatch, seconds):
     tried = len(clock.taken)
     for place, decided in ((4, FoundCheckpoint(Path(), first.identity, ())), (5, told_by(first))):
         with monkeypatch.context() as patch:
-            patch.setattr(planning, "_plan_together", with_argument(place, decided))
+            patch.setattr(planning, "plan_together", with_argument(place, decided))
             after = planning.prepare(settings(), clock=clock)
         assert after.speed.compiled == first.speed.compiled
         assert after.speed.train.bucket_table == first.speed.train.bucket_table
@@ -267,7 +267,7 @@ def test_a_checkpoint_that_does_not_say_is_not_decided_by_a_clock(settings, monk
     monkeypatch.setattr(trial, "can_compile", lambda: True)
     manifest = {"scoring": "packed"}
     again = with_argument(4, FoundCheckpoint(Path(), manifest, ()))
-    monkeypatch.setattr(planning, "_plan_together", again)
+    monkeypatch.setattr(planning, "plan_together", again)
 
     assert not planning.prepare(settings(), clock=clock).speed.compiled
     assert clock.taken == []
@@ -275,7 +275,7 @@ def test_a_checkpoint_that_does_not_say_is_not_decided_by_a_clock(settings, monk
 
 def with_argument(place: int, value: Any) -> Callable[..., Any]:
     """Return what plans a run, with another argument at that place."""
-    plan_together = planning._plan_together
+    plan_together = planning.plan_together
 
     def plan(*known: Any) -> Any:
         return plan_together(*known[:place], value, *known[place + 1 :])

@@ -1,0 +1,1 @@
+"""What `training/prepare.py` puts together: objective, adapted model, plan, reference."""
