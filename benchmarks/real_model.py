@@ -84,10 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.workload:
         args.steps = 1
     pairs = random_ids(args) if args.workload else fitting_pairs(args)
-    args.longest = max(
-        TokenPair(pair["prompt_ids"], pair["chosen_ids"], pair["rejected_ids"]).longest
-        for pair in pairs
-    )
+    args.longest = max(pair.longest for pair in token_pairs(pairs))
     results: dict[str, list[dict[str, Any]]] = {system.name: [] for system in systems}
     report: dict[str, Any] = {}
     for _ in iter_rounds(args, pairs, results):
@@ -145,6 +142,11 @@ def random_ids(args: argparse.Namespace) -> list[dict[str, list[int]]]:
     config = json.loads((Path(args.model) / "config.json").read_text(encoding="utf-8"))
     made = replace(WORKLOADS[args.workload], vocab=config["vocab_size"], pairs=args.pairs)
     return random_pairs(made)
+
+
+def token_pairs(pairs: list[dict[str, list[int]]]) -> list[TokenPair]:
+    """Return the pairs as this trainer has them."""
+    return [TokenPair(p["prompt_ids"], p["chosen_ids"], p["rejected_ids"]) for p in pairs]
 
 
 def iter_rounds(
@@ -223,8 +225,7 @@ def least(args: argparse.Namespace, pairs: list[dict[str, list[int]]]) -> dict[s
     values, one array of scores, gate and up of the MLP.
     """
     config = json.loads((Path(args.model) / "config.json").read_text(encoding="utf-8"))
-    step = [TokenPair(**{name.removesuffix("_ids"): ids for name, ids in pair.items()})
-            for pair in pairs[: args.pairs]]  # fmt: skip
+    step = token_pairs(pairs[: args.pairs])
     shapes = {"useful": useful(step, "response"), "done": packed(step, "response", sys.maxsize)}
     sizes = linear_sizes(config)
     widths = {name: sizes[name][1] for name in ("q_proj", "k_proj", "v_proj", "gate_proj")}
