@@ -15,8 +15,10 @@ from textual.widgets import DataTable, Static
 from textual.worker import get_current_worker
 
 from orpo_mlx.runs.directory import RunDirectory
+from orpo_mlx.runs.evaluation import Measured
 from orpo_mlx.runs.group.comparison import (
     ComparedRow,
+    Result,
     all_results,
     by_result,
     differing,
@@ -25,9 +27,11 @@ from orpo_mlx.runs.group.comparison import (
     result_text,
     setting_text,
     usual_metric,
+    value_text,
 )
 from orpo_mlx.runs.metrics import metric
 from orpo_mlx.text.formatting import counted, visible
+from tui.charts.interval_bar import interval_bar
 from tui.compare.comparing import MAX_RUNS
 from tui.parts.base_screen import AppScreen
 from tui.parts.pick_one import PickOneScreen
@@ -41,6 +45,16 @@ _REFRESH_SECONDS = 2.0
 _SETTING_CELLS = 14
 _ID_CELLS = 16
 """Fewest for a run's name, whose end tells it from the others of its group."""
+_BAR_CELLS = (16, 60)
+"""Fewest and most of a column that draws results."""
+
+
+def _drawn(found: Result | None) -> Measured | None:
+    """Return a result as it is drawn: without an interval a mark alone."""
+    if found is None:
+        return None
+    low, high = (found.value if end is None else end for end in (found.low, found.high))
+    return Measured(found.value, low, high)
 
 
 class GroupScreen(AppScreen):
@@ -119,16 +133,7 @@ class GroupScreen(AppScreen):
         self._shown = look
         kept = self._order[self.table.cursor_row] if self._order else None
         self._order = [row.path for row in self.rows]
-        names = differing(self.rows)
-        title = metric(self.metric).title if self.metric else "no result yet"
-        heads = ["St", "Run", title, *(name.replace("_", " ") for name in names), "Step"]
-        lines = [self._cells(row, names) for row in self.rows]
-        self.table.clear(columns=True)
-        for index, head in enumerate(heads):
-            width = max([cell_len(head), *(line[index].cell_len for line in lines)])
-            self.table.add_column(head, width=width)
-        for row, line in zip(self.rows, lines, strict=True):
-            self.table.add_row(*line, key=str(row.path))
+        self._fill_table()
         if kept in self._order:
             self.table.move_cursor(row=self._order.index(kept))
         title_bar = self.query_one("#title")
@@ -136,6 +141,40 @@ class GroupScreen(AppScreen):
         title_bar.right = right  # type: ignore[attr-defined]
         self._say()
         self._show_small()
+
+    def _fill_table(self) -> None:
+        names = differing(self.rows)
+        title = metric(self.metric).title if self.metric else "no result yet"
+        heads = ["St", "Run", title, *(name.replace("_", " ") for name in names), "Step"]
+        lines = [self._cells(row, names) for row in self.rows]
+        widths = [
+            max([cell_len(head), *(line[index].cell_len for line in lines)])
+            for index, head in enumerate(heads)
+        ]
+        between = 2 * self.table.cell_padding
+        room = self.size.width - sum(widths) - between * (len(heads) + 1)
+        if bars := self._bars(min(_BAR_CELLS[1], room)):
+            heads, widths = [*heads, bars[0]], [*widths, cell_len(bars[0])]
+            lines = [[*line, bar] for line, bar in zip(lines, bars[1], strict=True)]
+        self.table.clear(columns=True)
+        for head, width in zip(heads, widths, strict=True):
+            self.table.add_column(head, width=width)
+        for row, line in zip(self.rows, lines, strict=True):
+            self.table.add_row(*line, key=str(row.path))
+
+    def _bars(self, width: int) -> tuple[str, list[Text]] | None:
+        """Return head and cells of a column that draws the results on one scale, if it fits."""
+        found = [_drawn(row.result(self.metric)) for row in self.rows]
+        measured = [one for one in found if one]
+        if not measured or width < _BAR_CELLS[0]:
+            return None
+        start, end = min(one.low for one in measured), max(one.high for one in measured)
+        scale = [value_text(self.metric, value) for value in (start, end)]
+        gap = width - sum(map(cell_len, scale))
+        return (gap * " ").join(scale), [
+            Text(interval_bar(one, start, end, width, self.orpo.charset) if one else width * " ")
+            for one in found
+        ]
 
     def _cells(self, row: ComparedRow, names: Sequence[str]) -> list[Text]:
         charset = self.orpo.charset

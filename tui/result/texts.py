@@ -8,6 +8,7 @@ from dataclasses import asdict
 
 from orpo_mlx.runs.evaluation import TITLES, Measured, RunEvaluation, interval_text
 from orpo_mlx.text.formatting import visible
+from tui.charts.interval_bar import interval_bar
 from tui.result.facts import AnswerPair, ResultFacts
 from tui.shell.charset import CharsetName
 from tui.shell.commands import key_of
@@ -16,7 +17,6 @@ from tui.shell.lines import TextLine
 _SHOWN = ("preference_accuracy", "log_odds_ratio", "chosen_nll")
 _LABEL, _NUMBERS = 13, 27
 _LONGEST_BAR = 60
-_MARKS = {"ascii": ".-||o", "unicode": "·─├┤●"}
 
 
 def result_lines(
@@ -93,29 +93,6 @@ def _row(label: str, numbers: str, bar: str) -> TextLine:
         ("text", f"{numbers:<{_NUMBERS}} "),
         ("kind", bar),
     )
-
-
-def interval_bar(
-    found: Measured, start: float, end: float, width: int, charset: CharsetName
-) -> str:
-    """Return a value with its interval as a bar from `start` to `end`; "" where there is no room.
-
-    >>> interval_bar(Measured(0.5, 0.25, 0.75), 0.0, 1.0, 9, "ascii")
-    '..|-o-|..'
-    """
-    if width < 5:
-        return ""
-    empty, line, left, right, mark = _MARKS["ascii" if charset == "ascii" else "unicode"]
-    span = end - start
-
-    def place(value: float) -> int:
-        share = (value - start) / span if span > 0 else 0.5
-        return round(min(1.0, max(0.0, share)) * (width - 1))
-
-    low, value, high = (place(one) for one in (found.low, found.value, found.high))
-    cells = [line if low <= i <= high else empty for i in range(width)]
-    cells[low], cells[high], cells[value] = left, right, mark
-    return "".join(cells)
 
 
 def _drift_lines(found: RunEvaluation, width: int, charset: CharsetName) -> list[TextLine]:

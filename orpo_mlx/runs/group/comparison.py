@@ -171,9 +171,13 @@ def result_text(row: ComparedRow, name: str) -> str:
     if found is None:
         return "-"
     if found.low is None or found.high is None:
-        text = metric(name).text(found.value)
-        return f"{100 * found.value:.1f} %" if metric(name).is_share else text
+        return value_text(name, found.value)
     return interval_text(name, {"value": found.value, "low": found.low, "high": found.high})
+
+
+def value_text(name: str, value: float) -> str:
+    """Return a value of a metric: "83.0 %", "0.123"."""
+    return f"{100 * value:.1f} %" if metric(name).is_share else metric(name).text(value)
 
 
 _MAKE_THE_LOSS = frozenset({"objective", *(name for own in OWN_SETTINGS.values() for name in own)})

@@ -43,8 +43,24 @@ async def test_the_best_stands_first_with_interval_and_differing_settings(
         assert "80.0 % (70.0 to 90.0)" in text
         assert "sweep-x · 5 runs" in text
         head = next(line for line in text.splitlines() if "Accuracy" in line)
-        assert head.split() == ["St", "Run", "Accuracy", "seed", "Step"]
+        scale = ["30.0", "%", "90.0", "%"]
+        assert head.split() == ["St", "Run", "Accuracy", "seed", "Step", *scale]
+        best = next(line for line in text.splitlines() if "run-3" in line)
+        worst = next(line for line in text.splitlines() if "run-4" in line)
+        # Of 60 cells from 30 to 90 %: 70, 80 and 90 %; 30, 40 and 50 %.
+        assert best.rstrip().endswith("·├─────────●─────────┤"), best
+        assert "├─────────●─────────┤·" in worst, worst
         assert "first run-3 (seed 3): 80.0 %" in screen.sentence()
+
+
+async def test_a_narrow_table_has_no_room_for_bars(make_run, open_app, wait_for, screen_text):
+    runs = [make_run(f"a-name-{n}", seed=n) for n in range(2)]
+    for run in runs:
+        evaluate(run, 0.5)
+    async with open_app((60, 16)) as pilot:
+        await opened(pilot, wait_for, runs)
+        await wait_for(pilot, lambda: "50.0 % (40.0 to 60.0)" in screen_text(pilot.app))
+        assert "├" not in screen_text(pilot.app)
 
 
 async def test_another_metric_sorts_anew_and_the_cursor_stays_on_its_run(

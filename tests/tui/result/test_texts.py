@@ -6,21 +6,7 @@ import pytest
 
 from orpo_mlx.runs.evaluation import Measured, RunEvaluation
 from tui.result.facts import AnswerPair, ResultFacts
-from tui.result.texts import interval_bar, result_lines, result_sentence
-
-
-@pytest.mark.parametrize(
-    ("found", "bar"),
-    [
-        (Measured(0.5, 0.25, 0.75), "..|-o-|.."),
-        (Measured(0.0, 0.0, 0.25), "o-|......"),
-        (Measured(1.0, 1.0, 1.0), "........o"),
-        (Measured(2.0, -1.0, 3.0), "|-------o"),
-    ],
-)
-def test_a_bar_reaches_from_low_to_high_with_its_value(found, bar):
-    assert interval_bar(found, 0.0, 1.0, 9, "ascii") == bar
-    assert interval_bar(found, 0.0, 1.0, 4, "ascii") == ""
+from tui.result.texts import result_lines, result_sentence
 
 
 def facts(**changes) -> ResultFacts:
