@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from orpo_mlx.runs.directory import Status
 from orpo_mlx.runs.events import EvalCompleted
-from orpo_mlx.runs.group.comparison import PLACES, losses_are_alike, setting_text
+from orpo_mlx.runs.group.comparison import PLACES, counted_by, setting_text
 from orpo_mlx.runs.metrics import Metric, metric, shown
 from orpo_mlx.text.formatting import format_bytes, format_duration
 from orpo_mlx.text.smoothing import smooth
@@ -131,17 +131,20 @@ def are_of_one_objective(runs: Sequence[ComparedRun]) -> bool:
     return len({run.objective for run in runs} - {""}) < 2
 
 
-def are_of_one_loss(runs: Sequence[ComparedRun]) -> bool:
-    """Tell whether losses of these runs are counted alike; others say nothing together: of another
-    objective, or with another weight in it."""
-    started = [run.config() for run in runs if run.state.started]
-    return are_of_one_objective(runs) and losses_are_alike(started)
+def are_counted_alike(runs: Sequence[ComparedRun], name: str) -> bool:
+    """Tell whether these runs count a metric alike; others say nothing together."""
+    started = [run for run in runs if run.state.started]
+    counted = {
+        counted_by(name, run.config() | {"objective": run.objective}, run.state.metrics)
+        for run in started
+    }
+    return len(counted) < 2
 
 
 def default_curve(runs: Sequence[ComparedRun]) -> Curve:
     """Return the validation loss, or the training loss where nothing was evaluated; of runs whose
     losses are not counted alike their accuracy."""
-    row = metric("loss" if are_of_one_loss(runs) else "preference_accuracy")
+    row = metric("loss" if are_counted_alike(runs, "loss") else "preference_accuracy")
     was_evaluated = any(len(run.state.evals) > 1 for run in runs)
     return _valid_curve(row) if was_evaluated else _curve(row)
 
@@ -173,7 +176,7 @@ def value_row(runs: Sequence[ComparedRun], curve: Curve, x_axis: XAxis, view: Vi
     """Return every run's value at the crosshair, or its newest one, as the chart says it."""
     lines = compared_lines(runs, curve, x_axis)
     values = [value_at(line, view, drawn_values(line, view)) for line in lines]
-    may_rank = curve.column != "loss" or are_of_one_loss(runs)
+    may_rank = are_counted_alike(runs, curve.column)
     return CompareRow(
         curve.title.lower(), _texts(values), _best(values, curve) if may_rank else None
     )
@@ -216,7 +219,7 @@ def result_rows(runs: Sequence[ComparedRun]) -> list[CompareRow]:
         CompareRow(
             "best validation",
             tuple(f"{e.value('loss'):.4f} @{e.step:,}" if e else "-" for e in best),
-            _best(losses, VALID_LOSS) if are_of_one_loss(runs) else None,
+            _best(losses, VALID_LOSS) if are_counted_alike(runs, "loss") else None,
         ),
         *([_beside_row(beside, best)] if beside else []),
         CompareRow("time", tuple(format_duration(s) if s else "-" for s in seconds)),

@@ -21,10 +21,11 @@ from orpo_mlx.runs.group.comparison import (
     Result,
     all_results,
     by_result,
+    difference_in_kind,
     differing,
-    losses_differ_in_kind,
     read_row,
     result_text,
+    results_differ_in_kind,
     setting_text,
     usual_metric,
     value_text,
@@ -197,8 +198,8 @@ class GroupScreen(AppScreen):
         if row is not None:
             verdict = row.evaluation.verdict if row.evaluation else "not evaluated yet"
             lines = [visible(f"{row.id}: {row.trouble or verdict}")]
-        if losses_differ_in_kind(self.rows, self.metric):
-            lines.append("These runs count their loss differently; m chooses another metric.")
+        if results_differ_in_kind(self.rows, self.metric):
+            lines.append(f"note: {difference_in_kind(self.metric)}; m takes another metric")
         self.query_one("#said", Static).update("\n".join(lines))
 
     # Actions

@@ -19,11 +19,12 @@ from orpo_mlx.errors import ConfigError
 from orpo_mlx.runs.group.comparison import (
     ComparedRow,
     by_result,
+    difference_in_kind,
     differing,
-    losses_differ_in_kind,
     read_row,
     require_metric,
     result_text,
+    results_differ_in_kind,
     setting_text,
     usual_metric,
 )
@@ -85,8 +86,8 @@ def compare_lines(rows: Sequence[ComparedRow], name: str) -> list[str]:
         visible(f"{row.id}: {row.evaluation.verdict}") for row in rows if row.evaluation is not None
     ]
     lines += [visible(f"{row.id}: damaged: {row.trouble}") for row in rows if row.trouble]
-    if losses_differ_in_kind(rows, name):
-        lines.append("note: these runs count their loss differently; sort by another metric")
+    if results_differ_in_kind(rows, name):
+        lines.append(f"note: {difference_in_kind(name)}; --sort takes another metric")
     return lines
 
 

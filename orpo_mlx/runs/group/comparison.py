@@ -6,7 +6,7 @@ run has none it is that of its best held-out evaluation while it trained, withou
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -180,17 +180,49 @@ def value_text(name: str, value: float) -> str:
     return f"{100 * value:.1f} %" if metric(name).is_share else metric(name).text(value)
 
 
-_MAKE_THE_LOSS = frozenset({"objective", *(name for own in OWN_SETTINGS.values() for name in own)})
+_MAKE_THE_LOSS = ("objective", *sorted({name for own in OWN_SETTINGS.values() for name in own}))
 
 
-def losses_are_alike(settings: Iterable[Mapping[str, Any]]) -> bool:
-    """Tell whether runs with these settings count their losses alike: of the same objective, and
-    with the same weights in it."""
-    made_by = {tuple(setting_text(own.get(name)) for name in _MAKE_THE_LOSS) for own in settings}
-    return len(made_by) < 2
+def counted_by(
+    name: str, settings: Mapping[str, Any], measured: Collection[str]
+) -> tuple[str, ...]:
+    """Return what a metric of a training counts; only where it is the same may runs be ranked.
+
+    A loss is its objective's, with its weights. Objectives with rewards judge pairs by them, and
+    have log-probs as their rewards need them, sums or means. NLL is NLL.
+
+    Args:
+        settings: of the run.
+        measured: names of its metrics.
+    """
+    if name == "loss":
+        return tuple(setting_text(settings.get(own)) for own in _MAKE_THE_LOSS)
+    is_of_rewards = "chosen_rewards" in measured and name in measured
+    if not is_of_rewards or name.endswith(("nll", "nll_loss")):
+        return ()
+    return (setting_text(settings.get("objective")),)
 
 
-def losses_differ_in_kind(rows: Sequence[ComparedRow], name: str) -> bool:
-    """Tell whether a loss is compared that runs do not count alike: of another objective, or with
-    another weight in it."""
-    return name == "loss" and not losses_are_alike(row.settings for row in rows)
+def results_differ_in_kind(rows: Sequence[ComparedRow], name: str) -> bool:
+    """Tell whether a metric is compared that these runs do not count alike."""
+    kinds = {_kind(row, name) for row in rows if row.result(name) is not None}
+    return len(kinds) > 1
+
+
+def _kind(row: ComparedRow, name: str) -> tuple[str, ...]:
+    evaluated = row.evaluation.metrics if row.evaluation else {}
+    if "adapter" not in evaluated.get(name, {}):
+        return counted_by(name, row.settings, row.best.metrics if row.best else ())
+    # An evaluation measures log-probs of every model that has some, whatever it was trained by.
+    return () if "log_odds_ratio" in evaluated else counted_by(name, row.settings, evaluated)
+
+
+def difference_in_kind(name: str) -> str:
+    """Return what is to be known of runs that do not count a metric alike."""
+    title = metric(name).full
+    if name == "loss":
+        return f"these runs do not count their {title} alike, which ranks nothing"
+    return (
+        f"these runs do not count {title} alike: by rewards of their objective, or by log-probs; "
+        "`orpo-mlx evaluate RUN` measures all by log-probs"
+    )

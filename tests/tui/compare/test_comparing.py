@@ -154,6 +154,27 @@ def test_losses_of_different_objectives_rank_nobody(make_state, make_eval):
     assert result_rows(same)[0].name == "status"
 
 
+def test_accuracies_by_rewards_and_by_log_probs_rank_nobody(make_state):
+    runs = []
+    for letter, objective in zip("AB", ("orpo", "dpo"), strict=True):
+        better = 0.1 * len(runs)
+        step = {"step": 1, "preference_accuracy": 0.5 + better, "tokens_per_second": 7.0 + better}
+        state = make_state(step)
+        state.started = replace(state.started, objective=objective)
+        state.metrics += ("chosen_rewards", "rejected_rewards") if objective == "dpo" else ()
+        runs.append(ComparedRun(Path(objective), letter, state))
+
+    def best(of, curve: str) -> int | None:
+        return value_row(of, CURVES[curve], "step", View(cursor=1.0)).best
+
+    assert best(runs, "accuracy") is None
+    assert best(runs, "speed") == 1
+    for run in runs:
+        run.state.metrics = runs[1].state.metrics
+        run.state.started = runs[1].state.started
+    assert best(runs, "accuracy") == 1
+
+
 @pytest.mark.parametrize(
     ("setting", "best"), [({"lam": 0.5}, None), ({"nll_scope": "full"}, None), ({"rank": 4}, 0)]
 )

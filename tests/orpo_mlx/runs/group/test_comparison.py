@@ -16,10 +16,10 @@ from orpo_mlx.runs.events import EvalCompleted, EventWriter, RunFinished
 from orpo_mlx.runs.group.comparison import (
     by_result,
     differing,
-    losses_differ_in_kind,
     read_row,
     require_metric,
     result_text,
+    results_differ_in_kind,
     usual_metric,
 )
 
@@ -39,7 +39,9 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
         run = create_run(TrainConfig(**values, run_dir=str(place)))  # type: ignore[arg-type]
         writer = EventWriter(run.events_file)
         writer.write(EvalCompleted({"loss": 9.0, "preference_accuracy": 0.1}, step=1, is_best=True))
-        measured = {"loss": 1 - accuracy, "preference_accuracy": accuracy}
+        measured = {"loss": 1 - accuracy, "preference_accuracy": accuracy, "response_nll": 2.0}
+        if values.get("objective") in ("dpo", "simpo"):
+            measured |= {"chosen_rewards": 0.2, "rejected_rewards": 0.1}
         writer.write(EvalCompleted(measured, step=5, is_best=True))
         writer.write(EvalCompleted({"loss": 5.0, "preference_accuracy": 0.2}, step=9))
         writer.write(RunFinished("completed", 9, 2.0, None))
@@ -49,7 +51,11 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
             content = {
                 "verdict": {"text": f"{name} is fine"},
                 "counts": {"pairs": 4, "available": 4},
-                "metrics": {"preference_accuracy": {"adapter": side}, "chosen_nll": {}},
+                "metrics": {
+                    "preference_accuracy": {"adapter": side},
+                    "log_odds_ratio": {"adapter": side},
+                    "chosen_nll": {},
+                },
             }
             run.evaluation_file.write_text(json.dumps(content))
         return run
@@ -74,10 +80,37 @@ def test_the_best_stands_first_with_its_interval_or_its_best_evaluation(make: Ma
 def test_only_settings_that_differ_are_named_and_never_places(make: Make) -> None:
     rows = [read_row(make("a", 0.5, lam=0.1)), read_row(make("b", 0.5, lam=0.4, rank=8))]
     assert differing(rows) == ["lam"]
-    assert losses_differ_in_kind(rows, "loss"), "lam weighs a part of it"
-    assert not losses_differ_in_kind(rows, "preference_accuracy")
+    assert results_differ_in_kind(rows, "loss"), "lam weighs a part of it"
+    assert not results_differ_in_kind(rows, "preference_accuracy")
     same = [rows[0], read_row(make("c", 0.5, lam=0.1, seed=3))]
-    assert not losses_differ_in_kind(same, "loss")
+    assert not results_differ_in_kind(same, "loss")
+
+
+@pytest.mark.parametrize(
+    ("objectives", "evaluated", "metric", "differ"),
+    [
+        (("orpo", "sft"), (), "preference_accuracy", False),
+        (("orpo", "dpo"), (), "preference_accuracy", True),
+        (("dpo", "simpo"), (), "preference_accuracy", True),
+        (("dpo", "dpo"), (), "preference_accuracy", False),
+        (("orpo", "dpo"), (), "response_nll", False),
+        (("orpo", "dpo"), (1,), "preference_accuracy", False),
+        (("dpo", "dpo"), (1,), "preference_accuracy", True),
+        (("dpo", "simpo"), (0, 1), "preference_accuracy", False),
+    ],
+)
+def test_by_rewards_and_by_log_probs_are_not_one_accuracy(
+    make: Make, objectives, evaluated, metric: str, differ: bool, capsys
+) -> None:
+    """While it trains DPO counts a pair as right by its reward, which an evaluation never does."""
+    for index, objective in enumerate(objectives):
+        run = make(f"run-{index}", 0.5, (0.4, 0.6), objective=objective)
+        if index not in evaluated:
+            run.evaluation_file.unlink()
+    assert main(["compare", "run-0", "run-1", "--sort", metric]) == 0
+    said = capsys.readouterr().out
+    note = "note: these runs do not count preference accuracy alike: by rewards"
+    assert (note in said) == differ, said
 
 
 def test_a_metric_that_is_not_there_is_refused_with_those_that_are(make: Make) -> None:
