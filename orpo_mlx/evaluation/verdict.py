@@ -129,7 +129,7 @@ def _sentence(
     was, now = (percent(share, count) for share in shares)
     change = f"{was} -> {now} of {count:,} {noun}"
     points = (
-        f"{_points(difference.value)} points, interval {_points(difference.low)} to "
+        f"{_with_unit(_points(difference.value))}, interval {_points(difference.low)} to "
         f"{_points(difference.high)}"
     )
     if is_shown:
@@ -137,7 +137,7 @@ def _sentence(
         return f"prefers the chosen answer in {change}: {points}{worse}"
     return (
         f"no difference could be shown ({change}: {points}); with {count:,} pairs only changes "
-        f"above about {100 * smallest:.0f} points would be"
+        f"above about {_with_unit(f'{100 * smallest:.0f}')} would be"
     )
 
 
@@ -149,6 +149,10 @@ def percent(share: float, count: int) -> str:
 def _points(share: float) -> str:
     size = abs(100 * share)
     return "0" if size < 0.05 else f"{100 * share:+.{0 if size >= 1 else 1}f}"
+
+
+def _with_unit(points: str) -> str:
+    return f"{points} {'point' if points.lstrip('+-') == '1' else 'points'}"
 
 
 def sign_test(up: int, down: int) -> float:

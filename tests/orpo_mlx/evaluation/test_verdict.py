@@ -72,6 +72,11 @@ def test_what_chance_may_have_done_is_not_shown_and_it_is_said_what_would_be():
     )
 
 
+def test_one_point_is_no_points():
+    assert ": +1 point, interval " in verdict(*sides(200, both=100, better=4, worse=2)).text
+    assert ": -1 point, interval " in verdict(*sides(200, both=100, better=2, worse=4)).text
+
+
 def test_four_changes_of_forty_are_too_few_whatever_the_bootstrap_says():
     before, after = sides(40, both=20, better=4, worse=0)
     difference, _ = Resampling(np.arange(40)).difference(mean_of(before), mean_of(after))
