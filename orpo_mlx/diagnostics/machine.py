@@ -150,7 +150,8 @@ def _power() -> Iterator[Fact]:
         )
     if not macos.IS_MAC:
         return
-    is_low = re.search(r"lowpowermode\s+1", ask("pmset", "-g"), re.I) is not None
+    # A Mac that can do more than usual, too, has one setting for both: 1 is low, 2 is high.
+    is_low = re.search(r"\b(low)?powermode\s+1\b", ask("pmset", "-g"), re.I) is not None
     yield Fact(
         "power",
         "low power mode",

@@ -58,6 +58,12 @@ def test_a_mac_is_described_by_its_own_commands():
     assert fact("memory pressure").text == "normal"
 
 
+@pytest.mark.parametrize(("mode", "text"), [(0, "off"), (1, "on"), (2, "off")])
+def test_a_mac_with_a_high_power_mode_says_its_low_one_in_another_word(mac: Fake, mode, text):
+    mac("pmset", {"-g": f" sleep                1\n powermode            {mode}\n"})
+    assert fact("low power mode").text == text
+
+
 def test_low_power_mode_and_pressure_are_warned_about(mac: Fake):
     mac("pmset", {"-g": " lowpowermode         1"})
     mac("sysctl", {"brand_string": "Apple M1", "pressure_level": "4"})
