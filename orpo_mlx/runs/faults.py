@@ -20,6 +20,10 @@ _GENTLER = (
 """Both leave a run the same run."""
 
 
+TOO_LARGE = "Attempting to allocate"
+"""What MLX says of an array above "the maximum allowed buffer size", whatever memory is free."""
+
+
 class Fault(NamedTuple):
     """A failure with a known cause."""
 
@@ -44,7 +48,7 @@ KNOWN_FAULTS = (
         f"Close other programs, or start again with less: {_SMALLER}.",
     ),
     Fault(
-        "Attempting to allocate",  # bytes "greater than the maximum allowed buffer size"
+        TOO_LARGE,
         "out_of_memory",
         "one array of the step is larger than the GPU takes in one piece",
         "Resume with --micro-batch-parts 2, which makes the arrays of a step smaller; or begin a "
