@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import mlx.core as mx
 import pytest
 
 from orpo_mlx import macos
@@ -84,6 +85,23 @@ def test_a_battery_is_said(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(machine.psutil, "sensors_battery", lambda: battery, raising=False)
     assert fact("source").text == "battery, 41 % charged"
     assert fact("source").level == "warning"
+
+
+def test_a_gpu_that_cannot_be_reached_is_an_error_and_no_end(monkeypatch: pytest.MonkeyPatch):
+    def unreachable(*_: Any) -> Any:
+        raise RuntimeError("[metal::load_device] No Metal device available. This typically occurs")
+
+    # As in a sandbox: MLX believes in its GPU, and any use of it raises this.
+    gpu = type("Device", (), {"type": mx.DeviceType.gpu})()
+    monkeypatch.setattr(mx, "default_device", lambda: gpu)
+    monkeypatch.setattr(mx, "device_info", unreachable)
+    monkeypatch.setattr(mx, "array", unreachable)
+    facts = list(iter_facts())
+    (device,) = [found for found in facts if found.name == "MLX device"]
+    assert device.level == "error"
+    assert "No Metal device available" in device.text
+    assert "float32 products" not in {found.name for found in facts}
+    assert facts[-1].group == "limits"
 
 
 def test_a_command_that_is_missing_or_fails_leaves_the_fact_out(mac: Fake):
