@@ -19,6 +19,7 @@ from typing import Any, Literal
 import psutil
 
 from orpo_mlx import macos
+from orpo_mlx.errors import reason_of
 from orpo_mlx.macos import ask, memory_pressure
 from orpo_mlx.runs.directory import default_runs_dir
 from orpo_mlx.storage.disk import free_bytes
@@ -84,8 +85,10 @@ def _machine() -> Iterator[Fact]:
         "warning" if share < 0.25 else "ok",
         "Close other programs before a training." if share < 0.25 else "",
     )
-    yield _device()
-    yield _products()
+    device = _device()
+    yield device
+    if device.level != "error":
+        yield _products()
 
 
 def _system() -> Fact:
@@ -115,7 +118,16 @@ def _device() -> Fact:
             "warning",
             "Trainings work but are slow; on a Mac with Apple silicon take an arm64 Python.",
         )
-    found: dict[str, Any] = dict(mx.device_info())
+    try:
+        found: dict[str, Any] = dict(mx.device_info())
+    except RuntimeError as error:  # a Mac's MLX takes it for granted that there is a GPU
+        return Fact(
+            "machine",
+            "MLX device",
+            f"no GPU can be reached ({reason_of(error).split('. ')[0]})",
+            "error",
+            "Run it in a session of the Mac itself: a sandbox or a virtual machine has no Metal.",
+        )
     limit = found.get("max_recommended_working_set_size")
     share = f", up to {format_bytes(float(limit))} for the GPU" if limit else ""
     return Fact("machine", "MLX device", f"{found.get('device_name', 'GPU')}{share}", "ok")
@@ -150,7 +162,8 @@ def _power() -> Iterator[Fact]:
         )
     if not macos.IS_MAC:
         return
-    is_low = re.search(r"lowpowermode\s+1", ask("pmset", "-g"), re.I) is not None
+    # A Mac that can do more than usual, too, has one setting for both: 1 is low, 2 is high.
+    is_low = re.search(r"\b(low)?powermode\s+1\b", ask("pmset", "-g"), re.I) is not None
     yield Fact(
         "power",
         "low power mode",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -18,8 +19,11 @@ Rule = Callable[..., Scanned]
 
 TOKENS = 131
 """Tokens of a trial: no multiple of a kernel's chunk, and more than two of the usual 64."""
-TOLERANCE = {mx.float32: 1e-3, mx.bfloat16: 0.05, mx.float16: 0.05}
-"""Relative difference of a gradient that is rounding."""
+TOLERANCE = {mx.float32: 1e-3, mx.bfloat16: 0.02, mx.float16: 0.02}
+"""Relative difference of a gradient that is rounding: of what a layer gets and gives."""
+SLOWEST = 1e-3
+"""Decay of the trial's slowest head in a token, as a logarithm. MLX 0.32.4 rounds decays to the
+type of the queries; in bfloat16 one so slow is none, and outputs are off by a sixth after 400."""
 
 
 def by_kernel(
@@ -36,7 +40,8 @@ def by_kernel(
 
 
 def has_right_kernel(q: mx.array, v: mx.array, rule: Rule) -> bool:
-    """Tell whether there is a kernel for layers of these sizes, with the gradient of a rule.
+    """Tell whether there is a kernel for layers of these sizes, with the gradient of a rule and the
+    same bits each time.
 
     It is tried once. Without a kernel, as on a CPU or with heads of other widths than it was
     written for, MLX computes token by token and keeps a state of each.
@@ -61,8 +66,11 @@ def is_right(sizes: tuple[int, int, int, int], dtype: mx.Dtype, rule: Rule) -> b
         mx.export_to_dot(graph, *by_kernel(*arrays))
         if "GatedDelta" not in graph.getvalue():
             return False
-        pairs = zip(_gradient(by_kernel, arrays), _gradient(rule, arrays), strict=True)
-        return all(_apart(found, wanted) < TOLERANCE[dtype] for found, wanted in pairs)
+        found, again, wanted = (_gradient(x, arrays) for x in (by_kernel, by_kernel, rule))
+        # Its Metal kernels add gradients up atomically, in any order; a run must be repeatable.
+        same = all(mx.array_equal(x, y) for x, y in zip(found, again, strict=True))
+        pairs = zip(found, wanted, strict=True)
+        return same and all(_apart(x, y) < TOLERANCE[dtype] for x, y in pairs)
     except (RuntimeError, ValueError):  # MLX says in ways of its own that it cannot
         return False
 
@@ -77,7 +85,8 @@ def _random(sizes: tuple[int, int, int, int], dtype: mx.Dtype) -> tuple[mx.array
     )
     q, k, v = ((x * x.shape[-1] ** -0.5).astype(dtype) for x in (q, k, v))
     state = mx.random.normal((rows, heads, width, key_width), key=mx.random.key(5))
-    return q, k, v, -mx.abs(g), mx.sigmoid(b), state
+    speed = mx.exp(mx.linspace(0, math.log(SLOWEST), heads))
+    return q, k, v, -mx.abs(g) * speed, mx.sigmoid(b), state
 
 
 def _gradient(rule: Rule, arrays: tuple[mx.array, ...]) -> Any:

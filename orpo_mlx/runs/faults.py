@@ -20,6 +20,10 @@ _GENTLER = (
 """Both leave a run the same run."""
 
 
+TOO_LARGE = "Attempting to allocate"
+"""What MLX says of an array above "the maximum allowed buffer size", whatever memory is free."""
+
+
 class Fault(NamedTuple):
     """A failure with a known cause."""
 
@@ -44,9 +48,22 @@ KNOWN_FAULTS = (
         f"Close other programs, or start again with less: {_SMALLER}.",
     ),
     Fault(
+        TOO_LARGE,
+        "out_of_memory",
+        "one array of the step is larger than the GPU takes in one piece",
+        "Resume with --micro-batch-parts 2, which makes the arrays of a step smaller; or begin a "
+        f"new run with less: {_SMALLER}.",
+    ),
+    Fault(
         "ImpactingInteractivity",
         "gpu_timeout",
         "macOS stopped the GPU work because it held up the display",
+        f"{_GENTLER}, or with the display off.",
+    ),
+    Fault(
+        "(0000000e:Internal Error",  # the same code, where macOS has no name for it
+        "gpu_timeout",
+        "macOS stopped the GPU work, most likely because it held up the display",
         f"{_GENTLER}, or with the display off.",
     ),
     Fault(
@@ -54,6 +71,24 @@ KNOWN_FAULTS = (
         "gpu_timeout",
         "one piece of GPU work took longer than macOS allows",
         f"{_GENTLER}, or with the display off.",
+    ),
+    Fault(
+        "Caused GPU Hang",
+        "gpu_timeout",
+        "the GPU hung",
+        f"{_GENTLER}; restart the Mac if it happens again.",
+    ),
+    Fault(
+        "InnocentVictim",
+        "other",
+        "another program's GPU work failed and took this one's with it",
+        "Close other programs that use the GPU, then resume from the last checkpoint.",
+    ),
+    Fault(
+        "SubmissionsIgnored",
+        "gpu_timeout",
+        "macOS takes no more GPU work of this process after an earlier error",
+        f"{_GENTLER}.",
     ),
     Fault(
         "Resource limit",

@@ -12,7 +12,7 @@ from typing import Any
 from orpo_mlx.errors import PeerLostError
 from orpo_mlx.runs.directory import RunDirectory, Status
 from orpo_mlx.runs.events import DONE, FailureKind, RunFailed, RunFinished
-from orpo_mlx.runs.faults import explain
+from orpo_mlx.runs.faults import TOO_LARGE, explain
 from orpo_mlx.runs.peers.hosts import is_on_one_machine, resume_command
 from orpo_mlx.text.formatting import counted, format_duration, visible
 from tui.processes.trainer_log import newest_process
@@ -97,12 +97,13 @@ def ending_card(
     key = key_of("live.resume", keys)
     resume = _resume(state, saved, key)
     if status == "crashed":
-        fault = explain(newest_process(log)[0])
-        changes = _gentler(fault.kind if fault else "other", state)
+        words = newest_process(log)[0]
+        fault = explain(words)
+        changes = _gentler(fault.kind if fault else "other", words, state)
         resume = _resume_gentler(changes, keys) + resume
         return replace(_crash(state, log, resume, exit_code), changes=changes)
     if status == "failed" and isinstance(state.ended, RunFailed):
-        changes = _gentler(state.ended.kind, state)
+        changes = _gentler(state.ended.kind, state.ended.message, state)
         resume = _resume_gentler(changes, keys) + resume
         if state.ended.kind == "peer":
             return _lost_peer(state.ended, state.hosts, resume)
@@ -180,20 +181,22 @@ def _log_of_peer(rank: int, hosts: Sequence[str]) -> str:
     return f"a log on {visible(hosts[rank])}" if is_away else "the Log tab"
 
 
-def _gentler(kind: FailureKind, state: RunState) -> dict[str, Any]:
+def _gentler(kind: FailureKind, words: str, state: RunState) -> dict[str, Any]:
     """Return the settings to resume with where the GPU took too long or memory ran out, else {}.
 
-    First MLX hands over less at a time; where it already did, each forward pass is halved as well.
+    First MLX hands over less at a time, which makes no array smaller; where it already did, or one
+    array was too large, each forward pass is halved.
     """
     if kind not in ("gpu_timeout", "out_of_memory"):
         return {}
     had = state.started.config if state.started else {}
     parts = had.get("micro_batch_parts", 1)
-    shorter: dict[str, Any] = {"command_buffers": "short"}
-    if had.get("command_buffers") == "short":
-        is_count = isinstance(parts, int) and 0 < parts <= 512
-        return {**shorter, "micro_batch_parts": 2 * parts} if is_count else {}
-    return shorter
+    is_short, shorter = had.get("command_buffers") == "short", {"command_buffers": "short"}
+    if not is_short and TOO_LARGE not in words:
+        return shorter
+    if not isinstance(parts, int) or not 0 < parts <= 512:
+        return {}
+    return {**(shorter if is_short else {}), "micro_batch_parts": 2 * parts}
 
 
 def _resume_gentler(changes: Mapping[str, Any], keys: Mapping[str, str]) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import mlx.core as mx
 import pytest
 
 from orpo_mlx import macos
@@ -58,6 +59,12 @@ def test_a_mac_is_described_by_its_own_commands():
     assert fact("memory pressure").text == "normal"
 
 
+@pytest.mark.parametrize(("mode", "text"), [(0, "off"), (1, "on"), (2, "off")])
+def test_a_mac_with_a_high_power_mode_says_its_low_one_in_another_word(mac: Fake, mode, text):
+    mac("pmset", {"-g": f" sleep                1\n powermode            {mode}\n"})
+    assert fact("low power mode").text == text
+
+
 def test_low_power_mode_and_pressure_are_warned_about(mac: Fake):
     mac("pmset", {"-g": " lowpowermode         1"})
     mac("sysctl", {"brand_string": "Apple M1", "pressure_level": "4"})
@@ -78,6 +85,23 @@ def test_a_battery_is_said(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(machine.psutil, "sensors_battery", lambda: battery, raising=False)
     assert fact("source").text == "battery, 41 % charged"
     assert fact("source").level == "warning"
+
+
+def test_a_gpu_that_cannot_be_reached_is_an_error_and_no_end(monkeypatch: pytest.MonkeyPatch):
+    def unreachable(*_: Any) -> Any:
+        raise RuntimeError("[metal::load_device] No Metal device available. This typically occurs")
+
+    # As in a sandbox: MLX believes in its GPU, and any use of it raises this.
+    gpu = type("Device", (), {"type": mx.DeviceType.gpu})()
+    monkeypatch.setattr(mx, "default_device", lambda: gpu)
+    monkeypatch.setattr(mx, "device_info", unreachable)
+    monkeypatch.setattr(mx, "array", unreachable)
+    facts = list(iter_facts())
+    (device,) = [found for found in facts if found.name == "MLX device"]
+    assert device.level == "error"
+    assert "No Metal device available" in device.text
+    assert "float32 products" not in {found.name for found in facts}
+    assert facts[-1].group == "limits"
 
 
 def test_a_command_that_is_missing_or_fails_leaves_the_fact_out(mac: Fake):

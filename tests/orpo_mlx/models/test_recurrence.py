@@ -167,9 +167,25 @@ def test_without_a_kernel_there_is_none_to_take():
     assert not delta_kernel.is_right(SIZES, mx.float32, recurrence._in_chunks)
 
 
-@pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16])
+@pytest.mark.parametrize("dtype", [mx.float32, mx.float16])
 def test_a_kernel_with_the_right_gradient_is_taken(seen_in_the_graph, dtype):
     assert delta_kernel.is_right(SIZES, dtype, recurrence._in_chunks)
+
+
+def test_a_kernel_that_rounds_slow_decays_to_none_is_not(seen_in_the_graph):
+    # MLX gives its kernel decays in the type of the queries, so this needs no fake.
+    assert not delta_kernel.is_right(SIZES, mx.bfloat16, recurrence._in_chunks)
+
+
+def test_a_kernel_with_other_bits_each_time_is_not(seen_in_the_graph, monkeypatch):
+    original, calls = mx.fast.gated_delta_update, []
+
+    def unordered(q, *rest):
+        calls.append(q)
+        return original(q * (1 + 1e-6 * len(calls)), *rest)
+
+    monkeypatch.setattr(mx.fast, "gated_delta_update", unordered)
+    assert not delta_kernel.is_right(SIZES, mx.float32, recurrence._in_chunks)
 
 
 def test_a_kernel_with_another_gradient_is_not(seen_in_the_graph, monkeypatch):

@@ -492,6 +492,18 @@ def test_a_number_that_is_not_finite_ends_the_run(run, monkeypatch, tmp_path, me
         ("[METAL] Command buffer execution failed: Caused GPU Timeout Error "
          "(00000002:kIOGPUCommandBufferCallbackErrorTimeout).", "longer than macOS allows",
          "--command-buffers short", "gpu_timeout"),
+        ("[metal::malloc] Attempting to allocate 17179869184 bytes which is greater than the "
+         "maximum allowed buffer size of 14302248960 bytes.", "larger than the GPU takes",
+         "--micro-batch-parts 2", "out_of_memory"),
+        ("Caused GPU Hang Error (00000003:kIOGPUCommandBufferCallbackErrorHang)", "hung",
+         "--command-buffers short", "gpu_timeout"),
+        ("Discarded (victim of GPU error/recovery) "
+         "(00000005:kIOGPUCommandBufferCallbackErrorInnocentVictim)", "another program",
+         "Close other programs", "other"),
+        ("Ignored (for causing prior/excessive GPU errors) "
+         "(00000004:kIOGPUCommandBufferCallbackErrorSubmissionsIgnored)", "earlier error",
+         "--command-buffers short", "gpu_timeout"),
+        ("Internal Error (0000000e:Internal Error).", "display", "display off", "gpu_timeout"),
         ("[save] No space left on device", "disk is full", "Free some space", "disk"),
         ("something new", "unexpected", "train.log", "other"),
     ],

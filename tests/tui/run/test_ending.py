@@ -55,6 +55,24 @@ def test_after_a_gpu_timeout_less_at_a_time_is_offered_first_shorter_then_halved
         assert "--micro-batch-parts 4" in card.remedy or offered.get("micro_batch_parts") != 4
 
 
+@pytest.mark.parametrize(
+    ("had", "offered"),
+    [({}, {"micro_batch_parts": 2}), (SHORT, {**SHORT, "micro_batch_parts": 2})],
+)
+def test_after_one_array_too_large_passes_are_halved_at_once(make_state, had, offered):
+    words = (
+        "[metal::malloc] Attempting to allocate 17179869184 bytes which is greater than the "
+        "maximum allowed buffer size of 14302248960 bytes."
+    )
+    failed = RunFailed("RuntimeError", f"no: {words}", "Do so.", 3, "/c", kind="out_of_memory")
+    for card in (
+        ending_card("failed", make_state({"step": 3}, failed, **had)),
+        ending_card("crashed", make_state({"step": 3}, **had), words),
+    ):
+        assert card.changes == offered
+        assert "--micro-batch-parts 2" in card.remedy
+
+
 @pytest.mark.parametrize("kind", ["not_finite", "disk", "other"])
 def test_after_another_failure_it_is_not(make_state, kind):
     failed = RunFailed("RuntimeError", "gone", "Do so.", 3, "/c", kind=kind)

@@ -23,6 +23,25 @@ def test_what_this_device_has_equals_plain_operations():
     assert all(row["passed"] for row in judged), rows
 
 
+WRITTEN_FOR = {(16, 16), (16, 32), (16, 48), (16, 64), (24, 24), (32, 32)}
+"""Heads of keys and values, 128 wide, that the Metal library of mlx 0.32.4 has the kernel for."""
+
+
+@pytest.mark.skipif(not hasattr(mx.fast, "gated_delta_update"), reason="an older mlx")
+def test_layers_are_such_as_a_mac_has_the_kernel_for(monkeypatch: pytest.MonkeyPatch):
+    real, seen = mx.fast.gated_delta_update, set()
+
+    def noted(q, k, v, *rest):
+        seen.add((q.shape[-1], v.shape[-1], (k.shape[2], v.shape[2])))
+        return real(q, k, v, *rest)
+
+    monkeypatch.setattr(mx.fast, "gated_delta_update", noted)
+    found()
+    ((key_width, width, heads),) = seen
+    assert (key_width, width) == (128, 128)
+    assert heads in WRITTEN_FOR
+
+
 @pytest.mark.skipif(not hasattr(mx.fast, "gated_delta_update"), reason="an older mlx")
 def test_a_wrong_gradient_fails_and_a_missing_one_is_said(monkeypatch: pytest.MonkeyPatch):
     real: Any = mx.fast.gated_delta_update
