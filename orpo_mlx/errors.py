@@ -15,6 +15,7 @@ Tree (each also is the standard exception a caller would already catch):
       CheckpointError(RuntimeError)  no checkpoint can be resumed
       TrainingError(RuntimeError)    the run itself failed; the exit code is 1, not 2
         NotFiniteError               a number it computed is NaN or infinite
+      DeviceError(RuntimeError)      MLX or the GPU failed outside a run; exit code 1
       PeerError                      another process of the run is why it ends
         PeerLostError(TrainingError)   it died, hangs or cannot be reached
         PeerRefusedError(RunError)     it was given something else
@@ -110,6 +111,12 @@ class CheckpointError(OrpoError, RuntimeError):
 
 class TrainingError(OrpoError, RuntimeError):
     """The run started and then failed: not the user's input, exit code 1."""
+
+    exit_code = 1
+
+
+class DeviceError(OrpoError, RuntimeError):
+    """MLX or its GPU failed where no run did: not the user's input, exit code 1."""
 
     exit_code = 1
 

@@ -15,7 +15,8 @@ from orpo_mlx.cli.terminal import (
     print_text,
     silence,
 )
-from orpo_mlx.errors import ConfigError, OrpoError
+from orpo_mlx.errors import ConfigError, DeviceError, OrpoError
+from orpo_mlx.runs.faults import explain
 from orpo_mlx.text.redaction import redact_logs
 
 
@@ -45,11 +46,23 @@ def run_command(function: Callable[[], int], debug: bool = False) -> int:
         return error.exit_code
     except Exception as error:
         details = traceback.format_exc() if debug else ""
-        if isinstance(error, RuntimeError) and "home directory" in str(error):
-            print_error(_NO_SUCH_USER, details)  # of pathlib's `expanduser`
-            return _NO_SUCH_USER.exit_code
+        if foreseen := _foreseen(error):
+            print_error(foreseen, details)
+            return foreseen.exit_code
         print_internal_error(error, details)
         return 1
+
+
+def _foreseen(error: Exception) -> OrpoError | None:
+    """Return in words of our own what others raise as a RuntimeError; None if it is not known."""
+    if not isinstance(error, RuntimeError):
+        return None
+    if "home directory" in str(error):
+        return _NO_SUCH_USER  # of pathlib's `expanduser`
+    if fault := explain(str(error)):
+        words = str(error).split("\n")[0]
+        return DeviceError(f"{fault.meaning} ({words})", fault.outside)
+    return None
 
 
 _NO_SUCH_USER = ConfigError(

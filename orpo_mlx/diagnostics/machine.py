@@ -22,6 +22,7 @@ from orpo_mlx import macos
 from orpo_mlx.errors import reason_of
 from orpo_mlx.macos import ask, memory_pressure
 from orpo_mlx.runs.directory import default_runs_dir
+from orpo_mlx.runs.faults import explain
 from orpo_mlx.storage.disk import free_bytes
 from orpo_mlx.text.formatting import format_bytes
 from orpo_mlx.version import __version__
@@ -126,7 +127,7 @@ def _device() -> Fact:
             "MLX device",
             f"no GPU can be reached ({reason_of(error).split('. ')[0]})",
             "error",
-            "Run it in a session of the Mac itself: a sandbox or a virtual machine has no Metal.",
+            fault.outside if (fault := explain(str(error))) else "Run doctor again with --debug.",
         )
     limit = found.get("max_recommended_working_set_size")
     share = f", up to {format_bytes(float(limit))} for the GPU" if limit else ""

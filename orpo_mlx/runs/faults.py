@@ -24,14 +24,38 @@ TOO_LARGE = "Attempting to allocate"
 """What MLX says of an array above "the maximum allowed buffer size", whatever memory is free."""
 
 
+_OUTSIDE: dict[FailureKind, str] = {
+    "out_of_memory": "Close other programs, or do it with less: fewer or shorter texts, a smaller "
+    "or quantized model.",
+    "gpu_timeout": "Close other programs that use the GPU, then try again.",
+    "disk": "Free some space, then try again.",
+    "other": "Try again; restart the Mac if it happens again.",
+}
+"""What to do where no training can be resumed, by kind."""
+
+
 class Fault(NamedTuple):
-    """A failure with a known cause."""
+    """A failure with a known cause.
+
+    Attributes:
+        pattern: text it is known by.
+        advice: what to do with the training that failed.
+        own: what to do in any case, "" for what its kind says.
+    """
 
     pattern: str
-    """Text it is known by."""
     kind: FailureKind
     meaning: str
     advice: str
+    own: str = ""
+
+    @property
+    def outside(self) -> str:
+        """What to do where no training failed."""
+        return self.own or _OUTSIDE[self.kind]
+
+
+_ELSEWHERE = "Run it in a session of the Mac itself: a sandbox or a virtual machine has no Metal."
 
 
 KNOWN_FAULTS = (
@@ -107,6 +131,14 @@ KNOWN_FAULTS = (
         "other",
         "an array was used in another thread than the one that made it",
         "Run training in a process of its own: python -m orpo_mlx.train.",
+        "Run it again with --debug to see where; please report it.",
+    ),
+    Fault(
+        "No Metal device available",
+        "other",
+        "no GPU of this Mac can be reached",
+        _ELSEWHERE,
+        _ELSEWHERE,
     ),
     Fault(
         "No space left on device",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import signal
 from collections.abc import Mapping, Sequence
@@ -73,6 +74,10 @@ class Card:
     details: tuple[str, ...] = ()
     changes: Mapping[str, Any] = field(default_factory=dict)
     words_in: str = "the Log tab"
+
+
+_MOST_PARTS = 1024
+"""What --micro-batch-parts takes."""
 
 
 def ending_card(
@@ -194,9 +199,20 @@ def _gentler(kind: FailureKind, words: str, state: RunState) -> dict[str, Any]:
     is_short, shorter = had.get("command_buffers") == "short", {"command_buffers": "short"}
     if not is_short and TOO_LARGE not in words:
         return shorter
-    if not isinstance(parts, int) or not 0 < parts <= 512:
+    most = _most_parts(had)
+    if not isinstance(parts, int) or not 0 < parts < most:
         return {}
-    return {**(shorter if is_short else {}), "micro_batch_parts": 2 * parts}
+    return {**(shorter if is_short else {}), "micro_batch_parts": min(2 * parts, most)}
+
+
+def _most_parts(had: Mapping[str, Any]) -> int:
+    """Return into how many a forward pass can be divided: it has no more pairs."""
+    names = ["micro_batch_size"]
+    if had.get("batching") != "fixed":  # by tokens a pass may have all pairs of a step
+        names.append("grad_accumulation_steps")
+    counts = [had.get(name) for name in names]
+    known = [count for count in counts if isinstance(count, int) and count > 0]
+    return min(math.prod(known), _MOST_PARTS) if len(known) == len(names) else _MOST_PARTS
 
 
 def _resume_gentler(changes: Mapping[str, Any], keys: Mapping[str, str]) -> str:

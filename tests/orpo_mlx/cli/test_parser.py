@@ -294,6 +294,20 @@ def raising(error: BaseException) -> Any:
         (KeyboardInterrupt(), 130, "interrupted"),
         (ZeroDivisionError("a/0"), 1, "error: internal error (ZeroDivisionError: a/0)"),
         (RuntimeError("odd"), 1, "error: internal error (RuntimeError: odd)"),
+        (
+            RuntimeError("[metal::load_device] No Metal device available."),
+            1,
+            "error: no GPU of this Mac can be reached ([metal::load_device] No Metal device "
+            "available.)",
+        ),
+        (
+            RuntimeError(
+                "Insufficient Memory (00000008:kIOGPUCommandBufferCallbackErrorOutOfMemory)"
+            ),
+            1,
+            "error: the GPU ran out of memory (Insufficient Memory (00000008:"
+            "kIOGPUCommandBufferCallbackErrorOutOfMemory))",
+        ),
     ],
 )
 def test_errors_become_messages_and_exit_codes(

@@ -39,6 +39,17 @@ SHORT = {"command_buffers": "short"}
         (SHORT, {**SHORT, "micro_batch_parts": 2}),
         ({**SHORT, "micro_batch_parts": 2}, {**SHORT, "micro_batch_parts": 4}),
         ({**SHORT, "micro_batch_parts": "many"}, {}),  # as a damaged file may say
+        # A pass of one pair cannot be divided.
+        ({**SHORT, "micro_batch_size": 1, "batching": "fixed", "grad_accumulation_steps": 8}, {}),
+        ({**SHORT, "micro_batch_size": 1, "grad_accumulation_steps": 1}, {}),
+        (
+            {**SHORT, "micro_batch_size": 1, "grad_accumulation_steps": 8, "micro_batch_parts": 2},
+            {**SHORT, "micro_batch_parts": 4},
+        ),
+        (
+            {**SHORT, "micro_batch_size": 3, "batching": "fixed", "micro_batch_parts": 2},
+            {**SHORT, "micro_batch_parts": 3},
+        ),
     ],
 )
 def test_after_a_gpu_timeout_less_at_a_time_is_offered_first_shorter_then_halved(
