@@ -26,13 +26,14 @@ def report_page(
         examples: how many of them at most.
     """
     adapter = done.subject.asked.adapter
-    chosen = done.subject.asked.config.model_dump(exclude_defaults=True)
+    # What is judged may be read from other data than the run's own.
+    run = adapter.run.read_config() if adapter and adapter.run else None
     besides = {
         # Rewards have no tokens to be shown by.
         "examples": []
         if done.tables[done.after].rates
         else example_pairs(done, examples, on_progress),
         "margins": margins(done),
-        "settings": chosen if adapter and adapter.run else {},
+        "settings": run.model_dump(exclude_defaults=True) if run else {},
     }
     return page({**content, **besides})
