@@ -26,6 +26,7 @@ from orpo_mlx.evaluation.drift import SHOWN, DriftMeter, DriftPlan
 from orpo_mlx.evaluation.held_out import FEWEST, HeldOut, grouped, notes_of_run, score_gaps
 from orpo_mlx.evaluation.judgement import as_json, judge_subject
 from orpo_mlx.evaluation.neutral_prompts import draw_prompts, shipped_prompts
+from orpo_mlx.evaluation.report.examples import SHOWN as MOST_EXAMPLES
 from orpo_mlx.evaluation.report.report import report_page
 from orpo_mlx.evaluation.subject import (
     START,
@@ -57,6 +58,11 @@ MOST_ROWS = 200_000
 SEED = 0
 """The default of `orpo-mlx evaluate`, so that it draws the same pairs."""
 _FOR_DRIFT = 0.4
+_FOR_EXAMPLES = 0.2
+_FEWEST_EXAMPLES = 2
+"""One that rose and one that fell."""
+_PASSES = 4
+"""Of an example pair: both sides read it, and its prompt with each of its answers."""
 _PROMPTS, _FEWEST_PROMPTS, _TOKENS = 30, 10, 32
 _TEXT_TOKENS = 2000
 """Of the shipped plain text, about; both sides read it."""
@@ -143,11 +149,13 @@ class EndPlan:
     Attributes:
         pairs: of those held out.
         prompts: neutral ones; 0 = drift is not measured.
+        examples: pairs shown token by token, which are scored once more for it.
         seconds: that it will take, about.
     """
 
     pairs: int
     prompts: int
+    examples: int
     seconds: float
 
 
@@ -161,9 +169,19 @@ def plan_evaluation(trained: Trained, on_progress: OnProgress) -> EndPlan:
     speed, budget = _measured(trained, on_progress), trained.budget
     prompts = _prompts_within(_FOR_DRIFT * budget, speed) if speed.written else 0
     drift = _drift_seconds(prompts, speed) if prompts else 0.0
-    fitting = int((budget - drift) / (2 * speed.pair))
+    examples = _examples_within(_FOR_EXAMPLES * budget, speed)
+    besides = drift + _PASSES * examples * speed.pair
+    fitting = int((budget - besides) / (2 * speed.pair))
     pairs = min(len(trained.data.valid), max(FEWEST, min(fitting, MOST_PAIRS)))
-    return EndPlan(pairs, prompts, drift + 2 * pairs * speed.pair)
+    return EndPlan(pairs, prompts, examples, besides + 2 * pairs * speed.pair)
+
+
+def _examples_within(seconds: float, speed: Speed) -> int:
+    """Return how many pairs are shown token by token; a reward model has no tokens to show."""
+    if not speed.written:
+        return 0
+    fitting = int(seconds / (_PASSES * speed.pair))
+    return min(MOST_EXAMPLES, max(_FEWEST_EXAMPLES, fitting))
 
 
 def _measured(trained: Trained, on_progress: OnProgress) -> Speed:
@@ -219,7 +237,8 @@ def evaluate_trained(trained: Trained, plan: EndPlan, on_progress: OnProgress) -
     content = as_json(done, versions())
     if meter is not None:
         content["drift"] = meter.as_json()
-    write_evaluation(trained.run, content, report_page(content, done))
+    page = report_page(content, done, on_progress, plan.examples)
+    write_evaluation(trained.run, content, page)
     return content
 
 

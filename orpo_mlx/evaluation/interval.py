@@ -5,7 +5,8 @@ replacement; the interval is from the 2.5th to the 97.5th percentile of the valu
 difference is taken within each draw, so it is paired: what makes a pair hard for both cancels out.
 
 Where all groups say the same, draws do not differ and their interval has no width, which is no
-knowledge. A share of which this is so, such as 0 or 1, has Wilson's interval, counting groups.
+knowledge. A share of which this is so, such as 0 or 1, has Wilson's interval, counting groups; so
+has a difference of shares, to both sides where nothing has changed.
 """
 
 from __future__ import annotations
@@ -105,16 +106,36 @@ class Resampling:
             return wilson(found.value, self.groups)
         return found
 
-    def difference(self, before: Sums, after: Sums) -> tuple[Interval, float]:
-        """Return after less before with its paired interval, and its standard error."""
+    def difference(
+        self, before: Sums, after: Sums, is_share: bool = False
+    ) -> tuple[Interval, float]:
+        """Return after less before with its paired interval, and its standard error.
+
+        Args:
+            before, after: of the same pairs.
+            is_share: whether both are shares; one that is the same in all draws has Wilson's.
+        """
         values = self.ratios(before, after)
         moved = values[1] - values[0]
-        return _between(after.value - before.value, moved), float(moved.std())
+        found = _between(after.value - before.value, moved)
+        if is_share and found.low == found.high:
+            found = _wilson_difference(found.value, self.groups)
+        return found, float(moved.std())
 
 
 def _between(value: float, drawn: np.ndarray) -> Interval:
     low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(value, float(low), float(high))
+
+
+def _wilson_difference(value: float, count: int) -> Interval:
+    """Return a difference of shares by which each of `count` groups has moved; 0: none has."""
+    found = wilson(abs(value), count)
+    if value == 0:
+        return Interval(value, -found.high, found.high)
+    if value > 0:
+        return found
+    return Interval(value, -found.high, -found.low)
 
 
 def wilson(share: float, count: int) -> Interval:

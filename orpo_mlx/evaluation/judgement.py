@@ -31,7 +31,7 @@ from orpo_mlx.text.progress import OnProgress
 
 METHOD = {
     "interval": "percentile bootstrap over groups of like prompts; difference taken per draw; "
-    "Wilson's over groups for shares that are the same in all draws",
+    "Wilson's over groups for shares, and differences of shares, that are the same in all draws",
     "level": LEVEL,
     "draws": DRAWS,
     "verdict": "interval of the difference leaves out 0 and sign test over changed groups p < 0.05",
@@ -109,7 +109,9 @@ def _verdict(subject: Subject, before: ScoreTable, after: ScoreTable) -> Accurac
     held = subject.held
     draws = Resampling(held.groups, subject.asked.seed)
     name = "preference_accuracy"
-    difference, error = draws.difference(measures(before)[name], measures(after)[name])
+    difference, error = draws.difference(
+        measures(before)[name], measures(after)[name], is_share=True
+    )
     sides, noun, than = subject.sides, held.noun, "before"
     if "other" in sides:
         than = sides["other"].name
@@ -157,7 +159,9 @@ class SideComparison:
                 if name in sums
             }
             if self.before != self.after and name in found[self.before]:
-                apart, _ = draws.difference(found[self.before][name], found[self.after][name])
+                apart, _ = draws.difference(
+                    found[self.before][name], found[self.after][name], name in SHARES
+                )
                 row["difference"] = apart.as_dict()
             result[name] = row
         return result

@@ -45,7 +45,7 @@ def write(
             the card, which is made to be shared.
         is_mlx: whether a fused model is one only MLX reads.
     """
-    front = _front(base_id, format, is_mlx, source.rates)
+    front = _front(base_id, format, is_mlx, _objective(source))
     base = _shown_name(base_id)
     parts = [front, f"# {visible(source.name)}\n", _what(source, format, base)]
     if source.run is not None:
@@ -64,7 +64,17 @@ def unnamed_base(base_id: str) -> list[str]:
     ]
 
 
-def _front(base_id: str, format: str, is_mlx: bool, rates: bool) -> str:
+def _objective(source: AdapterSource) -> str:
+    """Return what it was trained on, "" where no run says so."""
+    if source.rates:
+        return "reward"
+    if source.run is None:
+        return ""
+    config = source.run.read_config()
+    return "sft" if config.preference == "none" else config.objective
+
+
+def _front(base_id: str, format: str, is_mlx: bool, objective: str) -> str:
     libraries = {"peft": "peft", "fused": "mlx" if is_mlx else "transformers"}
     library = libraries.get(format, "mlx")
     # A value of YAML in JSON's quotes is safe, whatever it holds.
@@ -72,9 +82,10 @@ def _front(base_id: str, format: str, is_mlx: bool, rates: bool) -> str:
     lines = ["---", *named, f"library_name: {library}"]
     kind = "finetune" if format == "fused" else "adapter"
     lines += [f"base_model_relation: {kind}"] if named else []
+    rates = objective == "reward"
     lines += [f"pipeline_tag: text-{'classification' if rates else 'generation'}"]
-    how = "reward-model" if rates else "orpo"
-    return "\n".join([*lines, "tags:", f"- {how}", "- preference-tuning", "- mlx", "---", ""])
+    how = [f"- {'reward-model' if rates else objective}"] if objective else []
+    return "\n".join([*lines, "tags:", *how, "- preference-tuning", "- mlx", "---", ""])
 
 
 def _shown_name(name: str) -> str:
@@ -85,13 +96,9 @@ def _shown_name(name: str) -> str:
 def _what(source: AdapterSource, format: str, base: str) -> str:
     kind = "DoRA" if source.spec.dora else "LoRA"
     what = "The tuned model" if format == "fused" else f"A {kind} adapter"
-    how = (
-        "as a reward model (one number for an answer, higher is better)"
-        if source.rates
-        else "with ORPO ([Hong et al. 2024](https://arxiv.org/abs/2403.07691))"
-    )
+    how = _how(_objective(source))
     lines = [
-        f"{what} for `{base}`, trained {how} by orpo-mlx {__version__} and exported as `{format}`.",
+        f"{what} for `{base}`, trained {how}by orpo-mlx {__version__} and exported as `{format}`.",
         "",
         f"Rank {source.spec.rank}, scale {source.spec.scale:g} (alpha "
         f"{source.spec.scale * source.spec.rank:g}), {len(source.layers)} adapted layers.",
@@ -105,6 +112,15 @@ def _what(source: AdapterSource, format: str, base: str) -> str:
         name = _shown_name(source.base.name)
         lines.append(f"It was trained on a quantized copy of the base, `{name}`.")
     return "\n".join([*lines, ""])
+
+
+def _how(objective: str) -> str:
+    """Return how it was trained, in words; "" where that is not known."""
+    if objective == "reward":
+        return "as a reward model (one number for an answer, higher is better) "
+    if objective == "orpo":
+        return "with ORPO ([Hong et al. 2024](https://arxiv.org/abs/2403.07691)) "
+    return f"with {objective.upper()} " if objective else ""
 
 
 def _from_run(run: RunDirectory, step: int | None) -> list[str]:

@@ -34,7 +34,8 @@ _LETTERS: dict[str, Says] = {"A": "first", "B": "second", "C": "tie"}
 _WRAP = r"[\s*_`'\"\[\](){}]*"
 _VERDICT = re.compile(
     rf"{_WRAP}(?:(?:the )?(?:better )?(?:answer|verdict|choice)(?: is)?{_WRAP}:?{_WRAP})?"
-    rf"(?P<letter>[ABC]){_WRAP}(?:$|[.:,!]|is (?:the )?better)",
+    rf"(?P<letter>[ABC]){_WRAP}"
+    rf"(?:$|[.:!]|,(?!{_WRAP}(?:or {_WRAP})?(?-i:[ABC])\b)|is (?:the )?better)",
     re.IGNORECASE,
 )
 
@@ -45,7 +46,7 @@ def question(prompt: str, first: str, second: str) -> str:
 
 
 def read_verdict(reply: str) -> Says:
-    """Return the verdict of a reply, "none" if it is not one.
+    """Return the verdict of a reply, "none" if it is not one; the choices repeated are not.
 
     Args:
         reply: of a model; a thought in front of it is passed over.

@@ -41,6 +41,7 @@ class ResultFacts:
         why_none: why there is no evaluation, "" if there is one.
         answers: those that differ most.
         report: the page, None if there is none.
+        can_compare: whether base and adapter can be compared now, on the run's own pairs.
     """
 
     status: Status
@@ -49,6 +50,7 @@ class ResultFacts:
     why_none: str
     answers: tuple[AnswerPair, ...]
     report: Path | None
+    can_compare: bool = True
 
 
 def read_facts(run: RunDirectory) -> ResultFacts:
@@ -71,6 +73,7 @@ def read_facts(run: RunDirectory) -> ResultFacts:
         "" if is_there else why_none(status, state),
         _answers(evaluation, state),
         run.report_file if run.report_file.is_file() else None,
+        status not in ALIVE and not (state.started and _too_few(state.started)),
     )
 
 

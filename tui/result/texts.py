@@ -110,6 +110,8 @@ def _drift_lines(found: RunEvaluation, width: int, charset: CharsetName) -> list
 def _none_lines(facts: ResultFacts, width: int, keys: Mapping[str, str]) -> list[TextLine]:
     lines: list[TextLine] = [(("kind", "Whether it helped is not known."),)]
     lines += _wrapped(facts.why_none, width, "text")
+    if not facts.can_compare:
+        return [*lines, ()]
     key = key_of("result.evaluate", keys)
     return [*lines, (("quiet", f"{key} compares base and adapter now, as orpo-mlx evaluate"),), ()]
 

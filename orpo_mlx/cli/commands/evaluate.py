@@ -58,9 +58,9 @@ def _evaluate(command: EvaluateCommand) -> int:
         if command.per_pair is not None:
             _write_per_pair(command.per_pair, done)
         if command.report is not None:
-            _write_report(command.report, content, done)
+            _write_report(command.report, content, done, progress)
         if command.save:
-            _save(content, done)
+            _save(content, done, progress)
     finally:
         progress.close()
     return _print(content, command)
@@ -200,13 +200,15 @@ def _write_per_pair(path: Path, done: Judgement) -> None:
     write_file("--per-pair", path, "".join(rows))
 
 
-def _write_report(path: Path, content: dict[str, Any], done: Judgement) -> None:
+def _write_report(
+    path: Path, content: dict[str, Any], done: Judgement, progress: ProgressLine
+) -> None:
     from orpo_mlx.evaluation.report.report import report_page
 
-    write_file("--report", path, report_page(content, done))
+    write_file("--report", path, report_page(content, done, progress))
 
 
-def _save(content: dict[str, Any], done: Judgement) -> None:
+def _save(content: dict[str, Any], done: Judgement, progress: ProgressLine) -> None:
     from orpo_mlx.evaluation.at_end import write_evaluation
     from orpo_mlx.evaluation.report.report import report_page
 
@@ -214,7 +216,7 @@ def _save(content: dict[str, Any], done: Judgement) -> None:
     if adapter is None or adapter.run is None:
         return
     try:
-        write_evaluation(adapter.run, content, report_page(content, done))
+        write_evaluation(adapter.run, content, report_page(content, done, progress))
     except OSError as error:
         raise ConfigError(
             f"--save {adapter.run.path}: cannot be written: {reason_of(error)}.",

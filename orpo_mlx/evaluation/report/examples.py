@@ -8,8 +8,11 @@ import numpy as np
 
 from orpo_mlx.data.checkup.examples import TokenWriter
 from orpo_mlx.data.pipeline import encoder_for
+from orpo_mlx.data.types import TokenPair
 from orpo_mlx.evaluation.judgement import Judgement
+from orpo_mlx.evaluation.subject import Subject
 from orpo_mlx.generation.side_by_side import PairScore, SideBySide
+from orpo_mlx.text.progress import OnProgress
 
 SHOWN = 8
 _MOST_TOKENS = 400
@@ -25,24 +28,27 @@ def shown_pairs(done: Judgement, count: int = SHOWN) -> list[int]:
     return first + [i for i in order[::-1][: count // 2] if i not in first]
 
 
-def example_pairs(done: Judgement) -> list[dict[str, Any]]:
+def example_pairs(
+    done: Judgement, count: int = SHOWN, on_progress: OnProgress | None = None
+) -> list[dict[str, Any]]:
     """Return example pairs as plain values, with the log-prob of each token under both sides.
 
     The model wears the adapters once more for this.
+
+    Args:
+        done: what was judged.
+        count: how many at most.
+        on_progress: called after each pair; what it raises ends it.
 
     Returns:
         For each pair: row, margin by side, prompt as text, and for "chosen" and "rejected" a list
         of {"text", "special", side: nats}; at most `_MOST_TOKENS` tokens of each.
     """
     subject = done.subject
-    places = shown_pairs(done)
+    places = shown_pairs(done, count)
     pairs = [subject.held.pairs[i] for i in places]
     sides = list(dict.fromkeys((done.before, done.after)))
-    scored: dict[str, list[PairScore]] = {}
-    for side in sides:
-        with subject.wearing(side):
-            both = SideBySide(subject.loaded.model, subject.loaded.tokenizer)
-            scored[side] = [both.score(pair, "adapter") for pair in pairs]
+    scored = _scored(subject, pairs, sides, on_progress)
     writer = TokenWriter(encoder_for(subject.asked.config, subject.loaded.tokenizer))
     found = []
     for number, (place, pair) in enumerate(zip(places, pairs, strict=True)):
@@ -60,6 +66,21 @@ def example_pairs(done: Judgement) -> list[dict[str, Any]]:
             ]
         found.append(example)
     return found
+
+
+def _scored(
+    subject: Subject, pairs: list[TokenPair], sides: list[str], on_progress: OnProgress | None
+) -> dict[str, list[PairScore]]:
+    scored: dict[str, list[PairScore]] = {side: [] for side in sides}
+    for number, side in enumerate(sides):
+        with subject.wearing(side):
+            both = SideBySide(subject.loaded.model, subject.loaded.tokenizer)
+            for pair in pairs:
+                scored[side].append(both.score(pair, "adapter"))
+                if on_progress is not None:
+                    read = number * len(pairs) + len(scored[side])
+                    on_progress(read, len(sides) * len(pairs), "scoring example pairs", "rows")
+    return scored
 
 
 def margins(done: Judgement) -> dict[str, list[float]]:

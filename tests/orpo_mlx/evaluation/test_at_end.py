@@ -121,6 +121,19 @@ def test_a_request_to_stop_ends_it_and_leaves_the_run_completed(again, tmp_path)
     assert not run.report_file.exists()
 
 
+def test_a_request_to_stop_ends_it_also_while_the_page_is_made(again, tmp_path, monkeypatch):
+    run, write = RunDirectory(tmp_path / "run"), at_end.report_page
+
+    def page_of(*arguments: Any) -> str:
+        send_request(run, "stop")
+        return write(*arguments)
+
+    monkeypatch.setattr(at_end, "report_page", page_of)
+    again(run_dir=str(run.path))
+    assert notes(run)[-1].startswith("base and adapter were not compared: ended as asked")
+    assert not run.report_file.exists()
+
+
 def test_its_failure_is_told_and_fails_no_run(again, monkeypatch):
     def fails(*_: object) -> None:
         raise RuntimeError("[metal] no memory")
@@ -160,17 +173,18 @@ def test_a_run_taken_up_again_forgets_what_was_said_of_its_earlier_adapter(again
 
 
 @pytest.mark.parametrize(
-    ("speed", "seconds", "pairs", "prompts"),
+    ("speed", "seconds", "pairs", "prompts", "examples"),
     [
-        (Speed(1e-6, 1e-6, 1e-4), 240.0, 24, 30),
-        # 36 s for answers are 1,125 tokens of 32 ms; 24 s for pairs.
-        (Speed(0.0, 0.025, 1.0), 240.0, 18, 20),
-        (Speed(0.01, 0.5, 8.0), 1e5, 10, 0),
-        (Speed(0.0, 1.0, 0.25), 8.0, 20, 0),
+        (Speed(1e-6, 1e-6, 1e-4), 240.0, 24, 30, 8),
+        # 24 s for 30 answers of 32 tokens, 12 s for examples, which are read four times; 24 s left.
+        (Speed(0.0, 0.025, 1.0), 240.0, 12, 20, 3),
+        (Speed(0.01, 0.5, 8.0), 1e5, 10, 0, 2),
+        (Speed(0.0, 1.0, 0.25), 8.0, 16, 0, 2),
+        (Speed(0.01, 0.0, 1.0), 240.0, 24, 0, 0),
     ],
-    ids=["quick", "middle", "slow", "a short run"],
+    ids=["quick", "middle", "slow", "a short run", "a reward model"],
 )
-def test_as_much_is_done_as_fits(monkeypatch, speed, seconds, pairs, prompts):
+def test_as_much_is_done_as_fits(monkeypatch, speed, seconds, pairs, prompts, examples):
     monkeypatch.setattr(at_end, "_measured", lambda *_: speed)
 
     class Data:
@@ -178,5 +192,5 @@ def test_as_much_is_done_as_fits(monkeypatch, speed, seconds, pairs, prompts):
 
     trained: Any = Trained(None, None, None, None, Data(), None, seconds)  # type: ignore[arg-type]
     plan = plan_evaluation(replace(trained), lambda *_: None)
-    assert (plan.pairs, plan.prompts) == (pairs, prompts)
+    assert (plan.pairs, plan.prompts, plan.examples) == (pairs, prompts, examples)
     assert plan.seconds <= trained.budget + 1e-9 or plan.pairs == 10

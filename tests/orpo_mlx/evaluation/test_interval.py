@@ -69,6 +69,17 @@ def test_a_difference_is_paired():
     assert draws.difference(mean_of(before), mean_of(before))[0] == Interval(0, 0, 0)
 
 
+def test_a_share_that_has_not_moved_is_not_said_to_be_certain_to_stay():
+    draws, some = Resampling(np.arange(40)), mean_of(shares(15, 40))
+    found, error = draws.difference(some, some, is_share=True)
+    assert (found.value, error) == (0, 0)
+    assert (found.low, found.high) == pytest.approx((-0.0876, 0.0876), abs=5e-4)
+    none, every = mean_of(shares(0, 40)), mean_of(shares(40, 40))
+    assert draws.difference(none, every, is_share=True)[0] == wilson(1.0, 40)
+    fell = draws.difference(every, none, is_share=True)[0]
+    assert (fell.value, fell.low, fell.high) == (-1, -1, -wilson(1.0, 40).low)
+
+
 def test_nats_per_token_weigh_tokens_not_pairs():
     sums = Sums(np.array([10.0, 1.0]), np.array([20.0, 1.0]))
     assert sums.value == pytest.approx(11 / 21)

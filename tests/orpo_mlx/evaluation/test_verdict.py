@@ -16,7 +16,9 @@ def verdict(
     before: np.ndarray, after: np.ndarray, groups: np.ndarray | None = None
 ) -> AccuracyVerdict:
     groups = np.arange(len(before)) if groups is None else groups
-    difference, error = Resampling(groups).difference(mean_of(before), mean_of(after))
+    difference, error = Resampling(groups).difference(
+        mean_of(before), mean_of(after), is_share=True
+    )
     return judge(before, after, groups, difference, error)
 
 
@@ -90,7 +92,7 @@ def test_nothing_changed_is_no_proof_that_nothing_would():
     assert not found.is_shown
     assert found.sign_test_p == 1
     assert found.smallest_change == 6 / 40
-    assert ": 0 points, interval 0 to 0)" in found.text
+    assert ": 0 points, interval -9 to +9)" in found.text
 
 
 def test_many_pairs_of_one_prompt_are_one_change():

@@ -18,6 +18,9 @@ from orpo_mlx.judging.instruction import question, read_verdict
         ("", "none"), ("A good question!", "none"), ("Both answers are fine.", "none"),
         ("AB", "none"), ("D", "none"), ("I think A", "none"), ("<think>A", "none"),
         ("Certainly", "none"), ("Because A", "none"), ("A or B", "none"), ("...", "none"),
+        ("A, B, or C", "none"), ("A, B", "none"), ("A, or B", "none"),
+        ("**A**, **B** or C", "none"),
+        ("A, because B is wrong", "first"), ("B, a clear answer", "second"),
     ],
 )  # fmt: skip
 def test_a_verdict_is_told_from_other_words(reply, wanted):

@@ -50,3 +50,12 @@ def test_samples_that_differ_most_stand_first(make_run, monkeypatch):
     assert [pair.prompt for pair in found.answers][:2] == ["p1", "p2"]
     assert len(found.answers) == 3
     assert found.report is None
+
+
+def test_a_run_with_too_few_pairs_is_not_offered_to_be_compared(make_run, monkeypatch):
+    run = make_run()
+    assert read_facts(run).can_compare
+    monkeypatch.setattr("tui.result.facts._FEWEST", 10_000)
+    found = read_facts(run)
+    assert "are needed" in found.why_none
+    assert not found.can_compare

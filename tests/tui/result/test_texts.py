@@ -43,6 +43,15 @@ def test_the_sentence_has_the_verdict_or_why_there_is_none():
     assert result_sentence("r", none) == "Result of r: not known. It was not asked for."
 
 
+def test_comparing_is_offered_only_where_it_can_be_done():
+    def shown(**changes) -> str:
+        lines = result_lines(facts(evaluation=None, why_none="Why.", **changes), 77, "ascii", {})
+        return "\n".join(text for line in lines for _, text in line)
+
+    assert "v compares base and adapter now" in shown()
+    assert "compares base and adapter now" not in shown(can_compare=False)
+
+
 @pytest.mark.parametrize(
     ("after", "title"),
     [("other", "Answers that differ most"), ("same", "Answers, word for word the same")],

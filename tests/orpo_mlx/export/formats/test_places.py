@@ -352,6 +352,18 @@ def test_a_card_without_a_base_is_noted(to: str, adapter: Path, tmp_path: Path, 
         assert config["base_model"] == "meta/tiny"
 
 
+def test_the_card_calls_what_it_was_trained_on_by_its_name(trained, tmp_path):
+    cards = {}
+    for run in (trained.orpo, trained.sft):
+        assert export(run.path, "mlx", "--out", str(tmp_path / run.id)) == 0
+        cards[run.id] = (tmp_path / run.id / "README.md").read_text()
+    assert "trained with ORPO ([Hong" in cards["orpo"]
+    assert "\n- orpo\n" in cards["orpo"]
+    assert "trained with SFT by orpo-mlx" in cards["sft"]
+    assert "\n- sft\n" in cards["sft"]
+    assert "ORPO" not in cards["sft"]
+
+
 def test_the_card_tells_of_the_run(
     model_folder: Path, pairs_file: Callable[..., Path], tmp_path: Path
 ):
