@@ -36,8 +36,9 @@ CELLS: dict[str, list[str]] = {
     "orpo-0.5": ["--objective", "orpo", "--lam", "0.5"],
     "orpo-1": ["--objective", "orpo", "--lam", "1"],
     "dpo-0.1": ["--objective", "dpo", "--beta", "0.1"],
+    "kto-0.1": ["--objective", "kto", "--beta", "0.1", "--unpair", "--micro-batch-size", "8"],
 }
-"""What is compared; the number is ORPO's lambda, or DPO's beta."""
+"""What is compared; the number is ORPO's lambda, or the beta of DPO and KTO."""
 
 LINES = (("chosen", "chosen_logps"), ("rejected", "rejected_logps"))
 SHOWN = ("preference_accuracy", "log_odds_ratio", "chosen_logps", "rejected_logps")
@@ -153,7 +154,7 @@ def settings(
         "sample-prompts": 0, "drift-every": 0, "eval-pairs": 100,
     }  # fmt: skip
     words = [word for name, value in more.items() for word in (f"--{name}", str(value))]
-    return [*CELLS[cell["name"]], *words, "--no-evaluate"]
+    return [*words, *CELLS[cell["name"]], "--no-evaluate"]
 
 
 def command(*words: str) -> str:
