@@ -15,12 +15,14 @@ import numpy as np
 
 from orpo_mlx.bench.process import Row
 from orpo_mlx.errors import describe
+from orpo_mlx.models.delta_kernel import TOLERANCE
 
 WIDTH, KEY_HEADS, VALUE_HEADS = 128, 16, 16
 """Of this width and these heads MLX 0.32.4 has a kernel; of most others it computes token by
 token in plain operations, and nothing would be learned."""
-LIMIT = 1e-4
-"""Largest relative difference by norm; the order of additions makes 1e-6."""
+LIMIT = TOLERANCE[mx.float32]
+"""Largest relative difference by norm, as where a training decides whether to take the kernel; the
+order of additions makes 1e-6."""
 
 Compute = Callable[..., mx.array]
 
