@@ -1,9 +1,10 @@
 """How much work MLX hands to a Mac's GPU at a time.
 
 Operations are gathered in a command buffer and handed over when it holds enough: 40 or 50 of them,
-or arrays of as many million numbers, which the variable calls MB. macOS ends a buffer that runs for seconds, and what a buffer uses is not freed
-before its end. MLX reads the limits once, when it first touches the GPU (mlx/utils.h), which some
-modules of mlx-lm do as they are imported. On a CPU there are no such buffers.
+or arrays of as many million numbers, which the variable calls MB. macOS ends a buffer that runs for
+seconds, and what a buffer uses is not freed before its end. MLX reads the limits once, when it
+first touches the GPU (mlx/utils.h), which some modules of mlx-lm do as they are imported. On a CPU
+there are no such buffers.
 """
 
 from __future__ import annotations
