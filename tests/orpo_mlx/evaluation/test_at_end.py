@@ -195,6 +195,21 @@ def test_as_much_is_done_as_fits(speed, seconds, pairs, prompts, examples):
     assert plan.seconds <= budget + 1e-9 or plan == at_end.EndPlan(10, 0, 0, 20 * speed.pair)
 
 
+def test_what_it_does_is_said_before_it_takes_any_time(again, tmp_path, monkeypatch):
+    run, plan, said = RunDirectory(tmp_path / "run"), at_end.plan_evaluation, []
+
+    def planned(*arguments: Any) -> at_end.EndPlan:
+        said.extend(told(run))
+        return plan(*arguments)
+
+    monkeypatch.setattr(at_end, "plan_evaluation", planned)
+    monkeypatch.setattr(at_end, "_TOKENS", 4)
+    again(run_dir=str(run.path), steps=2)
+    assert isinstance(said[-2], events.RunFinished)
+    assert isinstance(said[-1], events.NoteLogged)
+    assert said[-1].text.startswith("timing held-out pairs")
+
+
 def test_the_time_of_the_trial_counts(monkeypatch):
     now = [0.0]
 
