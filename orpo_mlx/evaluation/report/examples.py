@@ -39,7 +39,7 @@ def example_pairs(
     Args:
         done: what was judged.
         count: how many at most.
-        on_progress: called after each pair; what it raises ends it.
+        on_progress: told at the beginning and after each pair; what it raises ends it.
 
     Returns:
         For each pair: row, margin by side, prompt as text, and for "chosen" and "rejected" a list
@@ -81,14 +81,19 @@ def _scored(
     scored: dict[str, list[PairScore]] = {side: [] for side in sides}
     # As the pairs were scored before, so that it takes no more memory than that did.
     chunk = subject.scoring.chunk if subject.scoring.way.has_chunks else None
-    for number, side in enumerate(sides):
+    total = len(sides) * len(pairs)
+
+    def tell() -> None:
+        if on_progress is not None:
+            on_progress(sum(map(len, scored.values())), total, "scoring example pairs", "rows")
+
+    tell()
+    for side in sides:
         with subject.wearing(side):
             both = SideBySide(subject.loaded.model, subject.loaded.tokenizer)
             for pair in pairs:
                 scored[side].append(both.score(pair, "adapter", chunk))
-                if on_progress is not None:
-                    read = number * len(pairs) + len(scored[side])
-                    on_progress(read, len(sides) * len(pairs), "scoring example pairs", "rows")
+                tell()
     return scored
 
 
