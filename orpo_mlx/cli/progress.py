@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from orpo_mlx.cli.terminal import is_terminal, print_text, write_controls, write_error
 from orpo_mlx.errors import OrpoError
+from orpo_mlx.text.formatting import format_duration
 from orpo_mlx.text.progress import progress_text
 
 
@@ -18,27 +19,38 @@ class ProgressLine:
 
     People see one line that is written anew a few times a second. A program that reads stderr gets
     lines of JSON, one a second, and only if it asks for them.
+
+    Args:
+        as_json: whether it asks.
+        says_phases: for work of minutes: whatever begins is told at once, and also where stderr is
+            a file or a pipe, by a line each.
     """
 
-    def __init__(self, as_json: bool = False) -> None:
+    def __init__(self, as_json: bool = False, *, says_phases: bool = False) -> None:
         self._as_json = as_json and not is_terminal(sys.stderr)
+        self._says_phases = says_phases
         self._pause_seconds = 1.0 if self._as_json else 0.3
-        self._shown = self._began = time.monotonic()
+        self._shown = self._began = self._started = time.monotonic()
         self._label = ""
         self._is_shown = False
 
     def __call__(self, done: int, total: int, label: str, unit: str) -> None:
         """Show how far it is if anybody looks and the last text is old."""
         now = time.monotonic()
-        if label != self._label:
+        begins = label != self._label
+        if begins:
             self._label, self._began = label, now
-        if now - self._shown < self._pause_seconds:
+        is_told = begins and self._says_phases
+        if now - self._shown < self._pause_seconds and not is_told:
             return
         if self._as_json:
             write_error(progress_json(done, total, label, unit, now - self._began))
         elif is_terminal(sys.stderr):
             self._is_shown = True
             write_controls(f"\r\x1b[K{progress_text(done, total, label, unit, now - self._began)}")
+        elif is_told:
+            what = progress_text(done, total, label, "bytes" if unit == "bytes" else "phase")
+            write_error(f"{what} (after {format_duration(now - self._started)})\n")
         self._shown = now
 
     def close(self) -> None:

@@ -42,7 +42,6 @@ from orpo_mlx.models.modes import evaluating
 from orpo_mlx.runs.checkpoints import versions
 from orpo_mlx.runs.directory import RunDirectory
 from orpo_mlx.scoring.base import Scoring, iter_scores
-from orpo_mlx.scoring.batches import valid_parts
 from orpo_mlx.storage.atomic import write_atomically
 from orpo_mlx.text.formatting import counted, format_duration
 from orpo_mlx.text.progress import OnProgress
@@ -59,6 +58,8 @@ SEED = 0
 """The default of `orpo-mlx evaluate`, so that it draws the same pairs."""
 _FOR_DRIFT = 0.4
 _FOR_EXAMPLES = 0.2
+_TRIAL_SECONDS, _TRIAL_TOKENS = 1.0, 8
+"""What the speed is measured by: pairs until so long is over, and an answer of so many tokens."""
 _FEWEST_EXAMPLES = 2
 """One that rose and one that fell."""
 _PASSES = 4
@@ -94,7 +95,7 @@ class Trained:
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds for each token that is scored, for each that is written, and for each pair.
+    """Seconds for each token that is scored, for each that is written, and for a mean pair.
 
     A reward model writes none: 0.
     """
@@ -149,8 +150,8 @@ class EndPlan:
     Attributes:
         pairs: of those held out.
         prompts: neutral ones; 0 = drift is not measured.
-        examples: pairs shown token by token, which are scored once more for it.
-        seconds: that it will take, about.
+        examples: pairs shown token by token, which are scored once more for it; 0 = none.
+        seconds: that it will take from here on, about.
     """
 
     pairs: int
@@ -160,19 +161,31 @@ class EndPlan:
 
 
 def plan_evaluation(trained: Trained, on_progress: OnProgress) -> EndPlan:
-    """Score and write a little, and decide from the time it took how much fits.
+    """Score and write a little, and decide from the time it took how much fits into the rest.
 
     Args:
         trained: with at least `FEWEST` held-out pairs.
-        on_progress: called between batches and answers; what it raises ends it.
+        on_progress: called between pairs; what it raises ends it.
     """
-    speed, budget = _measured(trained, on_progress), trained.budget
-    prompts = _prompts_within(_FOR_DRIFT * budget, speed) if speed.written else 0
+    started = time.perf_counter()
+    speed = _measured(trained, on_progress)
+    left = trained.budget - (time.perf_counter() - started)
+    return _fitting(speed, len(trained.data.valid), left)
+
+
+def _fitting(speed: Speed, available: int, budget: float) -> EndPlan:
+    """Return how much fits into a budget of seconds: the fewest pairs first, then what is besides.
+
+    Args:
+        available: pairs held out.
+    """
+    spare = budget - 2 * FEWEST * speed.pair
+    prompts = _prompts_within(min(_FOR_DRIFT * budget, spare), speed) if speed.written else 0
     drift = _drift_seconds(prompts, speed) if prompts else 0.0
-    examples = _examples_within(_FOR_EXAMPLES * budget, speed)
+    examples = _examples_within(min(_FOR_EXAMPLES * budget, spare - drift), speed)
     besides = drift + _PASSES * examples * speed.pair
     fitting = int((budget - besides) / (2 * speed.pair))
-    pairs = min(len(trained.data.valid), max(FEWEST, min(fitting, MOST_PAIRS)))
+    pairs = min(available, max(FEWEST, min(fitting, MOST_PAIRS)))
     return EndPlan(pairs, prompts, examples, besides + 2 * pairs * speed.pair)
 
 
@@ -181,28 +194,35 @@ def _examples_within(seconds: float, speed: Speed) -> int:
     if not speed.written:
         return 0
     fitting = int(seconds / (_PASSES * speed.pair))
-    return min(MOST_EXAMPLES, max(_FEWEST_EXAMPLES, fitting))
+    return min(MOST_EXAMPLES, fitting) if fitting >= _FEWEST_EXAMPLES else 0
 
 
 def _measured(trained: Trained, on_progress: OnProgress) -> Speed:
-    model, pairs = trained.loaded.model, draw_some(trained.data.valid, FEWEST, SEED)
-    scoring, tokens = trained.scoring, 0
-    started = time.perf_counter()
-    parts = valid_parts(trained.config, scoring, pairs)
-    batches = [scoring.lay_out(pairs, part) for part in parts]
-    for batch, scores in iter_scores(model, batches, scoring):
+    """Time pairs of usual length one by one, on a slow machine a single one."""
+    scoring, pairs = trained.scoring, draw_some(trained.data.valid, MOST_PAIRS, SEED)
+    costs = np.array([scoring.cost([pair]) for pair in pairs])
+    usual = np.argsort(np.abs(costs - np.median(costs)), kind="stable")[:FEWEST].tolist()
+    batches = [scoring.lay_out(pairs, [i]) for i in usual]
+    tokens, started, seconds = 0, time.perf_counter(), 0.0
+    for batch, scores in iter_scores(trained.loaded.model, batches, scoring):
         mx.eval(scores)
-        tokens += batch.tokens
         on_progress(0, 0, "trying", "rows")
-    scored = time.perf_counter() - started
-    if scoring.rates:
-        return Speed(scored / tokens, 0.0, scored / len(pairs))
-    sampling = Sampling(max_tokens=8)
-    started = time.perf_counter()
-    with evaluating(model):
-        stream = stream_tokens(model, trained.loaded.tokenizer, pairs[0].prompt, sampling)
+        tokens += costs[batch.indices[0]]
+        seconds = time.perf_counter() - started
+        if seconds > _TRIAL_SECONDS:
+            break
+    scored = seconds / tokens
+    written = 0.0 if scoring.rates else _seconds_written(trained.loaded, pairs[usual[0]].prompt)
+    return Speed(scored, written, scored * float(costs.mean()))
+
+
+def _seconds_written(loaded: LoadedModel, prompt: Sequence[int]) -> float:
+    """Return the seconds of each token of an answer to a prompt about as long as neutral ones."""
+    started, sampling = time.perf_counter(), Sampling(max_tokens=_TRIAL_TOKENS)
+    with evaluating(loaded.model):
+        stream = stream_tokens(loaded.model, loaded.tokenizer, list(prompt[-_TOKENS:]), sampling)
         written = sum(1 for _ in stream)
-    return Speed(scored / tokens, (time.perf_counter() - started) / written, scored / len(pairs))
+    return (time.perf_counter() - started) / written
 
 
 def _drift_seconds(prompts: int, speed: Speed) -> float:
@@ -262,10 +282,12 @@ def _subject(trained: Trained, plan: EndPlan) -> Subject:
             f"{len(held.pairs)} of {held.available} held-out pairs were drawn, which took about "
             f"{format_duration(plan.seconds)}; orpo-mlx evaluate {run.argument} takes all of them"
         )
-    if not plan.prompts and not trained.scoring.rates:
+    besides = (("drift", plan.prompts), ("example pairs", plan.examples))
+    missing = [name for name, count in besides if not count]
+    if missing and not trained.scoring.rates:
         notes.append(
-            f"drift was left out, for it would take long; orpo-mlx evaluate {run.argument} "
-            "measures it"
+            f"left out, for it would take long: {' and '.join(missing)}; "
+            f"orpo-mlx evaluate {run.argument} --save has them"
         )
     place = AdapterPlace(run.id, run.adapter_folder, run)
     asked = Asked(config, place, pairs=plan.pairs, seed=SEED)

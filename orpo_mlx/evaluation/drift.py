@@ -34,6 +34,7 @@ from orpo_mlx.text.progress import OnProgress
 
 SHOWN = 5
 _LONGEST_PARAGRAPH = 512
+_ANSWERING = "drift: answering"
 METHOD = (
     "KL(base || adapter) in nats per token, over the vocabulary, on answers the base samples at "
     "temperature 1; interval from a bootstrap over prompts; NLL in nats per token, over paragraphs"
@@ -92,7 +93,7 @@ class DriftMeter:
         """Measure the model as it is now, which is this side."""
         model = self.loaded.model
         with evaluating(model):
-            self.text[side] = np.array([_nll(model, ids) for ids in self._paragraphs])
+            self.text[side] = self._read_text(side)
             if side == "base":
                 self.sample_answers()
             else:
@@ -101,6 +102,7 @@ class DriftMeter:
 
     def sample_answers(self) -> None:
         """Let the base answer all prompts by chance; an adapter there is is switched off."""
+        self._tell(0, _ANSWERING)
         with adapter_switched_off(self.loaded.model):
             self.answers = [self._sampled(i) for i in range(len(self._prompts))]
 
@@ -110,6 +112,7 @@ class DriftMeter:
         Raises:
             NotFiniteError: it is no number.
         """
+        self._tell(0, f"drift: comparing, {side}")
         self.divergence[side] = [self._apart(side, i) for i in range(len(self._prompts))]
 
     def try_one(self) -> tuple[float, float]:
@@ -122,9 +125,19 @@ class DriftMeter:
         self.answers = []
         return written - started, time.perf_counter() - written
 
-    def _tell(self, done: int, label: str) -> None:
+    def _tell(self, done: int, label: str, total: int | None = None) -> None:
         if self.on_progress is not None:
-            self.on_progress(done, len(self._prompts), label, "rows")
+            total = len(self._prompts) if total is None else total
+            self.on_progress(done, total, label, "rows")
+
+    def _read_text(self, side: str) -> np.ndarray:
+        """Return the nats of each paragraph of plain text."""
+        label, count, nats = f"drift: plain text, {side}", len(self._paragraphs), []
+        self._tell(0, label, count)
+        for ids in self._paragraphs:
+            nats.append(_nll(self.loaded.model, ids))
+            self._tell(len(nats), label, count)
+        return np.array(nats)
 
     def _sampled(self, i: int) -> list[int]:
         """Let the model answer a prompt by chance; the end of turn belongs to the answer."""
@@ -132,7 +145,7 @@ class DriftMeter:
         sampling = Sampling(1.0, 1.0, plan.tokens, seed=_seed_of(plan.seed, i))
         stream = stream_tokens(loaded.model, loaded.tokenizer, self._prompts[i], sampling)
         found = [token.id for token in stream]
-        self._tell(i + 1, "drift: answering")
+        self._tell(i + 1, _ANSWERING)
         return found
 
     def _apart(self, side: str, i: int) -> np.ndarray:
@@ -149,19 +162,22 @@ class DriftMeter:
                 "infinite",
                 "The adapter's weights are broken, or far too large: try an earlier checkpoint.",
             )
-        self._tell(i + 1, "drift: comparing")
+        self._tell(i + 1, f"drift: comparing, {side}")
         return np.maximum(found, 0.0)  # rounding leaves -1e-9 where both say the same
 
     def _greedy_answers(self, side: str) -> dict[int, tuple[str, str]]:
         """Return (base, side) greedy answers to the prompts furthest apart per token."""
         model, tokenizer = self.loaded.model, self.loaded.tokenizer
         means = [-float(values.mean()) for values in self.divergence[side]]
-        found: dict[int, tuple[str, str]] = {}
-        for place in np.argsort(means, kind="stable")[:SHOWN].tolist():
+        places = np.argsort(means, kind="stable")[:SHOWN].tolist()
+        label, found = f"drift: greedy answers, {side}", dict[int, tuple[str, str]]()
+        self._tell(0, label, len(places))
+        for place in places:
             prompt, tokens = self._prompts[place], self.plan.tokens
             with adapter_switched_off(model):
                 base = answer(model, tokenizer, prompt, tokens)
             found[place] = base, answer(model, tokenizer, prompt, tokens)
+            self._tell(len(found), label, len(places))
         return found
 
     # The result

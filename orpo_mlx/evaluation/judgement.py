@@ -70,7 +70,7 @@ def judge_subject(
 
     Args:
         subject: the model, its adapters and pairs.
-        on_progress: told of the pairs.
+        on_progress: told of the pairs, from the first of each side on.
         while_worn: for whatever else needs the model as a side.
 
     Raises:
@@ -85,12 +85,13 @@ def judge_subject(
     sides = [*([] if scoring.rates else ["base"]), *subject.sides]
     asked = [*([START] if subject.start else []), *sides]
     tables: dict[str, ScoreTable] = {}
-    for number, side in enumerate(asked):
+    for side in asked:
 
-        def tell(done: int, before: int = number * len(pairs)) -> None:
+        def tell(done: int, label: str = f"scoring pairs, {side}") -> None:
             if on_progress is not None:
-                on_progress(before + done, len(asked) * len(pairs), "scoring pairs", "rows")
+                on_progress(done, len(pairs), label, "rows")
 
+        tell(0)
         reference = tables.get(asked[0])
         with subject.wearing(side):
             tables[side] = score_pairs(

@@ -36,7 +36,7 @@ from orpo_mlx.scoring.base import Scoring
 from orpo_mlx.scoring.head import REWARD
 from orpo_mlx.scoring.plain import Plain
 from orpo_mlx.scoring.select import WAYS
-from orpo_mlx.text.progress import OnProgress
+from orpo_mlx.text.progress import OnProgress, tell_phase
 
 START = "start"
 """The side that is only measured from: the adapter a run with `--reference start` began with."""
@@ -167,7 +167,7 @@ def open_subject(
 
     Args:
         asked: what.
-        on_progress: told of downloads and rows.
+        on_progress: told of each phase, of downloads and of rows.
         reads_weights: else they stay on disk until `models.load.read_weights`.
 
     Raises:
@@ -176,6 +176,7 @@ def open_subject(
     config, own, start = asked.config, asked.adapter, start_of(asked.config)
     manifest = (own.manifest if own else None) or {}
     contradicted = choose_float32(config.float32)
+    tell_phase(on_progress, "reading the data")
     of_run = bool(own and own.run) and not asked.has_own_data
     name = own.name if own else ""
     found = (
@@ -184,6 +185,7 @@ def open_subject(
         else find_own(config, on_progress)
     )
     folder = resolve_model(required(config, "model"), config.revision, on_progress)
+    tell_phase(on_progress, "tokenizing the pairs")
     tokenizer = load_tokenizer(folder, config.chat_template)
     held = tokenize_held_out(config, found, tokenizer, folder, of_run, on_progress)
     held = draw(held, asked.pairs, asked.seed)
@@ -193,6 +195,7 @@ def open_subject(
         if place is not None
     }
     scope = _scope(sides)
+    tell_phase(on_progress, "loading the weights")
     loaded = load_model(folder, tokenizer, lazy=True)
     for place in (*sides.values(), *([start] if start else [])):
         with _worn(loaded, place.folder, folder.name):

@@ -14,7 +14,9 @@ from orpo_mlx.adapters.lora import AdapterSwitch
 from orpo_mlx.data.types import TokenPair
 from orpo_mlx.generation.sampling import Sampling, stream_tokens
 from orpo_mlx.models.modes import evaluating
+from orpo_mlx.models.patches import run_body
 from orpo_mlx.objectives.numerics import log_odds
+from orpo_mlx.scoring.head import head_logps
 from orpo_mlx.scoring.logprobs import token_logps
 
 Side = Literal["base", "adapter"]
@@ -112,19 +114,29 @@ class SideBySide:
                         running.remove(side)
         return {side: stream.answer() for side, stream in streams.items()}
 
-    def score(self, pair: TokenPair, side: Side) -> PairScore:
-        """Return the log-prob of each response token under one side."""
+    def score(self, pair: TokenPair, side: Side, chunk: int | None = None) -> PairScore:
+        """Return the log-prob of each response token under one side.
+
+        Args:
+            pair: to be scored.
+            side: which.
+            chunk: scored positions whose logits are held at a time; None: those of a whole row, by
+                the model's own call, which needs no body that can be told from its head.
+        """
         with self.as_side(side), evaluating(self.model):
             return PairScore(
-                self._logps(list(pair.prompt), list(pair.chosen)),
-                self._logps(list(pair.prompt), list(pair.rejected)),
+                self._logps(list(pair.prompt), list(pair.chosen), chunk),
+                self._logps(list(pair.prompt), list(pair.rejected), chunk),
             )
 
-    def _logps(self, prompt: list[int], response: list[int]) -> list[float]:
-        ids = mx.array([*prompt, *response])[None]
-        logits = self.model(ids[:, :-1])[:, len(prompt) - 1 :]
-        values: Any = token_logps(logits, ids[:, len(prompt) :])[0].tolist()
-        return values
+    def _logps(self, prompt: list[int], response: list[int], chunk: int | None) -> list[float]:
+        ids, first = mx.array([*prompt, *response])[None], len(prompt) - 1
+        inputs, targets = ids[:, :-1], ids[0, len(prompt) :]
+        if chunk is None:
+            values: Any = token_logps(self.model(inputs)[0, first:], targets)
+        else:
+            values = head_logps(self.model, run_body(self.model, inputs)[0, first:], targets, chunk)
+        return values.tolist()
 
 
 class _Stream:

@@ -14,6 +14,12 @@ OnProgress = Callable[[int, int, str, Unit], None]
 no parts that could be counted: both numbers are 0."""
 
 
+def tell_phase(on_progress: OnProgress | None, label: str) -> None:
+    """Say that a phase begins, if anybody listens."""
+    if on_progress is not None:
+        on_progress(0, 0, label, "phase")
+
+
 def progress_text(done: int, total: int, label: str, unit: str, seconds: float = 0.0) -> str:
     """Return how far it is in words.
 

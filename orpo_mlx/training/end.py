@@ -15,10 +15,11 @@ from orpo_mlx.errors import OrpoError, PeerError, PeerLostError, TrainingError
 from orpo_mlx.runs import events
 from orpo_mlx.runs.faults import explain, kind_of
 from orpo_mlx.text.formatting import format_duration
+from orpo_mlx.text.progress import OnProgress
 from orpo_mlx.text.redaction import redacted
 
 if TYPE_CHECKING:
-    from orpo_mlx.evaluation.at_end import Trained
+    from orpo_mlx.evaluation.at_end import EndPlan, Trained
     from orpo_mlx.training.run import TrainingRun
 
 
@@ -128,7 +129,7 @@ def _trained(run: TrainingRun) -> Trained:
 
 
 def _evaluate(run: TrainingRun, trained: Trained) -> None:
-    from orpo_mlx.evaluation.at_end import evaluate_trained, plan_evaluation
+    from orpo_mlx.evaluation.at_end import evaluate_trained
 
     was_stopped, started = run.signals.stop, time.perf_counter()
 
@@ -138,13 +139,7 @@ def _evaluate(run: TrainingRun, trained: Trained) -> None:
             raise _CutShort
         run.heartbeat.beat("stopping", run.progress.step)
 
-    plan = plan_evaluation(trained, between)
-    doing = "rating" if trained.scoring.rates else "comparing base and adapter on"
-    text = (
-        f"{doing} {plan.pairs} of {len(trained.data.valid)} held-out pairs, "
-        f"about {format_duration(plan.seconds)}; Ctrl-C or a request to stop ends it"
-    )
-    run.emit(events.NoteLogged("info", text))
+    plan = _planned(run, trained, between)
     content = evaluate_trained(trained, plan, between)
     drift = content["drift"]
     run.emit(
@@ -159,6 +154,23 @@ def _evaluate(run: TrainingRun, trained: Trained) -> None:
             kl_per_token=drift["kl_per_token"]["adapter"]["value"] if drift else None,
         )
     )
+
+
+def _planned(run: TrainingRun, trained: Trained, between: OnProgress) -> EndPlan:
+    """Find out how much is evaluated; what takes time is told of before, and as events, which the
+    app and programs read too."""
+    from orpo_mlx.evaluation.at_end import plan_evaluation
+
+    first = "timing held-out pairs, to see how many can tell whether it has helped"
+    run.emit(events.NoteLogged("info", first))
+    plan = plan_evaluation(trained, between)
+    doing = "rating" if trained.scoring.rates else "comparing base and adapter on"
+    text = (
+        f"{doing} {plan.pairs} of {len(trained.data.valid)} held-out pairs, "
+        f"about {format_duration(plan.seconds)}; Ctrl-C or a request to stop ends it"
+    )
+    run.emit(events.NoteLogged("info", text))
+    return plan
 
 
 # When it fails

@@ -30,7 +30,7 @@ from orpo_mlx.planning.plan import Plan
 from orpo_mlx.runs.checkpoints import FoundCheckpoint
 from orpo_mlx.scoring.base import MicroBatch, Scoring
 from orpo_mlx.scoring.batches import step_parts, valid_parts
-from orpo_mlx.text.progress import OnProgress
+from orpo_mlx.text.progress import OnProgress, tell_phase
 from orpo_mlx.training.preparation.adapted import load_adapted
 from orpo_mlx.training.preparation.objective import objective
 from orpo_mlx.training.preparation.plan import evaluated, plan_together, recorded
@@ -168,8 +168,7 @@ def phases(on_progress: OnProgress | None, peers: Peers = ALONE) -> Callable[[st
     def say(label: str) -> None:
         peers.mark(label)
         peers.check()
-        if on_progress is not None:
-            on_progress(0, 0, label, "phase")
+        tell_phase(on_progress, label)
 
     return say
 

@@ -16,6 +16,7 @@ from orpo_mlx.config.file import with_absolute_paths
 from orpo_mlx.errors import ConfigError, reason_of
 from orpo_mlx.runs.listing import find_run
 from orpo_mlx.storage.atomic import write_atomically
+from orpo_mlx.text.progress import tell_phase
 
 if TYPE_CHECKING:
     from orpo_mlx.evaluation.drift import DriftPlan
@@ -45,13 +46,14 @@ def _evaluate(command: EvaluateCommand) -> int:
     from orpo_mlx.evaluation.subject import open_subject
     from orpo_mlx.runs.checkpoints import versions
 
-    progress = ProgressLine(command.as_json)
+    progress = ProgressLine(command.as_json, says_phases=True)
     try:
         subject = open_subject(asked, progress)
         if subject.scoring.rates:  # it answers nothing
             plan = None
         meter = DriftMeter(subject.loaded, asked.config, plan, progress) if plan else None
         done = judge_subject(subject, progress, meter)
+        tell_phase(progress, "drawing the intervals")
         content = as_json(done, versions())
         if meter is not None:
             content["drift"] = meter.as_json()

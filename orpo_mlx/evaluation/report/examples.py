@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,7 @@ def example_pairs(
     Args:
         done: what was judged.
         count: how many at most.
-        on_progress: called after each pair; what it raises ends it.
+        on_progress: told at the beginning and after each pair; what it raises ends it.
 
     Returns:
         For each pair: row, margin by side, prompt as text, and for "chosen" and "rejected" a list
@@ -46,7 +47,7 @@ def example_pairs(
     """
     subject = done.subject
     places = shown_pairs(done, count)
-    pairs = [subject.held.pairs[i] for i in places]
+    pairs = [_cut(subject.held.pairs[i]) for i in places]
     sides = list(dict.fromkeys((done.before, done.after)))
     scored = _scored(subject, pairs, sides, on_progress)
     writer = TokenWriter(encoder_for(subject.asked.config, subject.loaded.tokenizer))
@@ -58,7 +59,7 @@ def example_pairs(
             "prompt": "".join(token.text for token in writer.write(pair.prompt)),
         }
         for answer in ("chosen", "rejected"):
-            tokens = writer.write(getattr(pair, answer)[:_MOST_TOKENS])
+            tokens = writer.write(getattr(pair, answer))
             example[answer] = [
                 {"text": token.text, "special": token.special}
                 | {side: getattr(scored[side][number], answer)[i] for side in sides}
@@ -68,18 +69,31 @@ def example_pairs(
     return found
 
 
+def _cut(pair: TokenPair) -> TokenPair:
+    """Return a pair without what is not shown; no token before it sees it."""
+    cut = {side: list(getattr(pair, side)[:_MOST_TOKENS]) for side in ("chosen", "rejected")}
+    return replace(pair, **cut)
+
+
 def _scored(
     subject: Subject, pairs: list[TokenPair], sides: list[str], on_progress: OnProgress | None
 ) -> dict[str, list[PairScore]]:
     scored: dict[str, list[PairScore]] = {side: [] for side in sides}
-    for number, side in enumerate(sides):
+    # As the pairs were scored before, so that it takes no more memory than that did.
+    chunk = subject.scoring.chunk if subject.scoring.way.has_chunks else None
+    total = len(sides) * len(pairs)
+
+    def tell() -> None:
+        if on_progress is not None:
+            on_progress(sum(map(len, scored.values())), total, "scoring example pairs", "rows")
+
+    tell()
+    for side in sides:
         with subject.wearing(side):
             both = SideBySide(subject.loaded.model, subject.loaded.tokenizer)
             for pair in pairs:
-                scored[side].append(both.score(pair, "adapter"))
-                if on_progress is not None:
-                    read = number * len(pairs) + len(scored[side])
-                    on_progress(read, len(sides) * len(pairs), "scoring example pairs", "rows")
+                scored[side].append(both.score(pair, "adapter", chunk))
+                tell()
     return scored
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from orpo_mlx.__main__ import main as program
@@ -19,6 +20,7 @@ from orpo_mlx.runs import events
 from orpo_mlx.runs.control import send_request
 from orpo_mlx.runs.directory import RunDirectory
 from orpo_mlx.runs.evaluation import read_evaluation
+from orpo_mlx.scoring.base import iter_scores
 from orpo_mlx.training.train import resume, train
 
 WEIGHTS = "adapters.safetensors"
@@ -178,19 +180,77 @@ def test_a_run_taken_up_again_forgets_what_was_said_of_its_earlier_adapter(again
         (Speed(1e-6, 1e-6, 1e-4), 240.0, 24, 30, 8),
         # 24 s for 30 answers of 32 tokens, 12 s for examples, which are read four times; 24 s left.
         (Speed(0.0, 0.025, 1.0), 240.0, 12, 20, 3),
-        (Speed(0.01, 0.5, 8.0), 1e5, 10, 0, 2),
+        # The fewest pairs take 50 s of 60: 10 are enough for one example, and one shows too little.
+        (Speed(0.0, 0.025, 2.5), 240.0, 12, 0, 0),
+        (Speed(0.01, 0.5, 8.0), 1e5, 10, 0, 0),
         (Speed(0.0, 1.0, 0.25), 8.0, 16, 0, 2),
         (Speed(0.01, 0.0, 1.0), 240.0, 24, 0, 0),
     ],
-    ids=["quick", "middle", "slow", "a short run", "a reward model"],
+    ids=["quick", "middle", "slow", "very slow", "a short run", "a reward model"],
 )
-def test_as_much_is_done_as_fits(monkeypatch, speed, seconds, pairs, prompts, examples):
-    monkeypatch.setattr(at_end, "_measured", lambda *_: speed)
+def test_as_much_is_done_as_fits(speed, seconds, pairs, prompts, examples):
+    budget = Trained(None, None, None, None, None, None, seconds).budget  # type: ignore[arg-type]
+    plan = at_end._fitting(speed, 24, budget)
+    assert (plan.pairs, plan.prompts, plan.examples) == (pairs, prompts, examples)
+    assert plan.seconds <= budget + 1e-9 or plan == at_end.EndPlan(10, 0, 0, 20 * speed.pair)
+
+
+def test_what_it_does_is_said_before_it_takes_any_time(again, tmp_path, monkeypatch):
+    run, plan, said = RunDirectory(tmp_path / "run"), at_end.plan_evaluation, []
+
+    def planned(*arguments: Any) -> at_end.EndPlan:
+        said.extend(told(run))
+        return plan(*arguments)
+
+    monkeypatch.setattr(at_end, "plan_evaluation", planned)
+    monkeypatch.setattr(at_end, "_TOKENS", 4)
+    again(run_dir=str(run.path), steps=2)
+    assert isinstance(said[-2], events.RunFinished)
+    assert isinstance(said[-1], events.NoteLogged)
+    assert said[-1].text.startswith("timing held-out pairs")
+
+
+def test_the_time_of_the_trial_counts(monkeypatch):
+    now = [0.0]
+
+    def measured(*_: object) -> Speed:
+        now[0] += 10.0
+        return Speed(0.0, 0.0, 1.0)
+
+    monkeypatch.setattr(at_end, "_measured", measured)
+    monkeypatch.setattr("orpo_mlx.evaluation.at_end.time.perf_counter", lambda: now[0])
 
     class Data:
-        valid = range(24)
+        valid = range(100)
 
-    trained: Any = Trained(None, None, None, None, Data(), None, seconds)  # type: ignore[arg-type]
-    plan = plan_evaluation(replace(trained), lambda *_: None)
-    assert (plan.pairs, plan.prompts, plan.examples) == (pairs, prompts, examples)
-    assert plan.seconds <= trained.budget + 1e-9 or plan.pairs == 10
+    trained: Any = Trained(None, None, None, None, Data(), None, 240.0)  # type: ignore[arg-type]
+    plan = plan_evaluation(trained, lambda *_: None)
+    assert (plan.pairs, plan.seconds) == (25, 50.0)
+
+
+def test_a_slow_machine_is_measured_by_a_single_pair_of_usual_length(again, monkeypatch):
+    now, tried, speeds, measured = [0.0], [], [], at_end._measured
+
+    def slowly(model: Any, batches: Any, scoring: Any) -> Iterator[Any]:
+        for batch, scores in iter_scores(model, batches, scoring):
+            tried.append(batch.members[0].size)
+            now[0] += 2.5
+            yield batch, scores
+
+    def noted(trained: Trained, between: Any) -> Speed:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(at_end, "iter_scores", slowly)
+            patch.setattr(at_end, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+            speeds.append(measured(trained, between))
+        sizes.extend(pair.size for pair in trained.data.valid)
+        return speeds[0]
+
+    sizes: list[int] = []
+    monkeypatch.setattr(at_end, "_measured", noted)
+    run = again(steps=2)
+    assert tried == [pytest.approx(np.median(sizes), abs=2)]
+    assert speeds[0].pair == pytest.approx(2.5, rel=0.3)
+    # 10 s for a short run: the fewest pairs take longer, and nothing is done besides.
+    kept = json.loads(run.evaluation_file.read_text())
+    assert (kept["counts"]["pairs"], kept["drift"]) == (10, None)
+    assert any(note.startswith("left out") for note in kept["notes"])

@@ -99,6 +99,31 @@ def test_scores_are_those_the_trainer_computes(both: SideBySide):
         assert (len(score.chosen), len(score.rejected)) == (4, 3)
 
 
+def test_scores_are_the_same_in_chunks(both: SideBySide):
+    for side in ("base", "adapter"):
+        whole = both.score(PAIR, side)
+        for chunk in (1, 3, 256):
+            parts = both.score(PAIR, side, chunk)
+            assert parts.chosen == pytest.approx(whole.chosen, rel=1e-6, abs=1e-6)
+            assert parts.rejected == pytest.approx(whole.rejected, rel=1e-6, abs=1e-6)
+
+
+def test_chunks_hold_no_logits_of_a_whole_row(make_model_folder, tmp_path):
+    words, ids = 20_000, list(range(3, 203))
+    loaded = load_model(make_model_folder(tmp_path / "wide", vocab_size=words))
+    mx.eval(loaded.model.parameters())
+    both = SideBySide(loaded.model, loaded.tokenizer)
+
+    def peak(chunk: int | None) -> int:
+        mx.clear_cache()
+        mx.reset_peak_memory()
+        before = mx.get_active_memory()
+        both.score(TokenPair(ids, ids, ids), "adapter", chunk)
+        return mx.get_peak_memory() - before
+
+    assert peak(8) < len(ids) * words * 4 / 2 < peak(None)
+
+
 def test_the_adapter_is_on_afterwards(both: SideBySide):
     before = both.model(mx.array([PROMPT]))
     both.score(PAIR, "base")

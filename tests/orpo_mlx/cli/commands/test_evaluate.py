@@ -181,7 +181,6 @@ def test_a_person_reads_a_table_and_one_sentence(trained, capfd):
     words = ["--drift-prompts", "5", "--drift-tokens", "4"]
     assert program(["evaluate", str(trained.orpo.path), *words]) == 0
     said = capfd.readouterr()
-    assert said.err == ""
     assert "24 held-out pairs of 12 prompts" in said.out
     assert "drift from the base on 5 neutral prompts" in said.out
     for label in (
@@ -193,6 +192,19 @@ def test_a_person_reads_a_table_and_one_sentence(trained, capfd):
     ):
         assert label in said.out
     assert said.out.splitlines()[-1].startswith(("prefers the chosen", "no difference could be"))
+
+
+def test_a_file_or_pipe_is_told_each_phase(trained, capfd, tmp_path):
+    short = ("--drift-prompts", "5", "--drift-tokens", "2", "--report", str(tmp_path / "r.html"))
+    assert program(["evaluate", str(trained.orpo.path), *short]) == 0
+    lines = capfd.readouterr().err.splitlines()
+    assert all(re.fullmatch(r".* \.\.\. \(after [\d.]+ m?s\)", line) for line in lines)
+    assert [line.split(" ...")[0] for line in lines] == [
+        "reading the data", "tokenizing the pairs", "loading the weights",
+        "scoring pairs, base", "drift: plain text, base", "drift: answering",
+        "scoring pairs, adapter", "drift: plain text, adapter", "drift: comparing, adapter",
+        "drift: greedy answers, adapter", "drawing the intervals", "scoring example pairs",
+    ]  # fmt: skip
 
 
 def test_the_training_data_are_called_by_their_name(trained, evaluate):
