@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from orpo_mlx.cli.terminal import terminal_width
+from orpo_mlx.data.accounting import account_lines, account_of
 from orpo_mlx.runs.evaluation import interval_text
 from orpo_mlx.runs.metrics import metric
 from orpo_mlx.text.formatting import counted, excerpt, visible
@@ -31,6 +32,7 @@ def judgement_lines(content: dict[str, Any]) -> list[str]:
     counts = content["counts"]
     noun = "held-out pair" if counts["held_out"] else "pair"
     lines = [f"{name:<8}{visible(str(text))}" for name, text in content["sides"].items()]
+    lines += account_lines(account_of(counts["rows"]), limit=counts["max_seq_length"])
     lines.append(
         f"{'pairs':<8}{counted(counts['pairs'], noun)} of {counted(counts['groups'], 'prompt')}"
         + (f", drawn from {counts['available']:,}" * (counts["available"] > counts["pairs"]))

@@ -18,7 +18,7 @@ import numpy as np
 
 from orpo_mlx.adapters.reward_head import require_answers
 from orpo_mlx.data.batching.order import draw_some
-from orpo_mlx.data.types import TokenPair
+from orpo_mlx.data.types import Account, TokenPair
 from orpo_mlx.errors import AdapterError, ModelError, reason_of
 from orpo_mlx.evaluation.held_out import HeldOut
 from orpo_mlx.evaluation.subject import Asked, Subject, open_subject
@@ -97,6 +97,8 @@ class Contest:
         names: what the sides are called.
         available: prompts there were to draw from.
         notes: what the user should know.
+        account: of the rows they come from.
+        max_seq_length: tokens a pair may have.
     """
 
     plan: ContestPlan
@@ -108,6 +110,8 @@ class Contest:
     is_held_out: bool
     ledger: Ledger
     notes: tuple[str, ...]
+    account: Account
+    max_seq_length: int
 
 
 @contextmanager
@@ -139,7 +143,8 @@ def open_contest(
         contest = Contest(
             plan, *sides, _names(subject), _duels(subject, pairs, sides, plan.seed, ledger),
             len(independent_places(subject.held)), subject.held.is_held_out, ledger,
-            (*subject.notes, *_notes_on_journal(ledger)),
+            (*subject.notes, *_notes_on_journal(ledger)), subject.held.account,
+            subject.asked.config.max_seq_length,
         )  # fmt: skip
         del subject, pairs
         mx.clear_cache()  # a judge may need the memory

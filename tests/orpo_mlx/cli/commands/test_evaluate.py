@@ -195,6 +195,22 @@ def test_a_person_reads_a_table_and_one_sentence(trained, capfd):
     assert said.out.splitlines()[-1].startswith(("prefers the chosen", "no difference could be"))
 
 
+def test_every_row_is_accounted_for_on_the_terminal(trained, tmp_path, capfd):
+    long = {**trained.rows[0], "chosen": "It is. " * 900}
+    rows = [*trained.rows, trained.rows[3], long, {**long, "prompt": "Why is it so?"}]
+    data = tmp_path / "mine.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert program(["evaluate", str(trained.orpo.path), "--data", str(data), "--no-drift"]) == 0
+    lines = capfd.readouterr().out.splitlines()
+    start = lines.index("rows    27 read, 24 kept, 3 dropped")
+    assert lines[start + 1 : start + 4] == [
+        "        dropped 1: duplicate row (mine.jsonl:25)",
+        "        dropped 2: response longer than max_seq_length 1,024 (mine.jsonl:26, "
+        "mine.jsonl:27)",
+        "pairs   24 pairs of 12 prompts",
+    ]
+
+
 def test_the_training_data_are_called_by_their_name(trained, evaluate):
     found = evaluate(trained.orpo.path, "--data", trained.valid.with_name("train.jsonl"))
     assert any("is what the run was trained on" in note for note in found["notes"])

@@ -53,7 +53,7 @@ def test_a_person_judges_leaves_and_goes_on(trained, judge, typed):
     assert f"base     {trained.model}" in result
     assert "adapter  orpo" in result
     assert "judge    a person" in result
-    assert "prompts  10 held-out prompts, drawn from 12" in result
+    assert "prompts  10 held-out prompts, drawn from 12\nrows    24 read, 24 kept, 0" in result
     assert "the same command goes on" in result
     assert re.search(r"length   base \d\.\d tokens \(\d+ cut\), adapter", result)
     os.write(typed, b"t" * 8)
