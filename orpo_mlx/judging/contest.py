@@ -7,7 +7,7 @@ counts independent comparisons. The model's weights are read only if answers are
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,7 +116,10 @@ class Contest:
 
 @contextmanager
 def open_contest(
-    asked: Asked, plan: ContestPlan, on_progress: OnProgress | None = None
+    asked: Asked,
+    plan: ContestPlan,
+    on_progress: OnProgress | None = None,
+    before_answers: Callable[[], None] | None = None,
 ) -> Iterator[Contest]:
     """Find what is compared and let both sides answer where no answer is kept.
 
@@ -126,6 +129,8 @@ def open_contest(
         asked: with an adapter, and no pairs drawn.
         plan: how.
         on_progress: told of the rows and of the answers.
+        before_answers: called before the weights are read, if answers are missing; what it raises
+            ends it.
 
     Raises:
         OrpoError: naming what is wrong and what to do.
@@ -139,6 +144,9 @@ def open_contest(
     sides = before, "adapter"
     identity = _identity(subject, pairs, sides, plan)
     with Ledger(plan.folder, identity, plan.begin_anew) as ledger:
+        places = [(side, place) for side in sides for place in range(len(pairs))]
+        if before_answers is not None and not ledger.answers.keys() >= set(places):
+            before_answers()
         _answer_all(subject, pairs, sides, plan.max_tokens, ledger, on_progress)
         contest = Contest(
             plan, *sides, _names(subject), _duels(subject, pairs, sides, plan.seed, ledger),
