@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from orpo_mlx.evaluation.interval import Resampling, mean_of
+from orpo_mlx.evaluation.interval import Interval, Resampling, mean_of
 from orpo_mlx.evaluation.verdict import (
     AccuracyVerdict,
     judge,
@@ -105,7 +105,8 @@ def test_the_reason_is_said_only_where_the_interval_alone_would_show_it():
     shown = verdict(*sides(200, both=100, better=30, worse=6)).text
     inside = verdict(*sides(40, both=20, better=4, worse=3)).text
     assert "chance" not in shown + inside
-    many = verdict(*sides(200, both=100, better=27, worse=14)).text
+    before, after = sides(200, both=100, better=27, worse=14)
+    many = judge(before, after, np.arange(200), Interval(0.065, 0.005, 0.125), 0.03).text
     assert "; 41 pairs changed sides, 27 for the better: chance is as one-sided in about 1 " in many
 
 
