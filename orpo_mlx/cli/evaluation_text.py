@@ -90,7 +90,8 @@ def _drift(drift: dict[str, Any] | None) -> list[str]:
     """Return drift, and the answer that differs most."""
     if drift is None:
         return []
-    lines = ["", f"drift from the base on {counted(drift['prompts'], 'neutral prompt')}"]
+    asked = f"drift from the base on {counted(drift['prompts'], 'neutral prompt')}"
+    lines = ["", f"{asked}, answers of at most {counted(drift['longest_answer'], 'token')}"]
     for side, found in drift["kl_per_token"].items():
         lines.append(f"{f'KL per token ({side})':<{_WIDTH}}{interval_text('kl', found)}")
     columns = list(drift["text_nll"])
