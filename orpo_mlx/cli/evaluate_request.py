@@ -16,6 +16,7 @@ from orpo_mlx.cli.parser import (
     add_runs_dir_option,
     number_option,
 )
+from orpo_mlx.config.evaluation import DRIFT_TOKENS
 from orpo_mlx.errors import ConfigError
 
 _USAGE = "orpo-mlx evaluate RUN | --model MODEL [--adapter FOLDER] --data DATA [options]"
@@ -88,7 +89,9 @@ def _add_drift(parser: Parser) -> None:
         "prompt. [default: shipped ones, of ten kinds]",
     )
     group.add_argument("--drift-prompts", metavar="N", help="Draw N of them. [default 30]")
-    group.add_argument("--drift-tokens", metavar="N", help="Longest answer. [default 48 tokens]")
+    group.add_argument(
+        "--drift-tokens", metavar="N", help=f"Longest answer. [default {DRIFT_TOKENS} tokens]"
+    )
 
 
 def add_subject_options(parser: Parser) -> None:
@@ -130,7 +133,7 @@ def parse_evaluate(argv: Sequence[str]) -> EvaluateCommand:
         report=_path(given, "report"),
         save="save" in given,
         drift_prompts=0 if "no_drift" in given else _whole(given, "drift_prompts", 30, 5),
-        drift_tokens=_whole(given, "drift_tokens", 48, 1),
+        drift_tokens=_whole(given, "drift_tokens", DRIFT_TOKENS, 1),
         as_json="json" in given,
     )
 

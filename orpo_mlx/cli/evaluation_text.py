@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from orpo_mlx.cli.terminal import terminal_width
+from orpo_mlx.data.accounting import account_lines, account_of
 from orpo_mlx.runs.evaluation import interval_text
 from orpo_mlx.runs.metrics import metric
 from orpo_mlx.text.formatting import counted, excerpt, visible
@@ -31,6 +32,7 @@ def judgement_lines(content: dict[str, Any]) -> list[str]:
     counts = content["counts"]
     noun = "held-out pair" if counts["held_out"] else "pair"
     lines = [f"{name:<8}{visible(str(text))}" for name, text in content["sides"].items()]
+    lines += account_lines(account_of(counts["rows"]), limit=counts["max_seq_length"])
     lines.append(
         f"{'pairs':<8}{counted(counts['pairs'], noun)} of {counted(counts['groups'], 'prompt')}"
         + (f", drawn from {counts['available']:,}" * (counts["available"] > counts["pairs"]))
@@ -88,7 +90,8 @@ def _drift(drift: dict[str, Any] | None) -> list[str]:
     """Return drift, and the answer that differs most."""
     if drift is None:
         return []
-    lines = ["", f"drift from the base on {counted(drift['prompts'], 'neutral prompt')}"]
+    asked = f"drift from the base on {counted(drift['prompts'], 'neutral prompt')}"
+    lines = ["", f"{asked}, answers of at most {counted(drift['longest_answer'], 'token')}"]
     for side, found in drift["kl_per_token"].items():
         lines.append(f"{f'KL per token ({side})':<{_WIDTH}}{interval_text('kl', found)}")
     columns = list(drift["text_nll"])

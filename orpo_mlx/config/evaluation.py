@@ -9,6 +9,9 @@ from orpo_mlx.config.values import SettingsGroup
 
 setting = partial(declare, "evaluation")
 
+DRIFT_TOKENS = 32
+"""Of the longest answer that drift is measured on, in training and afterwards: only then can the
+numbers be compared."""
 _SAMPLING = "training waits while answers are written"
 
 

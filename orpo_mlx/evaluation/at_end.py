@@ -19,6 +19,7 @@ import numpy as np
 from orpo_mlx.adapters.folder import load_into
 from orpo_mlx.adapters.lora import adapter_parameters, adapter_switched_off
 from orpo_mlx.config import TrainConfig
+from orpo_mlx.config.evaluation import DRIFT_TOKENS
 from orpo_mlx.data.batching.order import draw_some
 from orpo_mlx.data.prepare import PreparedData
 from orpo_mlx.data.types import TokenPair
@@ -64,7 +65,7 @@ _FEWEST_EXAMPLES = 2
 """One that rose and one that fell."""
 _PASSES = 4
 """Of an example pair: both sides read it, and its prompt with each of its answers."""
-_PROMPTS, _FEWEST_PROMPTS, _TOKENS = 30, 10, 32
+_PROMPTS, _FEWEST_PROMPTS = 30, 10
 _TEXT_TOKENS = 2000
 """Of the shipped plain text, about; both sides read it."""
 
@@ -220,14 +221,16 @@ def _seconds_written(loaded: LoadedModel, prompt: Sequence[int]) -> float:
     """Return the seconds of each token of an answer to a prompt about as long as neutral ones."""
     started, sampling = time.perf_counter(), Sampling(max_tokens=_TRIAL_TOKENS)
     with evaluating(loaded.model):
-        stream = stream_tokens(loaded.model, loaded.tokenizer, list(prompt[-_TOKENS:]), sampling)
+        stream = stream_tokens(
+            loaded.model, loaded.tokenizer, list(prompt[-DRIFT_TOKENS:]), sampling
+        )
         written = sum(1 for _ in stream)
     return (time.perf_counter() - started) / written
 
 
 def _drift_seconds(prompts: int, speed: Speed) -> float:
-    written = (prompts + 2 * SHOWN) * _TOKENS
-    return speed.written * written + speed.scored * 2 * (_TEXT_TOKENS + 2 * _TOKENS * prompts)
+    written = (prompts + 2 * SHOWN) * DRIFT_TOKENS
+    return speed.written * written + speed.scored * 2 * (_TEXT_TOKENS + 2 * DRIFT_TOKENS * prompts)
 
 
 def _prompts_within(seconds: float, speed: Speed) -> int:
@@ -313,5 +316,5 @@ def _meter(subject: Subject, plan: EndPlan, on_progress: OnProgress) -> DriftMet
     if not plan.prompts:
         return None
     prompts = draw_prompts(shipped_prompts(), plan.prompts, SEED)
-    plan_of_drift = DriftPlan(prompts, _TOKENS, SEED, "the shipped list")
+    plan_of_drift = DriftPlan(prompts, DRIFT_TOKENS, SEED, "the shipped list")
     return DriftMeter(subject.loaded, subject.asked.config, plan_of_drift, on_progress)

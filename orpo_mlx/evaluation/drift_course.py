@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from orpo_mlx.config import TrainConfig
+from orpo_mlx.config.evaluation import DRIFT_TOKENS
 from orpo_mlx.evaluation.drift import DriftMeter, DriftPlan
 from orpo_mlx.evaluation.interval import Interval
 from orpo_mlx.evaluation.neutral_prompts import draw_prompts, shipped_prompts
@@ -21,7 +22,7 @@ from orpo_mlx.models.modes import evaluating
 from orpo_mlx.storage.atomic import write_atomically
 from orpo_mlx.storage.regular import read_regular
 
-PROMPTS, TOKENS = 12, 24
+PROMPTS, TOKENS = 12, DRIFT_TOKENS
 CHEAP = 0.03
 """Share of a run's time that drift nobody asked for may add."""
 SHORT_SECONDS = 120.0

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from orpo_mlx.data.accounting import account_json
 from orpo_mlx.evaluation.held_out import config_of_pairs
 from orpo_mlx.evaluation.interval import DRAWS, LEVEL, Resampling
 from orpo_mlx.evaluation.score_table import (
@@ -246,10 +247,9 @@ def _counts(done: Judgement) -> dict[str, Any]:
         "chosen_tokens": int(table.chosen_tokens.sum()),
         "rejected_tokens": int(table.rejected_tokens.sum()),
         "ties": {side: table.ties for side, table in done.tables.items()},
-        "rows": {
-            "read": held.account.read, "kept": held.account.kept, "dropped": held.account.dropped,
-        },
-    }  # fmt: skip
+        "rows": account_json(held.account),
+        "max_seq_length": done.subject.asked.config.max_seq_length,
+    }
 
 
 def per_pair_rows(done: Judgement) -> list[dict[str, Any]]:

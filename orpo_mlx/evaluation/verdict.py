@@ -14,10 +14,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from orpo_mlx.evaluation.interval import Interval
+from orpo_mlx.text.formatting import counted
 
 SMALLEST_P = 0.05
 _SIX = 6
 """Changes of one direction that a sign test needs: 2 * 0.5^6 = 0.031, and of five 0.063."""
+_FEW = 10
+"""Changes that are called few."""
 _REACH = 1.959963984540054 + 0.8416212335729143
 """Standard errors of a change that four of five evaluations would show."""
 
@@ -70,7 +73,10 @@ def judge(
     smallest = min(1.0, max(_REACH * error, _SIX / len(names)))
     is_shown = p < SMALLEST_P and not difference.low <= 0 <= difference.high
     shares = (float(before.mean()), float(after.mean()))
-    text = _sentence(shares, len(moved), difference, is_shown, smallest, noun, than)
+    why = ""
+    if not is_shown and not difference.low <= 0 <= difference.high:
+        why = _by_chance(up, down, p, "pair" if len(names) == len(moved) else "prompt")
+    text = _sentence(shares, len(moved), difference, is_shown, smallest, noun, than, why)
     better, worse = int((moved > 0).sum()), int((moved < 0).sum())
     return AccuracyVerdict(text, is_shown, better, worse, p, smallest)
 
@@ -108,6 +114,8 @@ def judge_rating(
     value, low, high = (percent(x, len(is_right)) for x in (share.value, share.low, share.high))
     if not is_shown:
         than = "no difference from guessing (50 %) could be shown"
+        if not share.low <= 0.5 <= share.high:
+            than += f", for a guess is as far from half {_how_often(p)}"
     else:
         than = f"{'better' if share.value > 0.5 else 'worse'} than guessing (50 %)"
     text = (
@@ -125,6 +133,7 @@ def _sentence(
     smallest: float,
     noun: str,
     than: str,
+    why: str,
 ) -> str:
     was, now = (percent(share, count) for share in shares)
     change = f"{was} -> {now} of {count:,} {noun}"
@@ -136,9 +145,27 @@ def _sentence(
         worse = f": worse than {than}" if difference.value < 0 else ""
         return f"prefers the chosen answer in {change}: {points}{worse}"
     return (
-        f"no difference could be shown ({change}: {points}); with {count:,} pairs only changes "
-        f"above about {_with_unit(f'{100 * smallest:.0f}')} would be"
+        f"no difference could be shown ({change}: {points}{why}); with {count:,} pairs only "
+        f"changes above about {_with_unit(f'{100 * smallest:.0f}')} would be"
     )
+
+
+def _by_chance(up: int, down: int, p: float, noun: str) -> str:
+    """Say why a difference whose interval leaves out 0 is not shown: the sign test decides."""
+    few, count = "only " * (up + down < _FEW), counted(up + down, noun)
+    better = {0: "none", up + down: "all"}.get(up, str(up))
+    return (
+        f"; {few}{count} changed sides, {better} for the better: chance is as one-sided "
+        f"{_how_often(p)}"
+    )
+
+
+def _how_often(p: float) -> str:
+    if p > 0.5:
+        return "more often than not"
+    times = 1 / p
+    about = "about " * (abs(times - round(times)) > 0.01)
+    return f"in {about}1 of {round(times)} cases"
 
 
 def percent(share: float, count: int) -> str:

@@ -28,6 +28,14 @@ class ModelJudge(Protocol):
     name: str
     label: str
 
+    def require_ready(self) -> None:
+        """Find what is wrong before anything long is done for its verdicts.
+
+        Raises:
+            OrpoError: it cannot be asked.
+        """
+        ...
+
     def verdicts(self, asked: Sequence[str]) -> Iterator[tuple[Says, str]]:
         """Yield the verdict on each question and the reply it was read from, as they come.
 

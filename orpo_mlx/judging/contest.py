@@ -7,7 +7,7 @@ counts independent comparisons. The model's weights are read only if answers are
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ import numpy as np
 
 from orpo_mlx.adapters.reward_head import require_answers
 from orpo_mlx.data.batching.order import draw_some
-from orpo_mlx.data.types import TokenPair
+from orpo_mlx.data.types import Account, TokenPair
 from orpo_mlx.errors import AdapterError, ModelError, reason_of
 from orpo_mlx.evaluation.held_out import HeldOut
 from orpo_mlx.evaluation.subject import Asked, Subject, open_subject
@@ -97,6 +97,8 @@ class Contest:
         names: what the sides are called.
         available: prompts there were to draw from.
         notes: what the user should know.
+        account: of the rows they come from.
+        max_seq_length: tokens a pair may have.
     """
 
     plan: ContestPlan
@@ -108,11 +110,16 @@ class Contest:
     is_held_out: bool
     ledger: Ledger
     notes: tuple[str, ...]
+    account: Account
+    max_seq_length: int
 
 
 @contextmanager
 def open_contest(
-    asked: Asked, plan: ContestPlan, on_progress: OnProgress | None = None
+    asked: Asked,
+    plan: ContestPlan,
+    on_progress: OnProgress | None = None,
+    before_answers: Callable[[], None] | None = None,
 ) -> Iterator[Contest]:
     """Find what is compared and let both sides answer where no answer is kept.
 
@@ -122,6 +129,8 @@ def open_contest(
         asked: with an adapter, and no pairs drawn.
         plan: how.
         on_progress: told of the rows and of the answers.
+        before_answers: called before the weights are read, if answers are missing; what it raises
+            ends it.
 
     Raises:
         OrpoError: naming what is wrong and what to do.
@@ -135,11 +144,15 @@ def open_contest(
     sides = before, "adapter"
     identity = _identity(subject, pairs, sides, plan)
     with Ledger(plan.folder, identity, plan.begin_anew) as ledger:
+        places = [(side, place) for side in sides for place in range(len(pairs))]
+        if before_answers is not None and not ledger.answers.keys() >= set(places):
+            before_answers()
         _answer_all(subject, pairs, sides, plan.max_tokens, ledger, on_progress)
         contest = Contest(
             plan, *sides, _names(subject), _duels(subject, pairs, sides, plan.seed, ledger),
             len(independent_places(subject.held)), subject.held.is_held_out, ledger,
-            (*subject.notes, *_notes_on_journal(ledger)),
+            (*subject.notes, *_notes_on_journal(ledger)), subject.held.account,
+            subject.asked.config.max_seq_length,
         )  # fmt: skip
         del subject, pairs
         mx.clear_cache()  # a judge may need the memory

@@ -25,6 +25,7 @@ from orpo_mlx.text.formatting import visible
 KEY_VARIABLE = "ORPO_MLX_JUDGE_KEY"
 REDACTED = "[key]"
 _PATH = "/chat/completions"
+_LIST, _LIST_SECONDS = "/models", 10.0
 _SILENT_SECONDS = 60.0
 _REPLY_SECONDS = 180.0
 _MOST_BYTES = 1 << 20
@@ -53,6 +54,30 @@ class Endpoint:
         self._flag = f"--judge-url {self.url}"
         self.name = f"endpoint {self.url} {model} {max_tokens} {VERSION}"
 
+    def require_ready(self) -> None:
+        """Ask whether the model is there, before anything long is done for its verdicts.
+
+        Raises:
+            ModelError: the server cannot be reached, refuses, or answers nonsense.
+        """
+        if self._lists_model():
+            return
+        # Not every server has a list, or names all it serves: only a question tells.
+        data = self._ask("Reply with the letter A.")
+        if not _choices(data):
+            raise self._no_completion(data)
+
+    def _lists_model(self) -> bool:
+        url = f"{self.url.removesuffix(_PATH)}{_LIST}"
+        request = Request(url, headers=self._headers(), method="GET")
+        try:
+            with self._opener.open(request, timeout=_LIST_SECONDS) as response:
+                listed = json.loads(_read(response))["data"]
+            return any(one["id"] == self.model for one in listed)
+        except (OSError, http.client.HTTPException, ValueError, TypeError, KeyError,
+                RecursionError):  # fmt: skip
+            return False  # what is wrong, if anything, the question finds
+
     def verdicts(self, asked: Sequence[str]) -> Iterator[tuple[Says, str]]:
         """Yield the verdict on each question and the reply it was read from.
 
@@ -64,31 +89,35 @@ class Endpoint:
             yield read_verdict(reply), self._redacted(reply)
 
     def _reply(self, text: str) -> str:
-        data = self._post(
-            {
-                "model": self.model,
-                "messages": [{"role": "user", "content": text}],
-                "temperature": 0,
-                "max_tokens": self.max_tokens,
-            }
-        )
+        data = self._ask(text)
         try:
-            reply = json.loads(data)["choices"][0]["message"]["content"]
-        except (ValueError, TypeError, KeyError, IndexError, RecursionError):
+            reply = _choices(data)[0]["message"]["content"]
+        except (TypeError, KeyError, IndexError):
             reply = None
         if not isinstance(reply, str):
-            raise ModelError(
-                f"{self._flag}: answered what is no chat completion: {self._shown(data)}.",
-                "Give the address of an OpenAI-compatible server, such as "
-                f"http://127.0.0.1:8080/v1. {_KEPT_SO_FAR}",
-            )
+            raise self._no_completion(data)
         return reply
 
-    def _post(self, content: dict[str, Any]) -> bytes:
+    def _no_completion(self, data: bytes) -> ModelError:
+        return ModelError(
+            f"{self._flag}: answered what is no chat completion: {self._shown(data)}.",
+            "Give the address of an OpenAI-compatible server, such as "
+            f"http://127.0.0.1:8080/v1. {_KEPT_SO_FAR}",
+        )
+
+    def _headers(self) -> dict[str, str]:
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
-        if self._key:
-            headers["Authorization"] = f"Bearer {self._key}"
-        request = Request(self.url, json.dumps(content).encode(), headers, method="POST")
+        return headers | ({"Authorization": f"Bearer {self._key}"} if self._key else {})
+
+    def _ask(self, text: str) -> bytes:
+        content = {
+            "model": self.model,
+            "messages": [{"role": "user", "content": text}],
+            "temperature": 0,
+            "max_tokens": self.max_tokens,
+        }
+        body = json.dumps(content).encode()
+        request = Request(self.url, body, self._headers(), method="POST")
         try:
             with self._opener.open(request, timeout=_SILENT_SECONDS) as response:
                 return _read(response)
@@ -150,6 +179,15 @@ def _read(response: Any) -> bytes:
         if time.monotonic() > until:
             raise TimeoutError
     return data
+
+
+def _choices(data: bytes) -> list[Any]:
+    """Return the choices of a chat completion, [] if it is none."""
+    try:
+        found = json.loads(data)["choices"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return []
+    return found if isinstance(found, list) else []
 
 
 def _words(cause: Any) -> str:

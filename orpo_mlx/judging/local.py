@@ -38,6 +38,9 @@ class LocalJudge:
         self.label = model
         self.name = f"model {self._writer.fingerprint[:16]} {max_tokens} {VERSION}"
 
+    def require_ready(self) -> None:
+        """Nothing is left to find: what can be wrong with it was, when it was made."""
+
     def verdicts(self, asked: Sequence[str]) -> Iterator[tuple[Says, str]]:
         """Yield the verdict on each question and the reply it was read from."""
         ids = [

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from orpo_mlx.data.accounting import account_json
 from orpo_mlx.evaluation.interval import LEVEL, Interval, wilson
 from orpo_mlx.evaluation.verdict import percent
 from orpo_mlx.judging.ledger import PERSON, Ask, Says
@@ -172,6 +173,8 @@ def as_json(contest: Contest, judge: str, label: str) -> dict[str, Any]:
             "compared": len(contest.duels),
             "available": contest.available,
             "held_out": contest.is_held_out,
+            "rows": account_json(contest.account),
+            "max_seq_length": contest.max_seq_length,
         },
         "max_tokens": contest.plan.max_tokens,
         "seed": contest.plan.seed,

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from orpo_mlx.config import TrainConfig
 from orpo_mlx.data.batching.shape import Lengths
+from orpo_mlx.data.tokens.tokenize import PROMPT_CUT, RESPONSE_TOO_LONG
+from orpo_mlx.data.types import Account
 from orpo_mlx.errors import ConfigError
 from orpo_mlx.models.shape import ModelShape, read_shape
 from orpo_mlx.planning.batch_shape import some_batches
 from orpo_mlx.planning.course import RunCourse, plan_course
-from orpo_mlx.planning.lengths import read_lengths
+from orpo_mlx.planning.lengths import PairLengths, read_lengths
 from orpo_mlx.planning.memory import MEASURED, Estimate, Grid, Savings
 from orpo_mlx.planning.plan import Plan, Question, clipped
 from orpo_mlx.planning.processes import ProcessPlan, plan_processes
@@ -73,6 +75,8 @@ class FitAnswer:
         taken: bytes that trainings which are going on may take.
         course: how the run will go; None where the pairs are not known.
         processes: what several processes need; None where one was asked for.
+        accounts: of the rows by setting ("data", "valid_data").
+        max_seq_length: tokens a pair may have.
     """
 
     plan: Plan
@@ -88,6 +92,8 @@ class FitAnswer:
     taken: int = 0
     course: RunCourse | None = None
     processes: ProcessPlan | None = None
+    accounts: Mapping[str, Account] = field(default_factory=dict)
+    max_seq_length: int = 0
 
     @property
     def estimate(self) -> Estimate:
@@ -147,7 +153,29 @@ def answer(
         notes=pairs.notes,
         course=course,
         processes=several,
+        accounts=_accounts(pairs, config.max_seq_length),
+        max_seq_length=config.max_seq_length,
     )
+
+
+def _accounts(found: PairLengths, limit: int) -> dict[str, Account]:
+    """Return where every row goes in a training with this limit of tokens."""
+    sides = {"data": found.train, "valid_data": found.valid}
+    return {name: _limited(own, sides[name], limit) for name, own in found.accounts.items()}
+
+
+def _limited(account: Account, lengths: Sequence[Lengths], limit: int) -> Account:
+    kept = [pair for pair in lengths if pair.answer < limit]
+    dropped, noted = dict(account.dropped), dict(account.noted)
+    too_long = len(lengths) - len(kept)
+    if too_long and len(lengths) == account.kept:
+        dropped[RESPONSE_TOO_LONG] = too_long
+    elif too_long:  # KTO has taken pairs apart: what is left out is an answer
+        noted[f"one answer left out, {RESPONSE_TOO_LONG}"] = too_long
+    if cut := sum(pair.prompt + pair.answer > limit for pair in kept):
+        noted[PROMPT_CUT] = cut
+    left = account.read - sum(dropped.values())
+    return replace(account, kept=left, dropped=dropped, noted=noted)
 
 
 def likely_way(config: TrainConfig, pairs: Sequence[Lengths]) -> Way:

@@ -11,8 +11,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import json
 import os
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,13 @@ import numpy as np
 import orpo_mlx.models
 from orpo_mlx.config import TrainConfig
 from orpo_mlx.data import pipeline
+from orpo_mlx.data.accounting import account_json, account_of
 from orpo_mlx.data.batching.shape import Lengths
 from orpo_mlx.data.prepare import FoundData, data_key, hash_sources, read_source
 from orpo_mlx.data.tokens import cache
 from orpo_mlx.data.tokens.store import pair_lengths
 from orpo_mlx.data.tokens.template_check import read_template
+from orpo_mlx.data.types import Account
 from orpo_mlx.data.unpaired import rows_for, step_rows
 from orpo_mlx.planning.plan import LONGEST
 from orpo_mlx.storage.atomic import replace_file
@@ -36,6 +38,8 @@ from orpo_mlx.text.progress import OnProgress
 MAX_BYTES = 64 << 20
 """Room of all entries; a pair takes 12 bytes."""
 _SUFFIX = ".lengths"
+_FORM = "an account as JSON in a line, then the table"
+"""Of an entry, as part of its key: what was kept in another form is made anew."""
 
 
 @dataclass
@@ -45,11 +49,13 @@ class PairLengths:
     Attributes:
         train: of `data`, those that would be held out included.
         valid: of pairs that are for validation alone.
+        accounts: of the rows by setting ("data", "valid_data"), before any is too long.
         notes: what the user should know.
     """
 
     train: list[Lengths] = field(default_factory=list)
     valid: list[Lengths] = field(default_factory=list)
+    accounts: dict[str, Account] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 
@@ -72,7 +78,9 @@ def read_lengths(config: TrainConfig, on_progress: OnProgress | None = None) -> 
     files = _tokenizer_folder(config)
     for name in found.named:
         part = lengths.train if name == "data" else lengths.valid
-        part += _lengths_of(config, found, name, files, lengths.notes)
+        kept = _lengths_of(config, found, name, files, lengths.notes)
+        lengths.accounts[name] = kept.account
+        part += (Lengths(*row) for row in kept.table.tolist())
     return lengths
 
 
@@ -83,18 +91,26 @@ def _tokenizer_folder(config: TrainConfig) -> Path:
     return path if path.exists() else download_settings(str(config.model), config.revision)
 
 
+@dataclass(frozen=True)
+class _Kept:
+    """Tokens of prompt, chosen and rejected as [N, 3], and the account of the rows."""
+
+    table: np.ndarray
+    account: Account
+
+
 def _lengths_of(
     config: TrainConfig, found: FoundData, name: str, files: Path, notes: list[str]
-) -> Iterator[Lengths]:
+) -> _Kept:
     rules = replace(pipeline.rules_of(config), max_seq_length=LONGEST)
     entry = folder() / f"{_key(config, data_key(found, name, config), rules, files)}{_SUFFIX}"
-    table = _load(entry)
-    if table is None:
-        table = _tokenize(config, found, name, files, rules)
-        notes += _save(entry, table)
+    kept = _load(entry)
+    if kept is None:
+        kept = _tokenize(config, found, name, files, rules)
+        notes += _save(entry, kept)
     if config.objective == "kto" and config.kto_loss == "kto" and name == "data":
-        notes.append(_kl_note(table))
-    return (Lengths(*row) for row in table.tolist())
+        notes.append(_kl_note(kept.table))
+    return kept
 
 
 def _kl_note(table: np.ndarray) -> str:
@@ -109,13 +125,13 @@ def _kl_note(table: np.ndarray) -> str:
 
 def _tokenize(
     config: TrainConfig, found: FoundData, name: str, files: Path, rules: pipeline.Rules
-) -> np.ndarray:
-    """Return tokens of prompt, chosen and rejected as [N, 3]."""
+) -> _Kept:
     from orpo_mlx.models import load
 
     encoder = pipeline.encoder_for(config, load.load_tokenizer(files, config.chat_template))
-    pairs = pipeline.prepare_members(read_source(found, name, config), encoder, rules).pairs
-    return pair_lengths(rows_for(pairs, config))
+    made = pipeline.prepare_members(read_source(found, name, config), encoder, rules)
+    table = np.ascontiguousarray(pair_lengths(rows_for(made.pairs, config)), np.int32)
+    return _Kept(table, account_of(account_json(made.account)))
 
 
 def _key(config: TrainConfig, data: str, rules: pipeline.Rules, files: Path) -> str:
@@ -131,6 +147,7 @@ def _key(config: TrainConfig, data: str, rules: pipeline.Rules, files: Path) -> 
             template and read_template(template),
             cache.code_hash(),
             _code_hash(),
+            _FORM,
         ]
     )
 
@@ -152,23 +169,26 @@ def _code_hash() -> str:
     return digest.hexdigest()
 
 
-def _load(entry: Path) -> np.ndarray | None:
+def _load(entry: Path) -> _Kept | None:
     """Return an entry; None if there is none or it is damaged (then it is made anew)."""
     try:
         content = entry.read_bytes()
     except OSError:
         return None
     digest, body = content[:32], content[32:]
-    if hashlib.sha256(body).digest() != digest or len(body) % 12:
+    if hashlib.sha256(body).digest() != digest:
         return None
     with contextlib.suppress(OSError):
         os.utime(entry)  # it was used
-    return np.frombuffer(body, np.int32).reshape(-1, 3)
+    account, _, table = body.partition(b"\n")
+    kept = np.frombuffer(table, np.int32).reshape(-1, 3)
+    return _Kept(kept, account_of(json.loads(account)))
 
 
-def _save(entry: Path, table: np.ndarray) -> list[str]:
+def _save(entry: Path, kept: _Kept) -> list[str]:
     """Keep the lengths; return why that could not be, if it could not."""
-    body = np.ascontiguousarray(table, np.int32).tobytes()
+    account = json.dumps(account_json(kept.account)).encode()
+    body = account + b"\n" + kept.table.tobytes()
     content = hashlib.sha256(body).digest() + body
 
     def write(aside: Path) -> None:

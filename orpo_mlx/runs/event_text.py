@@ -150,7 +150,9 @@ def _data_lines(event: DataPrepared, width: int) -> list[str]:
     if event.token_percentiles:
         lines.append(_token_line(event.token_percentiles))
     if event.first_pair:
-        lines.append("first pair (only the responses are scored):")
+        full = "responses are scored, in the NLL the prompt, too"
+        scored = full if event.nll_scope == "full" else "only the responses are scored"
+        lines.append(f"first pair ({scored}):")
         lines += _pair_lines(event.first_pair, width)
     return lines
 

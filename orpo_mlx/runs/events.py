@@ -93,8 +93,10 @@ class DataPrepared:
     layout: str
     token_percentiles: dict[str, int]
     first_pair: dict[str, Any]
-    """The first training pair decoded: prompt, chosen, rejected; only the last two are scored. Of
-    answers with a label: prompt, and good or bad."""
+    """The first training pair decoded: prompt, chosen, rejected. Of answers with a label: prompt,
+    and good or bad."""
+    nll_scope: str = "response"
+    """What is scored: "full": the prompt, too, in the NLL; anything else: responses only."""
 
 
 SIMULATION = "simulation"

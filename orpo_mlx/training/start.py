@@ -306,4 +306,5 @@ def data_event(prepared: Prepared) -> events.DataPrepared:
         layout=data.layout,
         token_percentiles=token_percentiles(data.train),
         first_pair=decode_pair(data.train[0], prepared.tokenizer),
+        nll_scope=prepared.scoring.nll_scope,
     )

@@ -18,10 +18,12 @@ class ChatServer:
 
     Attributes:
         answer: from what is asked to a reply, or to status, headers and body.
+        models: what GET /models lists; None: there is no such list.
         asked: what came in: path, headers and the JSON of each request.
     """
 
     answer: Answer
+    models: tuple[str, ...] | None = ("big",)
     asked: list[tuple[str, dict[str, str], dict[str, Any]]] = field(default_factory=list)
 
     @property
@@ -49,7 +51,13 @@ class ChatServer:
                 self.end_headers()
                 self.wfile.write(body)
 
-            do_GET = do_POST
+            def do_GET(self) -> None:
+                is_list = self.path == "/v1/models" and chat.models is not None
+                body = json.dumps({"data": [{"id": one} for one in chat.models or ()]}).encode()
+                self.send_response(200 if is_list else 404)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
 
             def log_message(self, *_: Any) -> None:
                 pass

@@ -39,6 +39,19 @@ def test_long_texts_are_cut_at_the_end_that_matters_less() -> None:
     assert "word199" not in chosen
 
 
+@pytest.mark.parametrize(
+    ("scope", "said"),
+    [
+        ("response", "first pair (only the responses are scored):"),
+        ("full", "first pair (responses are scored, in the NLL the prompt, too):"),
+    ],
+)
+def test_what_is_scored_is_said(scope: str, said: str) -> None:
+    assert said in plain_lines(
+        DataPrepared(1, 1, {}, {}, "", {}, {"prompt": "a", "chosen": "b"}, scope)
+    )
+
+
 def test_an_error_says_what_is_wrong_first_and_what_to_do_last() -> None:
     error = ConfigError("run.toml, line 4: no value\x1b[2J", "Add one.")
     assert format_error(error) == "error: run.toml, line 4: no value\\x1b[2J\nAdd one.\n"

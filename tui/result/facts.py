@@ -70,23 +70,29 @@ def read_facts(run: RunDirectory) -> ResultFacts:
         status,
         evaluation,
         "\n".join(problems),
-        "" if is_there else why_none(status, state),
+        "" if is_there else why_none(status, state, run.argument),
         _answers(evaluation, state),
         run.report_file if run.report_file.is_file() else None,
         status not in ALIVE and not (state.started and _too_few(state.started)),
     )
 
 
-def why_none(status: Status, state: RunState) -> str:
-    """Return why a run has no evaluation."""
+def why_none(status: Status, state: RunState, argument: str) -> str:
+    """Return why a run has no evaluation.
+
+    Args:
+        status: of the run.
+        state: of the run.
+        argument: what names the run in a command.
+    """
     if status in ALIVE:
         return "The run is still being trained; base and adapter are compared at its end."
     if state.started is None:
         return "Nothing is known of this run."
     if isinstance(state.ended, RunFailed) or status in ("failed", "crashed"):
         return "The run did not come to its end, where base and adapter are compared."
-    if too_few := _too_few(state.started):
-        return too_few
+    if _too_few(state.started):
+        return _why_too_few(state.started, argument)
     if state.started.config.get("evaluate") is False:
         return "The run was started with --no-evaluate."
     notes = [line.text for line in state.lines if line.text.startswith("base and adapter")]
@@ -95,13 +101,15 @@ def why_none(status: Status, state: RunState) -> str:
     return "Base and adapter were not compared at its end."
 
 
-def _too_few(started: RunStarted) -> str:
-    if started.pairs_valid >= _FEWEST:
-        return ""
+def _too_few(started: RunStarted) -> bool:
+    return started.pairs_valid < _FEWEST
+
+
+def _why_too_few(started: RunStarted, argument: str) -> str:
     count = started.pairs_valid or "no"
     return (
         f"The run held out {count} pair{'s' * (count != 1)}; at least {_FEWEST} are needed. "
-        "With pairs it has not seen: orpo-mlx evaluate RUN --data FILE"
+        f"With pairs it has not seen: orpo-mlx evaluate {argument} --data FILE"
     )
 
 

@@ -22,7 +22,6 @@ from tui.processes.answers import ask_json
 from tui.processes.children import ChildFailed
 from tui.result.facts import ResultFacts, read_facts
 from tui.result.texts import result_lines, result_sentence
-from tui.run.status import ALIVE
 from tui.shell.commands import bindings, key_of
 from tui.shell.messages import OpenChat, OpenExport, OpenNewRun, OpenPlayground, OpenServe
 
@@ -105,10 +104,10 @@ class ResultScreen(AppScreen):
     # What can be done
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Offer to compare what has ended, once at a time."""
+        """Offer to compare what can be compared, once at a time."""
         if action == "evaluate":
-            is_over = self.facts is not None and self.facts.status not in ALIVE
-            return is_over and not self.is_asking
+            can_compare = self.facts is not None and self.facts.can_compare
+            return can_compare and not self.is_asking
         return True
 
     @work(exclusive=True, group="evaluate")

@@ -24,6 +24,7 @@ from orpo_mlx.cli.settings_options import (
 from orpo_mlx.cli.terminal import print_text
 from orpo_mlx.config import TrainConfig
 from orpo_mlx.config.declaration import GROUPS
+from orpo_mlx.data.accounting import account_json, account_lines
 from orpo_mlx.errors import ConfigError
 from orpo_mlx.models.command_buffers import choose_command_buffers
 from orpo_mlx.planning.course import RunCourse
@@ -58,6 +59,7 @@ def print_fit(found: FitAnswer, as_json: bool = False) -> int:
         "grad_checkpoint_every": savings.recompute_every,
         "head_chunk": savings.head_chunk,
         "notes": list(found.notes),
+        "rows": {name: account_json(account) for name, account in found.accounts.items()},
     }
     if found.course is not None:
         content["course"] = asdict(found.course)
@@ -99,6 +101,7 @@ def fit_lines(found: FitAnswer) -> list[str]:
     if every := found.plan.savings.recompute_every:
         lines.append(f"with {_recomputed(every)} computed again in the backward pass")
     lines += _band_lines(found.past, found.grid)
+    lines += _account_lines(found)
     if found.course is not None:
         lines += ["", course_text(found.course)]
     if found.time is not None:
@@ -118,6 +121,14 @@ def fit_lines(found: FitAnswer) -> list[str]:
     elif not found.fits:
         lines.append("no settings that fit were found; take a smaller or more quantized model")
     return [*lines, *(f"note: {visible(note)}" for note in found.notes)]
+
+
+def _account_lines(found: FitAnswer) -> list[str]:
+    lines = []
+    for name, account in found.accounts.items():
+        about = "; for validation" if name == "valid_data" else ""
+        lines += account_lines(account, about, found.max_seq_length)
+    return ["", *lines] if lines else []
 
 
 def course_text(course: RunCourse) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from orpo_mlx.cli.parser import Parser, add_debug_option, add_help_option
 from orpo_mlx.config import build_config
 from orpo_mlx.config.file import expanded
+from orpo_mlx.data.accounting import account_lines
 from orpo_mlx.data.layouts.detect import LayoutChoice, laid_out, to_pairs
 from orpo_mlx.data.layouts.table import Layout
 from orpo_mlx.data.sources.source import Choice, Row, find_data, read_members
@@ -143,14 +144,7 @@ def account_text(
     """Return the account of a source in lines."""
     names = " and ".join(dict.fromkeys(layout.name for layout in layouts))
     format = f"; format: {names}" if names else ""
-    dropped = sum(account.dropped.values())
-    lines = [
-        f"rows    {account.read:,} read, {account.kept:,} kept, {dropped:,} dropped{format}",
-    ]
-    for verb, counts in (("dropped", account.dropped), ("kept, but", account.noted)):
-        for reason, count in counts.items():
-            where = ", ".join(account.offenders[reason][:3])
-            lines.append(f"        {verb} {count:,}: {reason} ({where})")
+    lines = account_lines(account, format)
     return "\n".join([*lines, *(f"        {note}" for note in notes)]) + "\n"
 
 

@@ -39,7 +39,8 @@ def _judge(command: JudgeCommand) -> int:
     progress = ProgressLine(command.as_json)
     try:
         judge = _model_judge(command, progress)
-        with open_contest(asked, plan_of(command, asked), progress) as contest:
+        ready = judge.require_ready if judge else None
+        with open_contest(asked, plan_of(command, asked), progress, ready) as contest:
             name, label = _ask(contest, judge, command, progress)
             content = as_json(contest, name, label)
     except KeyboardInterrupt:

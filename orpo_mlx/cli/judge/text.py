@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from orpo_mlx.data.accounting import account_lines, account_of
 from orpo_mlx.text.formatting import counted, visible
 
 
@@ -23,6 +24,7 @@ def result_lines(content: dict[str, Any]) -> list[str]:
         _row("judge", content["judge"]),
         _row("prompts", counted(prompts["compared"], noun)
              + drawn * (prompts["available"] > prompts["compared"])),
+        *account_lines(account_of(prompts["rows"]), limit=prompts["max_seq_length"]),
         "",
         _row("won", f"{counts['wins']}, tied {counts['ties']}, lost {counts['losses']}"
              + f" ({counts['identical']} ties are equal answers)" * bool(counts["identical"])),

@@ -7,7 +7,9 @@ from collections import Counter
 
 import pytest
 
+from orpo_mlx.cli.evaluate_request import parse_evaluate
 from orpo_mlx.errors import DataError
+from orpo_mlx.evaluation import at_end, drift_course
 from orpo_mlx.evaluation.neutral_prompts import (
     draw_prompts,
     plain_paragraphs,
@@ -71,3 +73,8 @@ def test_bytes_that_are_no_text_are_refused(tmp_path):
     file.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(DataError, match="not UTF-8"):
         read_prompts(str(file))
+
+
+def test_drift_is_of_equally_long_answers_wherever_it_is_measured():
+    asked = parse_evaluate(["RUN"]).drift_tokens
+    assert drift_course.TOKENS == at_end._TOKENS == asked == 32

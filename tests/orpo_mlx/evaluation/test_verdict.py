@@ -8,8 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from orpo_mlx.evaluation.interval import Resampling, mean_of
-from orpo_mlx.evaluation.verdict import AccuracyVerdict, judge, pairs_needed, sign_test
+from orpo_mlx.evaluation.interval import Interval, Resampling, mean_of
+from orpo_mlx.evaluation.verdict import (
+    AccuracyVerdict,
+    judge,
+    judge_rating,
+    pairs_needed,
+    sign_test,
+)
 
 
 def verdict(
@@ -83,8 +89,45 @@ def test_four_changes_of_forty_are_too_few_whatever_the_bootstrap_says():
     before, after = sides(40, both=20, better=4, worse=0)
     difference, _ = Resampling(np.arange(40)).difference(mean_of(before), mean_of(after))
     assert difference.low > 0
-    assert not verdict(before, after).is_shown
+    found = verdict(before, after)
+    assert not found.is_shown
+    assert (
+        "; only 4 pairs changed sides, all for the better: chance is as one-sided in 1 of 8 "
+        "cases); with 40 pairs only changes above about " in found.text
+    )
+    assert (
+        "; only 4 pairs changed sides, none for the better: chance" in verdict(after, before).text
+    )
     assert verdict(*sides(40, both=20, better=6, worse=0)).is_shown
+
+
+def test_the_reason_is_said_only_where_the_interval_alone_would_show_it():
+    shown = verdict(*sides(200, both=100, better=30, worse=6)).text
+    inside = verdict(*sides(40, both=20, better=4, worse=3)).text
+    assert "chance" not in shown + inside
+    before, after = sides(200, both=100, better=27, worse=14)
+    many = judge(before, after, np.arange(200), Interval(0.065, 0.005, 0.125), 0.03).text
+    assert "; 41 pairs changed sides, 27 for the better: chance is as one-sided in about 1 " in many
+
+
+def test_changes_are_counted_in_prompts_where_pairs_share_them():
+    before, after = sides(40, both=16, better=10, worse=0)
+    found = verdict(before, after, np.arange(40) // 2 * 2)
+    assert (
+        "; only 5 prompts changed sides, all for the better: chance is as one-sided" in found.text
+    )
+    assert " in 1 of 16 cases)" in found.text
+
+
+def test_a_reward_model_that_guessing_could_equal_says_how_often_it_would():
+    right = np.array([True] * 10)
+    share = Resampling(np.arange(10) // 2).interval(mean_of(right), is_share=True)
+    found = judge_rating(right, np.arange(10) // 2, share, "pairs")
+    assert share.low > 0.5
+    assert not found.is_shown
+    assert (
+        "could be shown, for a guess is as far from half in 1 of 16 cases; the base" in found.text
+    )
 
 
 def test_nothing_changed_is_no_proof_that_nothing_would():

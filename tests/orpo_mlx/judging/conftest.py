@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from orpo_mlx.data.types import Account
 from orpo_mlx.judging.contest import Contest, ContestPlan, Duel
 from orpo_mlx.judging.ledger import GivenAnswer, Ledger
 
@@ -34,6 +35,8 @@ def make_contest(tmp_path: Path) -> Iterator[Callable[..., Contest]]:
                 for i in range(count)
             ]
             names = {"base": "tiny", "adapter": "run-a"}
-            return Contest(plan, "base", "adapter", names, duels, 2 * count, True, ledger, ())
+            return Contest(
+                plan, "base", "adapter", names, duels, 2 * count, True, ledger, (), Account(), 1024
+            )
 
         yield make

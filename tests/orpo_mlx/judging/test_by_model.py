@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 
@@ -156,6 +157,41 @@ def test_an_address_that_cannot_be_meant_is_refused_unsaid(url):
 )
 def test_the_usual_path_may_be_left_out(url, wanted):
     assert Endpoint(url, "big", 16).url == wanted
+
+
+def test_a_list_of_models_is_enough_and_no_question_is_asked(serve, key):
+    with serve(lambda _: pytest.fail("asked"), models=("small", "big")) as server:
+        Endpoint(server.url, "big", 16).require_ready()
+    assert server.asked == []
+
+
+@pytest.mark.parametrize("models", [None, ("small",)])
+def test_a_model_that_no_list_names_is_asked(serve, models):
+    with serve(lambda _: "A", models=models) as server:
+        Endpoint(server.url, "big", 16).require_ready()
+    assert [content["model"] for _, _, content in server.asked] == ["big"]
+
+
+def test_a_model_that_only_thinks_in_so_few_tokens_is_there(serve):
+    message = {"role": "assistant", "content": None, "reasoning_content": "Well"}
+    body = json.dumps({"choices": [{"message": message}]}).encode()
+    with serve(lambda _: (200, {}, body), models=None) as server:
+        Endpoint(server.url, "big", 16).require_ready()
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (lambda _: (404, {}, b"no such model"), "refused with HTTP 404: no such model"),
+        (lambda _: (401, {}, b"who are you"), "refused with HTTP 401: who are you"),
+        (lambda _: (200, {}, b"<html>"), "no chat completion: <html>"),
+        (lambda _: (200, {}, b'{"choices": 3}'), "no chat completion"),
+    ],
+)
+def test_what_no_server_of_chats_answers_is_found_by_the_first_question(serve, answer, says):
+    with serve(answer, models=None) as server, pytest.raises(ModelError, match=says):
+        Endpoint(server.url, "big", 16).require_ready()
+    assert len(server.asked) == 1
 
 
 def test_a_key_with_a_line_feed_is_refused_unsaid(monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,13 @@ from orpo_mlx.config import TrainConfig
 from orpo_mlx.planning.course import plan_course
 from orpo_mlx.planning.fit import answer
 from orpo_mlx.runs.directory import RunDirectory
-from orpo_mlx.runs.events import CheckpointSaved, EvalCompleted, StepCompleted, read_events
+from orpo_mlx.runs.events import (
+    CheckpointSaved,
+    DataPrepared,
+    EvalCompleted,
+    StepCompleted,
+    read_events,
+)
 
 
 @pytest.mark.parametrize(
@@ -63,3 +70,28 @@ def test_pairs_that_will_be_dropped_as_too_long_make_no_steps(tmp_path: Path):
     found = answer(config, 1 << 34)
     assert found.course is not None
     assert (found.course.pairs, found.course.steps, found.pairs) == (7, 7, 7)
+
+
+def test_every_row_is_accounted_for_as_a_training_does(tmp_path: Path, capsys: Any):
+    one = {"prompt": "Hi?", "chosen": "Yes.", "rejected": "No."}
+    rows = [{**one, "prompt": f"{n}?"} for n in range(7)]
+    rows += [rows[0], {**one, "chosen": "No."}, {**one, "chosen": "word " * 100}]
+    rows += [{**one, "prompt": "word " * 100}]
+    data = tmp_path / "pairs.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ["--model", str(demo.model_path()), "--data", str(data), "--max-seq-length", "64"]
+    for _ in range(2):  # the second time it is known without the rows
+        assert main(["fit", *words]) == 0
+        said = capsys.readouterr().out
+        assert "rows    11 read, 8 kept, 3 dropped\n" in said
+        assert "dropped 1: duplicate row (pairs.jsonl:8)\n" in said
+        assert "dropped 1: response longer than max_seq_length 64\n" in said
+        assert "kept, but 1: prompt cut at max_seq_length 64\n" in said
+    assert main(["fit", *words, "--json"]) == 0
+    counted = json.loads(capsys.readouterr().out)["rows"]["data"]
+    run = ["--steps", "1", "--valid-fraction", "0", "--micro-batch-size", "1", "--run-dir"]
+    assert main(["train", *words, *run, str(tmp_path / "run"), "--no-evaluate"]) == 0
+    events = [r.event for r in read_events(RunDirectory(tmp_path / "run").events_file)]
+    (trained,) = [event for event in events if isinstance(event, DataPrepared)]
+    assert (counted["read"], counted["kept"]) == (trained.read, trained.kept)
+    assert (counted["dropped"], counted["noted"]) == (trained.dropped, trained.noted)

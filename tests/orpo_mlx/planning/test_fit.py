@@ -35,6 +35,7 @@ from orpo_mlx.scoring.batches import buckets_of_run
 from orpo_mlx.scoring.packed import PackedRow
 from orpo_mlx.scoring.select import WAYS
 from orpo_mlx.training import memory, prepare
+from orpo_mlx.training.preparation import plan as run_plan
 from orpo_mlx.training.speed.trial import Begun, Candidate, Trial
 from orpo_mlx.training.train import resume, train
 
@@ -458,7 +459,7 @@ def test_a_resumed_run_is_compiled_only_if_it_was(
     def compile_it(_run: Candidate, begun: Begun, _clock: Any) -> Trial:
         return Trial(begun.table, 1, 1.0, 0.5, 0.0)
 
-    monkeypatch.setattr(prepare, "may_pay", lambda *_: True)
+    monkeypatch.setattr(run_plan, "may_pay", lambda *_: True)
     monkeypatch.setattr(Candidate, "_begin", begin)
     monkeypatch.setattr(Candidate, "_compile", compile_it)
     huge = BatchShape(rows=1 << 40)

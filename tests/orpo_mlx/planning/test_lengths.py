@@ -127,7 +127,10 @@ def test_a_damaged_entry_is_made_anew(
 def test_what_is_kept_is_bounded_and_the_last_used_stays(
     ask: Callable[..., PairLengths], monkeypatch: pytest.MonkeyPatch
 ):
-    sizes = [32 + 12 * 3] * 2
+    ask(thinking="off")
+    (entry,) = lengths.folder().iterdir()
+    sizes = [entry.stat().st_size] * 2
+    entry.unlink()
     monkeypatch.setattr(lengths, "MAX_BYTES", sum(sizes))
     for number, thinking in enumerate(("auto", "on")):
         ask(thinking=thinking)

@@ -17,23 +17,29 @@ CUT = NoteLogged("info", "base and adapter were not compared: ended as asked; `x
     [
         ("running", [], {}, "still being trained"),
         ("failed", [RunFailed("E", "m", "w", 3, None)], {}, "did not come to its end"),
-        ("completed", [DONE], {}, "held out 8 pairs; at least 10 are needed"),
+        (
+            "completed",
+            [DONE],
+            {},
+            "held out 8 pairs; at least 10 are needed. With pairs it has not "
+            "seen: orpo-mlx evaluate run-7 --data FILE",
+        ),
     ],
 )
 def test_why_there_is_none(make_state, status, said, config, why):
-    assert why in why_none(status, make_state(*said, **config))
+    assert why in why_none(status, make_state(*said, **config), "run-7")
 
 
 def test_why_there_is_none_though_there_were_pairs(make_state):
     def of_twenty(*said, **config):
         state = make_state(*said, **config)
         object.__setattr__(state.started, "pairs_valid", 20)
-        return why_none("completed", state)
+        return why_none("completed", state, "run-7")
 
     assert "--no-evaluate" in of_twenty(DONE, evaluate=False)
     assert of_twenty(DONE, CUT).startswith("Base and adapter were not compared: ended as asked")
     assert "not compared at its end" in of_twenty(DONE)
-    assert why_none("completed", RunState()) == "Nothing is known of this run."
+    assert why_none("completed", RunState(), "run-7") == "Nothing is known of this run."
 
 
 def test_samples_that_differ_most_stand_first(make_run, monkeypatch):

@@ -75,6 +75,18 @@ async def test_an_evaluation_is_made_by_a_child_and_shown(
         await wait_for(pilot, lambda: "No difference could be shown." in screen_text(pilot.app))
 
 
+async def test_a_run_with_too_few_pairs_has_no_key_that_compares(
+    make_run, open_app, wait_for, screen_text, monkeypatch
+):
+    monkeypatch.setattr("tui.result.facts._FEWEST", 10_000)
+    async with open_app((160, 48)) as pilot:
+        screen = await opened(pilot, wait_for, make_run())
+        await wait_for(pilot, lambda: "are needed" in screen_text(pilot.app))
+        assert "Evaluate" not in screen_text(pilot.app)
+        await pilot.press("v")
+        assert not screen.is_asking
+
+
 async def test_a_damaged_evaluation_is_told(make_run, open_app, wait_for, screen_text):
     run = make_run()
     run.evaluation_file.write_text('{"verdict": 7}')

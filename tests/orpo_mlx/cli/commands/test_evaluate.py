@@ -115,8 +115,8 @@ def test_anyone_can_compute_it_again_from_the_rows_per_pair(trained, evaluate, t
     assert found["counts"]["chosen_tokens"] == tokens
 
 
-def test_a_run_against_itself_differs_by_nothing(trained, evaluate):
-    found = evaluate(trained.orpo.path, "--against", trained.orpo.path)
+def test_a_run_against_its_copy_differs_by_nothing(trained, evaluate, copy_folder):
+    found = evaluate(trained.orpo.path, "--against", copy_folder(trained.orpo.path, "orpo"))
     assert found["compared"] == ["other", "adapter"]
     for row in found["metrics"].values():
         assert row["other"] == row["adapter"]
@@ -207,6 +207,22 @@ def test_a_file_or_pipe_is_told_each_phase(trained, capfd, tmp_path):
     ]  # fmt: skip
 
 
+def test_every_row_is_accounted_for_on_the_terminal(trained, tmp_path, capfd):
+    long = {**trained.rows[0], "chosen": "It is. " * 900}
+    rows = [*trained.rows, trained.rows[3], long, {**long, "prompt": "Why is it so?"}]
+    data = tmp_path / "mine.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert program(["evaluate", str(trained.orpo.path), "--data", str(data), "--no-drift"]) == 0
+    lines = capfd.readouterr().out.splitlines()
+    start = lines.index("rows    27 read, 24 kept, 3 dropped")
+    assert lines[start + 1 : start + 4] == [
+        "        dropped 1: duplicate row (mine.jsonl:25)",
+        "        dropped 2: response longer than max_seq_length 1,024 (mine.jsonl:26, "
+        "mine.jsonl:27)",
+        "pairs   24 pairs of 12 prompts",
+    ]
+
+
 def test_the_training_data_are_called_by_their_name(trained, evaluate):
     found = evaluate(trained.orpo.path, "--data", trained.valid.with_name("train.jsonl"))
     assert any("is what the run was trained on" in note for note in found["notes"])
@@ -248,6 +264,23 @@ def test_a_run_that_is_being_trained_is_not_judged(trained, refused, tmp_path):
         said = refused(copy)
     assert "being trained" in said
     assert "orpo-mlx stop busy --wait" in said
+
+
+def test_an_adapter_is_not_compared_with_itself(trained, refused):
+    said = refused(trained.orpo.path, "--against", f"{trained.orpo.path}/../orpo")
+    assert "is what it would be compared with" in said
+    assert "leave it out: then the base model is the other side" in said
+    words = ["--model", trained.model, "--data", trained.valid, "--against", trained.orpo.path]
+    assert "compared with" in refused(*words, "--adapter", trained.orpo.adapter_folder)
+
+
+def test_the_adapter_of_a_run_is_no_run_and_it_is_said_how_it_is_judged(trained, refused):
+    folder = trained.orpo.adapter_folder
+    wanted = f"--model MODEL --adapter {folder} --data FILE"
+    for words in ([folder], [trained.sft.path, "--against", folder]):
+        said = refused(*words)
+        assert f"{folder}: is an adapter, not a run" in said
+        assert wanted in said
 
 
 def test_an_adapter_of_another_base_is_refused(trained, refused, make_model_folder, tmp_path):

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import socket
 import sys
 from collections.abc import Iterator
 
@@ -53,7 +54,7 @@ def test_a_person_judges_leaves_and_goes_on(trained, judge, typed):
     assert f"base     {trained.model}" in result
     assert "adapter  orpo" in result
     assert "judge    a person" in result
-    assert "prompts  10 held-out prompts, drawn from 12" in result
+    assert "prompts  10 held-out prompts, drawn from 12\nrows    24 read, 24 kept, 0" in result
     assert "the same command goes on" in result
     assert re.search(r"length   base \d\.\d tokens \(\d+ cut\), adapter", result)
     os.write(typed, b"t" * 8)
@@ -90,6 +91,28 @@ def test_a_server_judges_two_runs(trained, judge, fakes, tmp_path, monkeypatch):
     assert "sk-very-secret-1234" not in out + err + "".join(
         path.read_text() for path in (tmp_path / "judge").iterdir()
     )
+
+
+def test_a_server_that_is_not_there_is_found_before_anything_is_answered(
+    trained, judge, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("orpo_mlx.judging.contest.read_weights", lambda _: pytest.fail("loaded"))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
+    code, out, err = judge(trained.orpo.path, *SHORT, "--judge-name", "big", "--judge-url", url)
+    assert (code, out) == (2, "")
+    assert f"--judge-url {url}/chat/completions: cannot be reached" in err
+    assert "Start the server, or check the address" in err
+    (journal,) = (tmp_path / "judge").iterdir()
+    assert len(journal.read_text().splitlines()) == 1  # its header
+
+
+def test_what_is_judged_is_shown_again_without_the_server(trained, judge, fakes):
+    words = (trained.orpo.path, *SHORT, "--judge-name", "big", "--judge-url")
+    with fakes("chat_server").ChatServer(lambda _: "A") as server:
+        _, first, _ = judge(*words, server.url)
+    assert judge(*words, server.url) == (0, first, "")
 
 
 def test_the_journal_of_a_run_lies_in_its_folder(trained, judge, copy_folder, typed):

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from orpo_mlx.cli.judge.terminal import ask_person, require_person, screen
+from orpo_mlx.data.types import Account
 from orpo_mlx.errors import ConfigError
 from orpo_mlx.judging.by_person import Sitting
 from orpo_mlx.judging.contest import Contest, ContestPlan, Duel
@@ -37,7 +38,9 @@ def sitting(tmp_path: Path) -> Iterator[Sitting]:
         ]  # fmt: skip
         plan = ContestPlan(6, 8, 0, tmp_path)
         names = {"base": "tiny", "adapter": "run-a"}
-        yield Sitting(Contest(plan, "base", "adapter", names, duels, 6, True, ledger, ()))
+        yield Sitting(
+            Contest(plan, "base", "adapter", names, duels, 6, True, ledger, (), Account(), 1024)
+        )
 
 
 def keys_for(terminal: tuple[int, int], key_of: Callable[[str], str]) -> Callable[[str], None]:
