@@ -54,7 +54,7 @@ def again(trained, tmp_path_factory) -> Callable[..., RunDirectory]:
 @pytest.fixture(scope="module")
 def judged(again) -> RunDirectory:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(at_end, "_TOKENS", 4)
+        patch.setattr(at_end, "DRIFT_TOKENS", 4)
         patch.setattr(at_end, "LEAST_SECONDS", 60.0)  # also on a busy machine
         return again()
 
@@ -203,7 +203,7 @@ def test_what_it_does_is_said_before_it_takes_any_time(again, tmp_path, monkeypa
         return plan(*arguments)
 
     monkeypatch.setattr(at_end, "plan_evaluation", planned)
-    monkeypatch.setattr(at_end, "_TOKENS", 4)
+    monkeypatch.setattr(at_end, "DRIFT_TOKENS", 4)
     again(run_dir=str(run.path), steps=2)
     assert isinstance(said[-2], events.RunFinished)
     assert isinstance(said[-1], events.NoteLogged)

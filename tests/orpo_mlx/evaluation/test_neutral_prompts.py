@@ -77,4 +77,4 @@ def test_bytes_that_are_no_text_are_refused(tmp_path):
 
 def test_drift_is_of_equally_long_answers_wherever_it_is_measured():
     asked = parse_evaluate(["RUN"]).drift_tokens
-    assert drift_course.TOKENS == at_end._TOKENS == asked == 32
+    assert drift_course.TOKENS == at_end.DRIFT_TOKENS == asked == 32
