@@ -220,7 +220,7 @@ def draw(done: Sequence[dict[str, Any]]) -> str:
             if (cell["name"], cell["rate"], cell["steps"]) == (name, rate, steps)
             for colour, (label, metric) in enumerate(LINES)
         ]
-        unit = "nats, whole answers" if name.startswith("dpo") else "nats per token"
+        unit = "nats, whole answers" if name.startswith(("dpo", "kto")) else "nats per token"
         title = f"{name}, rate {rate:g}, {steps} steps: change of held-out log-probs, {unit}"
         charts.append(chart_svg(title, "step", series, number * HEIGHT))
     return svg_page(charts)
