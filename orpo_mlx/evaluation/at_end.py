@@ -43,6 +43,7 @@ from orpo_mlx.models.modes import evaluating
 from orpo_mlx.runs.checkpoints import versions
 from orpo_mlx.runs.directory import RunDirectory
 from orpo_mlx.scoring.base import Scoring, iter_scores
+from orpo_mlx.scoring.batches import valid_parts
 from orpo_mlx.storage.atomic import write_atomically
 from orpo_mlx.text.formatting import counted, format_duration
 from orpo_mlx.text.progress import OnProgress
@@ -59,8 +60,9 @@ SEED = 0
 """The default of `orpo-mlx evaluate`, so that it draws the same pairs."""
 _FOR_DRIFT = 0.4
 _FOR_EXAMPLES = 0.2
-_TRIAL_SECONDS, _TRIAL_TOKENS = 1.0, 8
-"""What the speed is measured by: pairs until so long is over, and an answer of so many tokens."""
+_TRIAL_SECONDS, _TRIAL_TOKENS = 3.0, 8
+"""What the speed is measured by: pairs for so long at most, but one, and an answer of so many
+tokens."""
 _FEWEST_EXAMPLES = 2
 """One that rose and one that fell."""
 _PASSES = 4
@@ -199,22 +201,29 @@ def _examples_within(seconds: float, speed: Speed) -> int:
 
 
 def _measured(trained: Trained, on_progress: OnProgress) -> Speed:
-    """Time pairs of usual length one by one, on a slow machine a single one."""
-    scoring, pairs = trained.scoring, draw_some(trained.data.valid, MOST_PAIRS, SEED)
-    costs = np.array([scoring.cost([pair]) for pair in pairs])
+    """Time a pair of usual length; where that is quick the fewest, together as they will be."""
+    scoring, drawn = trained.scoring, draw_some(trained.data.valid, MOST_PAIRS, SEED)
+    costs = np.array([scoring.cost([pair]) for pair in drawn])
     usual = np.argsort(np.abs(costs - np.median(costs)), kind="stable")[:FEWEST].tolist()
-    batches = [scoring.lay_out(pairs, [i]) for i in usual]
-    tokens, started, seconds = 0, time.perf_counter(), 0.0
-    for batch, scores in iter_scores(trained.loaded.model, batches, scoring):
+    timed = usual[:1]
+    seconds = _seconds_scored(trained, [drawn[i] for i in timed], on_progress)
+    if FEWEST * seconds < _TRIAL_SECONDS:
+        timed = usual
+        seconds = _seconds_scored(trained, [drawn[i] for i in timed], on_progress)
+    scored = seconds / float(costs[timed].sum())
+    written = 0.0 if scoring.rates else _seconds_written(trained.loaded, drawn[usual[0]].prompt)
+    return Speed(scored, written, scored * float(costs.mean()))
+
+
+def _seconds_scored(trained: Trained, pairs: list[TokenPair], on_progress: OnProgress) -> float:
+    """Return the seconds it takes to score pairs, in batches as they are evaluated in."""
+    scoring, started = trained.scoring, time.perf_counter()
+    parts = valid_parts(trained.config, scoring, pairs)
+    batches = [scoring.lay_out(pairs, part) for part in parts]
+    for _, scores in iter_scores(trained.loaded.model, batches, scoring):
         mx.eval(scores)
         on_progress(0, 0, "trying", "rows")
-        tokens += costs[batch.indices[0]]
-        seconds = time.perf_counter() - started
-        if seconds > _TRIAL_SECONDS:
-            break
-    scored = seconds / tokens
-    written = 0.0 if scoring.rates else _seconds_written(trained.loaded, pairs[usual[0]].prompt)
-    return Speed(scored, written, scored * float(costs.mean()))
+    return time.perf_counter() - started
 
 
 def _seconds_written(loaded: LoadedModel, prompt: Sequence[int]) -> float:

@@ -228,6 +228,31 @@ def test_the_time_of_the_trial_counts(monkeypatch):
     assert (plan.pairs, plan.seconds) == (25, 50.0)
 
 
+def test_a_quick_machine_is_measured_by_pairs_that_are_scored_together(again, monkeypatch):
+    """Alone a pair may take as long as ten together: few of those that fit would be compared."""
+    now, tried, speeds, measured = [0.0], [], [], at_end._measured
+
+    def at_once(model: Any, batches: Any, scoring: Any) -> Iterator[Any]:
+        for batch, scores in iter_scores(model, batches, scoring):
+            tried.append(len(batch.indices))
+            now[0] += 0.25  # whatever is in it
+            yield batch, scores
+
+    def noted(trained: Trained, between: Any) -> Speed:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(at_end, "iter_scores", at_once)
+            patch.setattr(at_end, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+            speeds.append(measured(trained, between))
+        return speeds[0]
+
+    monkeypatch.setattr(at_end, "_measured", noted)
+    again(steps=2)
+    assert tried[0] == 1
+    assert sum(tried[1:]) == 10
+    assert speeds[0].pair == pytest.approx(0.25 * len(tried[1:]) / 10, rel=0.3)
+    assert len(tried) < 10
+
+
 def test_a_slow_machine_is_measured_by_a_single_pair_of_usual_length(again, monkeypatch):
     now, tried, speeds, measured = [0.0], [], [], at_end._measured
 
