@@ -169,8 +169,8 @@ def command(*words: str) -> str:
 
 
 def events(run: RunDirectory) -> list[Any]:
-    """Return the events of a run; none before it has begun."""
-    return [r.event for r in read_events(run.events_file)] if run.events_file.exists() else []
+    """Return the events of a run."""
+    return [record.event for record in read_events(run.events_file)]
 
 
 # --- words and picture

@@ -71,10 +71,11 @@ def judge(
     up, down = int((by_group > 0).sum()), int((by_group < 0).sum())
     p = sign_test(up, down)
     smallest = min(1.0, max(_REACH * error, _SIX / len(names)))
-    is_shown = p < SMALLEST_P and not difference.low <= 0 <= difference.high
+    leaves_out_0 = not difference.low <= 0 <= difference.high
+    is_shown = p < SMALLEST_P and leaves_out_0
     shares = (float(before.mean()), float(after.mean()))
     why = ""
-    if not is_shown and not difference.low <= 0 <= difference.high:
+    if leaves_out_0 and not is_shown:
         why = _by_chance(up, down, p, "pair" if len(names) == len(moved) else "prompt")
     text = _sentence(shares, len(moved), difference, is_shown, smallest, noun, than, why)
     better, worse = int((moved > 0).sum()), int((moved < 0).sum())

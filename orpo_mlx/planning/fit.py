@@ -165,14 +165,14 @@ def _accounts(found: PairLengths, limit: int) -> dict[str, Account]:
 
 
 def _limited(account: Account, lengths: Sequence[Lengths], limit: int) -> Account:
-    kept = [pair for pair in lengths if pair.answer < limit]
+    fitted = [(pair, clipped([pair], limit)) for pair in lengths]
     dropped, noted = dict(account.dropped), dict(account.noted)
-    too_long = len(lengths) - len(kept)
+    too_long = sum(not kept for _, kept in fitted)
     if too_long and len(lengths) == account.kept:
         dropped[RESPONSE_TOO_LONG] = too_long
     elif too_long:  # KTO has taken pairs apart: what is left out is an answer
         noted[f"one answer left out, {RESPONSE_TOO_LONG}"] = too_long
-    if cut := sum(pair.prompt + pair.answer > limit for pair in kept):
+    if cut := sum(kept != [pair] for pair, kept in fitted) - too_long:
         noted[PROMPT_CUT] = cut
     left = account.read - sum(dropped.values())
     return replace(account, kept=left, dropped=dropped, noted=noted)

@@ -228,38 +228,18 @@ def test_the_time_of_the_trial_counts(monkeypatch):
     assert (plan.pairs, plan.seconds) == (25, 50.0)
 
 
-def test_a_quick_machine_is_measured_by_pairs_that_are_scored_together(again, monkeypatch):
-    """Alone a pair may take as long as ten together: few of those that fit would be compared."""
-    now, tried, speeds, measured = [0.0], [], [], at_end._measured
+def timed_trial(
+    monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> tuple[list[Any], list[Speed], list[Any]]:
+    """Have each batch of the trial take so many seconds, whatever is in it; returns the lists into
+    which its batches, the speed it finds and the held-out pairs will come."""
+    now, batches, speeds, held_out = [0.0], [], [], []
+    measured = at_end._measured
 
-    def at_once(model: Any, batches: Any, scoring: Any) -> Iterator[Any]:
-        for batch, scores in iter_scores(model, batches, scoring):
-            tried.append(len(batch.indices))
-            now[0] += 0.25  # whatever is in it
-            yield batch, scores
-
-    def noted(trained: Trained, between: Any) -> Speed:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(at_end, "iter_scores", at_once)
-            patch.setattr(at_end, "time", SimpleNamespace(perf_counter=lambda: now[0]))
-            speeds.append(measured(trained, between))
-        return speeds[0]
-
-    monkeypatch.setattr(at_end, "_measured", noted)
-    again(steps=2)
-    assert tried[0] == 1
-    assert sum(tried[1:]) == 10
-    assert speeds[0].pair == pytest.approx(0.25 * len(tried[1:]) / 10, rel=0.3)
-    assert len(tried) < 10
-
-
-def test_a_slow_machine_is_measured_by_a_single_pair_of_usual_length(again, monkeypatch):
-    now, tried, speeds, measured = [0.0], [], [], at_end._measured
-
-    def slowly(model: Any, batches: Any, scoring: Any) -> Iterator[Any]:
-        for batch, scores in iter_scores(model, batches, scoring):
-            tried.append(batch.members[0].size)
-            now[0] += 2.5
+    def slowly(model: Any, given: Any, scoring: Any) -> Iterator[Any]:
+        for batch, scores in iter_scores(model, given, scoring):
+            batches.append(batch)
+            now[0] += seconds
             yield batch, scores
 
     def noted(trained: Trained, between: Any) -> Speed:
@@ -267,13 +247,29 @@ def test_a_slow_machine_is_measured_by_a_single_pair_of_usual_length(again, monk
             patch.setattr(at_end, "iter_scores", slowly)
             patch.setattr(at_end, "time", SimpleNamespace(perf_counter=lambda: now[0]))
             speeds.append(measured(trained, between))
-        sizes.extend(pair.size for pair in trained.data.valid)
+        held_out.extend(trained.data.valid)
         return speeds[0]
 
-    sizes: list[int] = []
     monkeypatch.setattr(at_end, "_measured", noted)
+    return batches, speeds, held_out
+
+
+def test_a_quick_machine_is_measured_by_pairs_that_are_scored_together(again, monkeypatch):
+    """Alone a pair may take as long as ten together: few of those that fit would be compared."""
+    batches, speeds, _ = timed_trial(monkeypatch, 0.25)
+    again(steps=2)
+    tried = [len(batch.indices) for batch in batches]
+    assert tried[0] == 1
+    assert sum(tried[1:]) == 10
+    assert speeds[0].pair == pytest.approx(0.25 * len(tried[1:]) / 10, rel=0.3)
+    assert len(tried) < 10
+
+
+def test_a_slow_machine_is_measured_by_a_single_pair_of_usual_length(again, monkeypatch):
+    batches, speeds, held_out = timed_trial(monkeypatch, 2.5)
     run = again(steps=2)
-    assert tried == [pytest.approx(np.median(sizes), abs=2)]
+    tried = [batch.members[0].size for batch in batches]
+    assert tried == [pytest.approx(np.median([pair.size for pair in held_out]), abs=2)]
     assert speeds[0].pair == pytest.approx(2.5, rel=0.3)
     # 10 s for a short run: the fewest pairs take longer, and nothing is done besides.
     kept = json.loads(run.evaluation_file.read_text())
