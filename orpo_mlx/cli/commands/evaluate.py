@@ -12,8 +12,8 @@ from orpo_mlx.cli.evaluate_request import EvaluateCommand, parse_evaluate
 from orpo_mlx.cli.progress import ProgressLine, failures_as_json
 from orpo_mlx.cli.settings_options import settings_from
 from orpo_mlx.cli.terminal import print_text
-from orpo_mlx.config.file import expanded, with_absolute_paths
-from orpo_mlx.errors import ConfigError, RunError, reason_of
+from orpo_mlx.config.file import with_absolute_paths
+from orpo_mlx.errors import ConfigError, reason_of
 from orpo_mlx.runs.listing import find_run
 from orpo_mlx.storage.atomic import write_atomically
 from orpo_mlx.text.progress import tell_phase
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from orpo_mlx.evaluation.drift import DriftPlan
     from orpo_mlx.evaluation.judgement import Judgement
     from orpo_mlx.evaluation.subject import AdapterPlace, Asked
-    from orpo_mlx.runs.directory import RunDirectory
 
 _PER_PAIR_MARK = '{"pair": 0, '
 
@@ -118,7 +117,7 @@ def find_asked(given: dict[str, Any], pairs: int, seed: int) -> Asked:
 
     own_data = {name: given[name] for name in ("data", "layout", "map") if name in given}
     if "run" in given:
-        run = _find_run(given["run"], given)
+        run = find_run(given["run"], given.get("runs_dir"))
         adapter: AdapterPlace | None = adapter_of(run)
         config = run.read_config()
         if own_data:
@@ -158,27 +157,13 @@ def _against(given: dict[str, Any], adapter: AdapterPlace | None) -> AdapterPlac
             f"--against {given['against']}: there is no adapter to compare with it.",
             "Give a run, or --adapter FOLDER.",
         )
-    other = adapter_of(_find_run(given["against"], given))
+    other = adapter_of(find_run(given["against"], given.get("runs_dir")))
     if other.folder.resolve() == adapter.folder.resolve():
         raise ConfigError(
             f"--against {given['against']}: is what it would be compared with.",
             "Give another run, or leave it out: then the base model is the other side.",
         )
     return other
-
-
-def _find_run(text: str, given: dict[str, Any]) -> RunDirectory:
-    folder = expanded(text)
-    try:
-        return find_run(text, given.get("runs_dir"))
-    except RunError:
-        if not (folder / "adapter_config.json").is_file():
-            raise
-        raise RunError(
-            f"{folder}: is an adapter, not a run.",
-            f"Give its run, or the adapter with its base and pairs: --model MODEL --adapter "
-            f"{folder} --data FILE.",
-        ) from None
 
 
 # Files
