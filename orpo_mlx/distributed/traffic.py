@@ -14,6 +14,11 @@ HOP_SECONDS = 0.0003
 """How long a message is under way between neighbours besides its bytes; assumed, not measured."""
 
 
+def exchange_memory(numbers: int, size: int) -> int:
+    """Return the bytes a process holds for the exchange: the gradients as a vector, and its sum."""
+    return 2 * NUMBER_BYTES * numbers if size > 1 else 0
+
+
 def ring_bytes(payload: int, size: int) -> int:
     """Return the bytes each process sends, and receives, for one sum.
 

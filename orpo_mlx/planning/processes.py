@@ -14,7 +14,13 @@ from orpo_mlx.data.batching.order import cut_evenly, steps_in_epoch
 from orpo_mlx.data.batching.shape import Lengths
 from orpo_mlx.data.types import TokenPair
 from orpo_mlx.distributed.allotment import loads_of
-from orpo_mlx.distributed.traffic import NUMBER_BYTES, ring_bytes, ring_seconds, step_seconds
+from orpo_mlx.distributed.traffic import (
+    NUMBER_BYTES,
+    exchange_memory,
+    ring_bytes,
+    ring_seconds,
+    step_seconds,
+)
 from orpo_mlx.models.shape import ModelShape
 from orpo_mlx.planning.memory import adapted_linears, count_adapter
 from orpo_mlx.planning.plan import clipped
@@ -109,8 +115,7 @@ def plan_processes(
     """
     numbers = count_adapter(adapted_linears(shape, config), config)
     own = divided(config, size)
-    # The gradients as one vector, and its sum.
-    peak_bytes += 2 * NUMBER_BYTES * numbers if size > 1 else 0
+    peak_bytes += exchange_memory(numbers, size)
     shares = share_out(own, way, clipped(train, own.max_seq_length), size)
     return ProcessPlan(size, numbers, peak_bytes, shares, own.micro_batch_parts)
 

@@ -207,9 +207,9 @@ def _not_found(text: str, ids: list[str], folder: Path) -> RunError:
     if text and (path / "adapter_config.json").is_file():
         return RunError(
             f"{path}: is an adapter, not a run (looked for config.toml, events.jsonl, run.lock)",
-            "Give its run (`orpo-mlx runs` lists all). Alone it is measured by evaluate --model MODEL "
-            f"--adapter {path} --data FILE, asked by chat with the same but --data, and trained "
-            "further by train --init-adapter.",
+            "Give its run (`orpo-mlx runs` lists all). Alone it is measured by evaluate "
+            f"--model MODEL --adapter {path} --data FILE, asked by chat with the same but --data, "
+            "and trained further by train --init-adapter.",
         )
     if text and path.is_dir():
         return RunError(

@@ -16,6 +16,7 @@ from orpo_mlx.data.tokens.tokenize import decode_pair, token_percentiles
 from orpo_mlx.data.types import TokenPair
 from orpo_mlx.distributed.log import last_lines, log_in
 from orpo_mlx.distributed.peers import ALONE, Peers
+from orpo_mlx.distributed.traffic import exchange_memory
 from orpo_mlx.evaluation.drift_course import DriftCourse
 from orpo_mlx.models.modes import evaluating
 from orpo_mlx.planning.disk import checkpoint_bytes, require_room
@@ -208,6 +209,7 @@ def _past_events(run: TrainingRun) -> list[events.Event]:
 def _announce(run: TrainingRun, resumed_from: int) -> None:
     prepared, data = run.prepared, run.prepared.data
     trainable, total = count_parameters(prepared.model)
+    each = prepared.plan.estimate.total + exchange_memory(trainable, run.peers.size)
     run.emit(
         events.RunStarted(
             run_id=run.directory.id,
@@ -228,7 +230,7 @@ def _announce(run: TrainingRun, resumed_from: int) -> None:
             trunk_blocks=prepared.speed.cut,
             resumed_from_step=resumed_from,
             run_path=str(run.directory.path),
-            estimated_peak_bytes=prepared.plan.estimate.total,
+            estimated_peak_bytes=each,
             available_bytes=prepared.available_bytes,
             grad_checkpoint_every=prepared.plan.savings.recompute_every,
             head_chunk=prepared.scoring.chunk,
@@ -248,14 +250,14 @@ def _announce(run: TrainingRun, resumed_from: int) -> None:
     for note in start_notes(prepared):
         run.emit(events.NoteLogged("warning", note))
     hosts = run.peers.hosts
-    for note in (_idle_note(prepared, len(hosts)), _crowd_note(prepared, hosts.count(hosts[0]))):
+    crowd = _crowd_note(each, prepared.available_bytes, hosts.count(hosts[0]))
+    for note in (_idle_note(prepared, len(hosts)), crowd):
         if note:
             run.emit(events.NoteLogged("warning", note))
 
 
-def _crowd_note(prepared: Prepared, here: int) -> str:
-    """Say if the processes on this machine need more than it has, each of which fits, "" if not."""
-    each, there = prepared.plan.estimate.total, prepared.available_bytes
+def _crowd_note(each: int, there: int, here: int) -> str:
+    """Say if the processes of this machine need more bytes together than it has, "" if not."""
     if here == 1 or here * each <= there:
         return ""
     return (

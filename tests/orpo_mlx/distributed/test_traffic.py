@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from orpo_mlx.distributed.traffic import HOP_SECONDS, ring_bytes, ring_seconds, step_seconds
+from orpo_mlx.distributed.traffic import (
+    HOP_SECONDS,
+    exchange_memory,
+    ring_bytes,
+    ring_seconds,
+    step_seconds,
+)
 
 
 def sent_in_ring(numbers: int, size: int) -> list[int]:
@@ -31,6 +37,11 @@ def test_each_process_sends_two_times_all_parts_but_one(numbers: int, size: int,
 def test_parts_that_are_not_equal_come_to_the_same_in_all():
     assert sum(sent_in_ring(1001, 4)) == 2 * 3 * 4004
     assert ring_bytes(4004, 4) == 6006
+
+
+def test_an_exchange_holds_the_vector_and_its_sum():
+    assert exchange_memory(1000, 2) == exchange_memory(1000, 8) == 8000
+    assert exchange_memory(1000, 1) == 0
 
 
 def test_time_is_bytes_by_speed_and_hops():
