@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
 
-from textual import on
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, Vertical
-from textual.screen import ModalScreen
+from textual.containers import Vertical
 from textual.suggester import SuggestFromList
-from textual.widgets import Button, Input, Label, Static
+from textual.widgets import Input, Static
 
 from orpo_mlx.text.formatting import visible
+from tui.parts.fields.dialog import FieldsDialog
 from tui.parts.fields.text_field import TextField
 
 NAMES = ("prompt", "chosen", "rejected")
@@ -52,7 +49,7 @@ def complete_column(text: str, columns: Sequence[str]) -> str:
     return fitting[0] if text and text not in columns and len(fitting) == 1 else text
 
 
-class MapColumnsScreen(ModalScreen[dict[str, str] | None]):
+class MapColumnsScreen(FieldsDialog[dict[str, str]]):
     """Returns name to column, {} for "as told by the columns", None if nothing was decided.
 
     Args:
@@ -61,21 +58,9 @@ class MapColumnsScreen(ModalScreen[dict[str, str] | None]):
     """
 
     DEFAULT_CSS = """
-    MapColumnsScreen { align: center middle; }
-    MapColumnsScreen > Vertical {
-        width: 72; max-width: 96%; height: auto; background: $surface;
-        border: round $foreground 70%; padding: 0 1;
-    }
-    MapColumnsScreen Vertical > Horizontal { height: 1; }
     MapColumnsScreen Label { width: 12; }
-    MapColumnsScreen Input { border: none; background: $background; width: 1fr; }
-    MapColumnsScreen Static { height: auto; margin: 0 0 1 0; }
-    MapColumnsScreen #map-problem { color: $error; margin: 0; }
-    MapColumnsScreen .buttons { height: 1; margin: 1 0 0 0; align-horizontal: right; }
-    MapColumnsScreen Button { margin: 0 0 0 1; }
+    MapColumnsScreen #map-about { margin: 0 0 1 0; }
     """
-
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss(None)", show=False)]
 
     def __init__(self, columns: Sequence[str], mapped: Mapping[str, str]) -> None:
         super().__init__()
@@ -88,39 +73,26 @@ class MapColumnsScreen(ModalScreen[dict[str, str] | None]):
         text = f"{known}A path such as messages.1.content leads into lists and objects."
         with Vertical() as box:
             box.border_title = "Which column is what?"
-            yield Static(visible(text), markup=False)
+            yield Static(visible(text), id="map-about", markup=False)
             for name in NAMES:
-                with Horizontal():
-                    yield Label(name)
-                    yield TextField(
-                        self.offered.get(name, ""), id=f"map-{name}", compact=True,
-                        placeholder="a column", suggester=suggester,
-                    )  # fmt: skip
-            yield Static("", id="map-problem", markup=False)
-            with Horizontal(classes="buttons"):
-                yield Button("Cancel", id="cancel", compact=True)
-                yield Button("As told by the columns", id="clear", compact=True)
-                yield Button("Use these", id="use", variant="primary", compact=True)
+                field = TextField(
+                    self.offered.get(name, ""), id=f"map-{name}", compact=True,
+                    placeholder="a column", suggester=suggester,
+                )  # fmt: skip
+                yield from self.row(name, field)
+            yield from self.ending("Use these", clear="As told by the columns")
 
     def on_mount(self) -> None:
         self.query_one("#map-prompt").focus()
 
-    @on(Input.Submitted)
-    def _next_field(self, event: Input.Submitted) -> None:
-        event.input.value = complete_column(event.value, self.columns)
-        if event.input.id == f"map-{NAMES[-1]}":
-            self._use()
-        else:
-            self.focus_next()
+    def go_on(self, field: Input) -> None:
+        field.value = complete_column(field.value, self.columns)
+        super().go_on(field)
 
-    @on(Button.Pressed)
-    def _pressed(self, event: Button.Pressed) -> None:
-        if event.button.id == "use":
-            self._use()
-        else:
-            self.dismiss({} if event.button.id == "clear" else None)
+    def press(self, button: str) -> None:
+        self.dismiss({})
 
-    def _use(self) -> None:
+    def use(self) -> None:
         fields = {name: self.query_one(f"#map-{name}", Input) for name in NAMES}
         given = {n: complete_column(field.value, self.columns) for n, field in fields.items()}
         given = {name: column for name, column in given.items() if column}
@@ -129,8 +101,7 @@ class MapColumnsScreen(ModalScreen[dict[str, str] | None]):
         if "chosen" in given and "rejected" in given:
             self.dismiss({**rest, **given})
         else:
-            said = "Both chosen and rejected need a column."
-            self.query_one("#map-problem", Static).update(said)
+            self.refuse("Both chosen and rejected need a column.")
 
     def sentence(self) -> str:
         """Return the question as a sentence."""

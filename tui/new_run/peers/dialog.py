@@ -5,19 +5,17 @@ from __future__ import annotations
 import os
 import shlex
 from dataclasses import replace
-from typing import ClassVar
 
 from textual import on
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, Vertical
-from textual.screen import ModalScreen
-from textual.widgets import Button, Input, Label, Static
+from textual.containers import Vertical
+from textual.widgets import Input, Static
 
 from orpo_mlx.distributed.hostfile import read_hostfile
 from orpo_mlx.errors import ConfigError
 from orpo_mlx.text.formatting import counted, visible
 from tui.new_run.draft import MOST_PROCESSES, Draft
+from tui.parts.fields.dialog import FieldsDialog
 from tui.parts.fields.path_field import PathField
 from tui.parts.fields.text_field import TextField
 from tui.shell.names import plain_path
@@ -29,7 +27,7 @@ _ABOUT = (
 )
 
 
-class PeersScreen(ModalScreen[Draft | None]):
+class PeersScreen(FieldsDialog[Draft]):
     """Returns the draft with what was said, None to change nothing.
 
     Args:
@@ -37,22 +35,11 @@ class PeersScreen(ModalScreen[Draft | None]):
     """
 
     DEFAULT_CSS = """
-    PeersScreen { align: center middle; }
-    PeersScreen > Vertical {
-        width: 76; max-width: 98%; height: auto; max-height: 100%; overflow-y: auto;
-        background: $surface; border: round $foreground 60%; padding: 0 1;
-    }
-    PeersScreen Vertical > Horizontal { height: 1; }
+    PeersScreen > Vertical { width: 76; max-width: 98%; }
     PeersScreen Label { width: 25; }
-    PeersScreen Input { border: none; background: $background; width: 1fr; }
-    PeersScreen Static { height: auto; }
     PeersScreen #peers-command { color: $foreground 75%; margin: 1 0 0 0; }
-    PeersScreen #peers-problem { color: $error; }
-    PeersScreen .buttons { align-horizontal: right; }
-    PeersScreen Button { margin: 0 0 0 1; }
+    PeersScreen .buttons { margin: 0; }
     """
-
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss(None)", show=False)]
 
     def __init__(self, draft: Draft) -> None:
         super().__init__()
@@ -64,22 +51,16 @@ class PeersScreen(ModalScreen[Draft | None]):
             box.border_title = "Who computes it"
             box.border_subtitle = "enter takes it, esc changes nothing"
             yield Static(_ABOUT, markup=False)
-            with Horizontal():
-                yield Label(f"Processes here, 1 to {self.cores}")
-                yield TextField(str(self.draft.processes), id="peers-count", compact=True)
-            with Horizontal():
-                yield Label("Or a hostfile of Macs")
-                yield PathField(
-                    self.draft.hostfile, id="peers-hostfile", compact=True,
-                    placeholder="macs.json, made by mlx.distributed_config",
-                )  # fmt: skip
+            count = TextField(str(self.draft.processes), id="peers-count", compact=True)
+            yield from self.row(f"Processes here, 1 to {self.cores}", count)
+            hostfile = PathField(
+                self.draft.hostfile, id="peers-hostfile", compact=True,
+                placeholder="macs.json, made by mlx.distributed_config",
+            )  # fmt: skip
+            yield from self.row("Or a hostfile of Macs", hostfile)
             yield Static("", id="peers-machines", classes="-empty", markup=False)
             yield Static("", id="peers-command", markup=False)
-            yield Static("", id="peers-problem", markup=False)
-            with Horizontal(classes="buttons"):
-                yield Button("Cancel", id="cancel", compact=True)
-                yield Button("Copy the command", id="copy", compact=True)
-                yield Button("Use this", id="use", variant="primary", compact=True)
+            yield from self.ending("Use this", copy="Copy the command")
 
     def on_mount(self) -> None:
         self.query_one("#peers-count").focus()
@@ -124,29 +105,23 @@ class PeersScreen(ModalScreen[Draft | None]):
         said.set_class(not machines, "-empty")
         words = visible(shlex.join(planned.peer_words()))
         self.query_one("#peers-command", Static).update(f"orpo-mlx train ... {words}".rstrip())
-        self.query_one("#peers-problem", Static).update("")
+        self.refuse("")
 
-    @on(Input.Submitted)
-    def _submitted(self) -> None:
-        self._use()
+    def go_on(self, field: Input) -> None:
+        self.use()
 
-    @on(Button.Pressed)
-    def _pressed(self, event: Button.Pressed) -> None:
-        if event.button.id == "cancel":
-            self.dismiss(None)
-        elif event.button.id == "use":
-            self._use()
-        elif planned := self._accepted():
+    def press(self, button: str) -> None:
+        if planned := self._accepted():
             self.app.copy(planned.command())  # type: ignore[attr-defined]
 
     def _accepted(self) -> Draft | None:
         try:
             return self._planned()
         except ConfigError as error:
-            self.query_one("#peers-problem", Static).update(f"{error.message}. {error.what_to_do}")
+            self.refuse(f"{error.message}. {error.what_to_do}")
             return None
 
-    def _use(self) -> None:
+    def use(self) -> None:
         if planned := self._accepted():
             self.dismiss(planned)
 

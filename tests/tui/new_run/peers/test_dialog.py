@@ -68,7 +68,7 @@ def hostfile(tmp_path):
 
 
 def said(dialog: PeersScreen, what: str) -> str:
-    return " ".join(str(dialog.query_one(f"#peers-{what}", Static).content).split())
+    return " ".join(str(dialog.query_one(f"#{what}", Static).content).split())
 
 
 async def ask(pilot, wait_for, cores=4) -> PeersScreen:
@@ -91,10 +91,10 @@ async def test_processes_are_asked_for_and_started(open_data, wait_for, monkeypa
         for text, need in (("0", "1 to 4"), ("5", "1 to 4"), ("x", "1 to 4")):
             dialog.query_one("#peers-count", Input).value = text
             await pilot.press("enter")
-            await wait_for(pilot, lambda need=need: need in said(dialog, "problem"))
+            await wait_for(pilot, lambda need=need: need in said(dialog, "dialog-problem"))
         dialog.query_one("#peers-count", Input).value = "2"
-        await wait_for(pilot, lambda: said(dialog, "command").endswith("--processes 2"))
-        assert said(dialog, "problem") == ""
+        await wait_for(pilot, lambda: said(dialog, "peers-command").endswith("--processes 2"))
+        assert said(dialog, "dialog-problem") == ""
         await pilot.press("enter")
         review = screen.query_one(ReviewStep)
         await wait_for(pilot, lambda: "--processes 2" in review.text)
@@ -124,9 +124,11 @@ async def test_of_several_macs_the_command_is_shown_and_copied_not_started(
         field = dialog.query_one("#peers-hostfile", Input)
         field.value = "none.json"
         await pilot.press("enter")
-        await wait_for(pilot, lambda: "none.json: cannot be read" in said(dialog, "problem"))
+        await wait_for(pilot, lambda: "none.json: cannot be read" in said(dialog, "dialog-problem"))
         field.value = hostfile
-        await wait_for(pilot, lambda: "2 machines: 127.0.0.1, b.local." in said(dialog, "machines"))
+        await wait_for(
+            pilot, lambda: "2 machines: 127.0.0.1, b.local." in said(dialog, "peers-machines")
+        )
         assert all(button.region.bottom <= size[1] - 1 for button in dialog.query(Button))
         dialog.query_one("#copy", Button).press()
         await wait_for(pilot, lambda: copied)
@@ -148,7 +150,7 @@ async def test_both_at_once_are_refused_and_escape_changes_nothing(open_data, wa
         dialog.query_one("#peers-count", Input).value = "2"
         dialog.query_one("#peers-hostfile", Input).value = hostfile
         await pilot.press("enter")
-        await wait_for(pilot, lambda: "give only one of both" in said(dialog, "problem"))
+        await wait_for(pilot, lambda: "give only one of both" in said(dialog, "dialog-problem"))
         await pilot.press("escape")
         await wait_for(pilot, lambda: pilot.app.screen is screen)
         assert screen.draft == before

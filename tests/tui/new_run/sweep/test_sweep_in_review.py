@@ -77,7 +77,7 @@ async def test_marked_in_the_review_they_are_put_into_the_queue(
         review = screen.query_one(ReviewStep)
         dialog = await ask(pilot, wait_for)
         await pilot.press(*"0.1,x", "enter")
-        problem = dialog.query_one("#sweep-problem", Static)
+        problem = dialog.query_one("#dialog-problem", Static)
         await wait_for(pilot, lambda: "found 'x', needs a number" in str(problem.content))
         await pilot.press("backspace", *"0.5", "enter")
         await wait_for(pilot, lambda: "2 runs, one after the other" in review.text)
@@ -97,7 +97,7 @@ async def test_what_cannot_be_swept_is_said_in_the_dialog(open_data, wait_for):
         dialog = await ask(pilot, wait_for)
         dialog.query_one("#sweep-name", Input).value = "lma"
         await pilot.press("1", "enter")
-        problem = dialog.query_one("#sweep-problem", Static)
+        problem = dialog.query_one("#dialog-problem", Static)
         await wait_for(pilot, lambda: "there is no such setting" in str(problem.content))
         dialog.query_one("#sweep-name", Input).value = "lam"
         dialog.query_one("#sweep-values", Input).value = ""
