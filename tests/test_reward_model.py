@@ -118,6 +118,12 @@ def test_a_score_is_the_head_on_the_state_of_the_last_token(run, candidates, cap
     assert row["scores"] == pytest.approx(wanted, abs=1e-4)
 
 
+def test_a_pipe_is_told_each_phase_of_rating(run, candidates, capsys):
+    assert main(["score", str(run.path), str(candidates)]) == 0
+    said = [line for line in capsys.readouterr().err.splitlines() if "(after " in line]
+    assert [line.split(" ...")[0] for line in said] == ["loading the weights", "rating"]
+
+
 def test_scored_pairs_agree_with_evaluate_and_can_be_trained_on_with_margins(run, tmp_path, capsys):
     out, each = tmp_path / "scored.jsonl", tmp_path / "each.jsonl"
     found = score(capsys, run, run.path.parent / "valid.jsonl", "--out", str(out))

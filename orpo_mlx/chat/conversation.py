@@ -19,6 +19,7 @@ class Exchange:
 
     Attributes:
         user: what was said.
+        system: the system prompt it was answered under, "" for none.
         sides: who was asked.
         drawn: how the answers are drawn: checkpoint, temperature, seed, max_tokens.
         answers: text so far by side.
@@ -29,6 +30,7 @@ class Exchange:
     """
 
     user: str
+    system: str = ""
     sides: tuple[ChatSide, ...] = SIDES
     drawn: dict[str, Any] = field(default_factory=dict)
     answers: dict[ChatSide, str] = field(default_factory=dict)
@@ -60,7 +62,7 @@ class Conversation:
     """One conversation. Both sides answer the same turns, so that their answers can be compared.
 
     Attributes:
-        system: the system prompt, "" for none.
+        system: the system prompt of the next turn, "" for none.
         exchanges: the oldest first; only the last one may have no answer.
     """
 
@@ -76,14 +78,14 @@ class Conversation:
         """Add a turn of the user; one that got no answer makes room for it."""
         if self.last and not self.last.kept:
             self.exchanges.pop()
-        self.exchanges.append(Exchange(text, sides, drawn))
+        self.exchanges.append(Exchange(text, self.system, sides, drawn))
         return self.exchanges[-1]
 
     def prompt(self) -> list[Message]:
         """Return the turns that the last exchange answers, the user's last."""
         turns: list[Message] = []
-        if self.system:
-            turns.append({"role": "system", "content": self.system})
+        if system := self.last.system if self.last else self.system:
+            turns.append({"role": "system", "content": system})
         for exchange in self.exchanges[:-1]:
             turns.append({"role": "user", "content": exchange.user})
             turns.append({"role": "assistant", "content": exchange.kept})

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 from orpo_mlx.chat.conversation import SIDES, Conversation, Exchange
+from orpo_mlx.config.file import expanded
 from orpo_mlx.errors import DataError, reason_of
 from orpo_mlx.storage.atomic import write_atomically
 
@@ -27,7 +29,7 @@ def save_conversation(
     Raises:
         DataError: there is nothing to save, something is there, or it cannot be written.
     """
-    path = Path(name).expanduser().absolute()
+    path = expanded(name).absolute()
     if not talk.exchanges:
         raise DataError("There is nothing to save yet.", "Say something first.")
     if path.suffix.lower() not in _KINDS:
@@ -35,13 +37,13 @@ def save_conversation(
             f"{path.name}: a conversation is written as {' or '.join(_KINDS)}.",
             f"Name it {path.name}.md.",
         )
-    if path.exists() and path not in may_replace:
-        raise DataError(f"{path}: exists.", "Give another name.")
     is_json = path.suffix.lower() == ".json"
     text = _as_json(talk, about) if is_json else _as_markdown(talk, about)
     try:
+        if os.path.lexists(path) and path not in may_replace:
+            raise DataError(f"{path}: exists.", "Give another name.")
         write_atomically(path, text.encode())
-    except OSError as error:
+    except (OSError, ValueError) as error:  # a name may hold what no file system takes
         raise DataError(
             f"{path}: cannot be written ({reason_of(error)}).", "Check the folder and its space."
         ) from None

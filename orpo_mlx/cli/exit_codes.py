@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import traceback
 from collections.abc import Callable
 
@@ -54,7 +55,9 @@ def run_command(function: Callable[[], int], debug: bool = False) -> int:
 
 
 def _foreseen(error: Exception) -> OrpoError | None:
-    """Return in words of our own what others raise as a RuntimeError; None if it is not known."""
+    """Return in words of our own what others raise; None if it is not known."""
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return ConfigError(f"{str(error.filename)[:40]}...: the name is too long", "Shorten it.")
     if not isinstance(error, RuntimeError):
         return None
     if "home directory" in str(error):

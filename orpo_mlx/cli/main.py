@@ -104,7 +104,7 @@ COMMANDS: dict[str, CliCommand] = {
         "orpo_mlx.cli.runs.note",
     ),
     "compare": CliCommand(
-        "RUN RUN... [--sort METRIC] [--json]",
+        "RUN RUN...|--tag T [--sort METRIC] [--json]",
         "runs side by side: settings that differ, a result with its interval",
         "orpo_mlx.cli.runs.compare",
     ),

@@ -223,7 +223,7 @@ def number_option(
         what_to_do = advice.format(flag=flag, default=default)
         raise ConfigError(f"{flag}: {text} is not {kind} {bounds}", what_to_do)
     raise ConfigError(
-        f"{flag}: found {text!r}, needs {kind} from {low:g} to {high:g}",
+        f"{flag}: found {text!r}, needs {kind} from {low:.10g} to {high:.10g}",
         "Correct it and start again.",
     )
 

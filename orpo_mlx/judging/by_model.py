@@ -59,6 +59,8 @@ def judge_all(contest: Contest, judge: ModelJudge, on_progress: OnProgress | Non
         if ask not in contest.ledger.verdicts
     ]
     verdicts, last = 0, ""
+    if missing and on_progress is not None:
+        on_progress(0, len(missing), "judging", "rows")
     found = judge.verdicts([_question(duel, ask) for duel, ask in missing])
     for number, ((_, ask), (says, reply)) in enumerate(zip(missing, found, strict=True), start=1):
         last = visible(reply)[:_KEPT]

@@ -28,7 +28,7 @@ from orpo_mlx.scoring.base import Scoring, iter_scores
 from orpo_mlx.scoring.head import REWARD
 from orpo_mlx.scoring.plain import Plain
 from orpo_mlx.scoring.select import WAYS
-from orpo_mlx.text.progress import OnProgress
+from orpo_mlx.text.progress import OnProgress, tell_phase
 
 
 def reward_place(run: RunDirectory) -> AdapterPlace:
@@ -54,7 +54,7 @@ class Rater:
     Args:
         run: that made it.
         place: of `reward_place`.
-        on_progress: told of a download.
+        on_progress: told of a download, and that weights are read.
 
     Raises:
         OrpoError: model or adapter cannot be used.
@@ -71,6 +71,7 @@ class Rater:
         attach_adapter(loaded.model, read_spec(place.folder), seed=0)
         attach_head(loaded.model, seed=0)
         load_into(loaded.model, place.folder, loaded.fingerprint, folder.name)
+        tell_phase(on_progress, "loading the weights")
         read_weights(loaded)
         self._model, self._encoder = loaded.model, encoder_for(config, tokenizer)
         way = WAYS.get(str((place.manifest or {}).get("scoring")), Plain())
@@ -96,6 +97,7 @@ class Rater:
         parts = split_by_tokens(range(len(pairs)), pairs, self._scoring.cost, budget)
         batches = [self._scoring.lay_out(pairs, part) for part in parts]
         done = 0
+        on_done(done, len(pairs))
         for batch, scores in iter_scores(self._model, batches, self._scoring):
             rewards: Any = scores.chosen_sum.tolist()
             for place, reward in zip(batch.indices, rewards, strict=True):

@@ -143,7 +143,8 @@ class RunDirectory:
 
     def is_run(self) -> bool:
         """Tell whether the folder holds a run, be it half-written."""
-        return any(f.is_file() for f in (self.config_file, self.events_file, self.lock_file))
+        # `Path.is_file` raises where a name is too long for a file.
+        return any(map(os.path.isfile, (self.config_file, self.events_file, self.lock_file)))
 
     def read_config(self) -> TrainConfig:
         """Return the settings the run was started with.

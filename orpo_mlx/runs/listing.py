@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -204,14 +205,14 @@ def find_run(text: str, runs_dir: str | Path | None = None) -> RunDirectory:
 
 def _not_found(text: str, ids: list[str], folder: Path) -> RunError:
     path = expanded(text)
-    if text and (path / "adapter_config.json").is_file():
+    if text and os.path.isfile(path / "adapter_config.json"):
         return RunError(
             f"{path}: is an adapter, not a run (looked for config.toml, events.jsonl, run.lock)",
             "Give its run (`orpo-mlx runs` lists all). Alone it is measured by evaluate "
             f"--model MODEL --adapter {path} --data FILE, asked by chat with the same but --data, "
             "and trained further by train --init-adapter.",
         )
-    if text and path.is_dir():
+    if text and os.path.isdir(path):
         return RunError(
             f"{path}: is not a run (looked for config.toml, events.jsonl, run.lock)",
             "Give the folder of a run or its id; `orpo-mlx runs` lists all.",

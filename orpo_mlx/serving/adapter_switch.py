@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Generator
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,6 +26,7 @@ from orpo_mlx.adapters.lora import AdapterSet, attach_adapter
 from orpo_mlx.data.tokens.encoder import Encoder, fold_system
 from orpo_mlx.models.load import load_model, read_weights
 from orpo_mlx.serving.served_models import ServedModel, ServedModels
+from orpo_mlx.serving.stop_words import end_at
 
 MAX_TOKENS = 512
 """Of an answer whose request does not say; mlx-lm's own."""
@@ -153,8 +155,10 @@ class AdapterGenerator(ResponseGenerator):
     def generate(
         self, request: Any, generation_args: Any, progress_callback: Any = None
     ) -> tuple[Any, Generator[Any, Any, None]]:
-        context, answer = super().generate(request, generation_args, progress_callback)
-        return context, self._counted(context, answer)
+        words = generation_args.stop_words
+        asked = replace(generation_args, stop_words=[])
+        context, answer = super().generate(request, asked, progress_callback)
+        return context, self._counted(context, end_at(words, answer) if words else answer)
 
     def _counted(self, context: Any, answer: Any) -> Generator[Any, Any, None]:
         self._running.add(context.stop)

@@ -41,6 +41,9 @@ from orpo_mlx.serving.served_models import ServedModels
 Say = Callable[[dict[str, Any]], None]
 
 
+_OPEN = "other machines can ask it, and no key is asked for; without --host this machine alone can"
+
+
 class OpenAIServer(ThreadingHTTPServer):
     """Listens on one address; answers once `serve_models` has given it what to answer with.
 
@@ -72,6 +75,11 @@ class OpenAIServer(ThreadingHTTPServer):
         host = str(self.server_name)
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
         return f"http://{f'[{host}]' if ':' in host else host}:{self.server_port}/v1"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether other machines reach it."""
+        return not ipaddress.ip_address(str(self.server_name)).is_loopback
 
     def service_actions(self) -> None:
         """End when the thread that computes is gone, instead of refusing for ever."""
@@ -152,9 +160,8 @@ class OpenAIHandler(APIHandler):
     def _require_no_page(self) -> None:
         """Refuse pages of the web, by their origin and by names that were made to lead here."""
         origin, host = self.headers.get("Origin"), self.headers.get("Host")
-        is_open = not ipaddress.ip_address(str(self.server.server_name)).is_loopback
         if (origin and not _is_here(origin)) or (
-            host and not is_open and not _is_here(f"//{host}")
+            host and not self.server.is_open and not _is_here(f"//{host}")
         ):
             raise RequestRefused("pages of the web are not let in", status=403)
 
@@ -267,7 +274,7 @@ def _ready(server: OpenAIServer) -> dict[str, Any]:
         "models": list(served.models),
         "base": served.base_name,
         "curl": curl_line(server.url, next(iter(served.models)), served.chats),
-        "notes": list(served.notes),
+        "notes": [*served.notes, *([_OPEN] if server.is_open else [])],
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from orpo_mlx.adapters.files import CONFIG_FILE, read_adapter_config
 from orpo_mlx.adapters.folder import read_spec
 from orpo_mlx.adapters.peft import is_peft
 from orpo_mlx.adapters.reward_head import require_answers
+from orpo_mlx.config.file import expanded
 from orpo_mlx.config.train_config import required
 from orpo_mlx.data.tokens.encoder import Encoder
 from orpo_mlx.data.tokens.template_check import check_chat_template
@@ -130,8 +132,8 @@ def find_served_models(
 
 
 def _find(text: str, model: str | None, runs_dir: str | None) -> _Found:
-    path = Path(text).expanduser()
-    if text and ((path / CONFIG_FILE).is_file() or is_peft(path)):
+    path = expanded(text)
+    if text and (os.path.isfile(path / CONFIG_FILE) or is_peft(path)):
         found = _Found(text, path.absolute().name, path.resolve(), model or _base_of(path))
     else:
         run = find_run(text, runs_dir)

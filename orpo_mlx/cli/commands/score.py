@@ -138,7 +138,7 @@ def _score(given: dict[str, Any]) -> int:
 
     place = reward_place(run)
     questions, is_pairs, account = _questions(given)
-    progress = ProgressLine("json" in given)
+    progress = ProgressLine("json" in given, says_phases=True)
     try:
         rewards = _rewards(run, place, questions, progress)
     finally:

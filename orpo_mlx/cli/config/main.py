@@ -65,7 +65,7 @@ def _write_new(path: Path) -> None:
 def commented_settings() -> str:
     """Return a settings file that says what each setting is; read back, it changes nothing.
 
-    A setting without a default stands in a comment.
+    A setting without a default stands in a comment, and one that such a setting takes the place of.
     """
     return "\n".join([_HEAD, *_lines()]) + "\n"
 
@@ -82,10 +82,14 @@ def _lines() -> Iterator[str]:
             yield f"\n# {'=' * len(title)}\n# {title}\n# {'=' * len(title)}"
         yield f"\n# {setting_help(setting)}"
         if setting.name in values:
-            yield f"{setting.name} = {values[setting.name]}"
+            mark = "# " if setting.name in _REPLACED else ""
+            yield f"{mark}{setting.name} = {values[setting.name]}"
         else:
             yield f"# {setting.name} = ({setting.allowed})"
 
+
+_REPLACED = ("epochs", "valid_fraction")
+"""By `steps` and `valid_data`: written out, they would contradict them."""
 
 _HEAD = """\
 # Settings of orpo-mlx: every one with its default, so that the file as it is changes nothing.

@@ -36,7 +36,7 @@ def _judge(command: JudgeCommand) -> int:
     from orpo_mlx.judging.contest import open_contest
     from orpo_mlx.judging.tally import as_json
 
-    progress = ProgressLine(command.as_json)
+    progress = ProgressLine(command.as_json, says_phases=True)
     try:
         judge = _model_judge(command, progress)
         ready = judge.require_ready if judge else None

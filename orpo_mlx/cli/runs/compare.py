@@ -16,6 +16,7 @@ from orpo_mlx.cli.parser import (
 )
 from orpo_mlx.cli.terminal import print_text
 from orpo_mlx.errors import ConfigError
+from orpo_mlx.runs.directory import RunDirectory
 from orpo_mlx.runs.group.comparison import (
     ComparedRow,
     by_result,
@@ -28,7 +29,8 @@ from orpo_mlx.runs.group.comparison import (
     setting_text,
     usual_metric,
 )
-from orpo_mlx.runs.listing import find_run
+from orpo_mlx.runs.label import read_label
+from orpo_mlx.runs.listing import find_run, iter_runs
 from orpo_mlx.text.formatting import visible
 
 _LONGEST = 28
@@ -38,11 +40,11 @@ _LONGEST = 28
 def main(argv: Sequence[str]) -> int:
     """Run `orpo-mlx compare`."""
     given = _parser().parse(argv)
-    if len(given.get("runs") or ()) < 2:
+    found = _asked(given)
+    if len(found) < 2 and len(given.get("runs") or ()) < 2:
         raise ConfigError(
             "orpo-mlx compare: needs two runs or more", "Write: orpo-mlx compare RUN RUN"
         )
-    found = {find_run(name, given.get("runs_dir")) for name in given["runs"]}
     runs = sorted(found, key=lambda run: run.id)
     rows = [read_row(run) for run in runs]
     name = require_metric(rows, given["sort"]) if "sort" in given else usual_metric(rows)
@@ -52,14 +54,27 @@ def main(argv: Sequence[str]) -> int:
     return print_text("\n".join(compare_lines(rows, name)) + "\n")
 
 
+def _asked(given: dict[str, Any]) -> set[RunDirectory]:
+    """Return the runs that are named, and those that have the tag."""
+    place, tag = given.get("runs_dir"), given.get("tag")
+    found = {find_run(name, place) for name in given.get("runs") or ()}
+    if tag is None:
+        return found
+    tagged = {run for run in iter_runs(place) if tag in read_label(run.path).tags}
+    if not tagged:
+        raise ConfigError(f"--tag {tag}: no run has it", "`orpo-mlx runs` shows all tags.")
+    return found | tagged
+
+
 def _parser() -> Parser:
     parser = Parser(
         "orpo-mlx compare",
         "Compare runs: settings that differ, and one metric with its 95 % interval.",
-        usage="orpo-mlx compare RUN RUN... [--sort METRIC] [options]",
+        usage="orpo-mlx compare RUN RUN... | --tag T [--sort METRIC] [options]",
     )
     add_help_option(parser)
     parser.add_argument("runs", nargs="*", metavar="RUN", help="Ids, their beginnings, or paths.")
+    parser.add_argument("--tag", metavar="T", help="All runs with it; a sweep's is its name.")
     parser.add_argument("--sort", metavar="METRIC", help="Show and sort by it, the best first.")
     add_json_option(parser, "Print a JSON list.")
     add_runs_dir_option(parser)

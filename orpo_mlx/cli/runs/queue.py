@@ -17,7 +17,7 @@ from orpo_mlx.cli.terminal import print_text
 from orpo_mlx.errors import ConfigError, RunError
 from orpo_mlx.runs.group.queue import Queue, QueueEntry
 from orpo_mlx.runs.group.sweep import changes_text
-from orpo_mlx.runs.group.worker import start_worker, work_here
+from orpo_mlx.runs.group.worker import start_worker, trainings_besides, work_here
 from orpo_mlx.runs.listing import summarise
 from orpo_mlx.text.formatting import counted, visible
 from orpo_mlx.text.spelling import near_hint
@@ -114,10 +114,18 @@ def _who(entries: Sequence[QueueEntry], queue: Queue) -> str:
     left = sum(entry.is_open for entry in entries)
     if queue.is_worked_at():
         stops = ", and stops when it is saved" if queue.stop_file.exists() else ""
-        return f"process {queue.pid} works at the queue{stops}; {counted(left, 'run')} left"
+        working = f"process {queue.pid} works at the queue{stops}; {counted(left, 'run')} left"
+        return working + _waits_for(entries, queue)
     if left:
         return f"{counted(left, 'run')} left, and nobody works: `orpo-mlx queue go` goes on"
     return "all have ended; `orpo-mlx queue remove done` clears the list, the runs stay"
+
+
+def _waits_for(entries: Sequence[QueueEntry], queue: Queue) -> str:
+    """Return which training is waited for, "" for none."""
+    entry = next((one for one in entries if one.is_open), None)
+    others = trainings_besides(queue, entry) if entry and not entry.run.is_locked() else []
+    return f"; it waits for {others[0].id}, which is trained besides" if others else ""
 
 
 def _go(queue: Queue, is_here: bool) -> int:

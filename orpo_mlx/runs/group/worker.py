@@ -70,7 +70,7 @@ class QueueWorker:
             entry = next((one for one in self.queue.read() if one.is_open), None)
             if entry is None:
                 return
-            if not self._is_free(entry):
+            if trainings_besides(self.queue, entry):
                 time.sleep(POLL_SECONDS)
                 continue
             try:
@@ -87,13 +87,6 @@ class QueueWorker:
     def _must_stop(self) -> bool:
         self.is_stopping = self.is_stopping or self.queue.stop_file.exists()
         return self.is_stopping
-
-    def _is_free(self, entry: QueueEntry) -> bool:
-        """Whether nobody trains: two trainings at a time would be slower, and may not fit."""
-        folder = self.queue.runs_dir
-        logs = (folder / STARTING).glob("*.log")
-        runs = {*iter_runs(folder), *(RunDirectory(folder / log.stem) for log in logs)}
-        return not [run for run in runs if run != entry.run and is_alive(run)]
 
     # One run
 
@@ -157,6 +150,14 @@ class QueueWorker:
             status, words = "failed", f"its process ended without a word{code}"
         self.queue.close(entry, status if status in ("completed", "stopped") else "failed", words)
         self._say(f"{run.id}: {status}" + (f": {words}" if words else ""))
+
+
+def trainings_besides(queue: Queue, entry: QueueEntry) -> list[RunDirectory]:
+    """Return what is trained now; it is waited for: two at a time are slower, and may not fit."""
+    folder = queue.runs_dir
+    logs = (folder / STARTING).glob("*.log")
+    runs = {*iter_runs(folder), *(RunDirectory(folder / log.stem) for log in logs)}
+    return sorted((run for run in runs if run != entry.run and is_alive(run)), key=lambda r: r.id)
 
 
 def _ask_to_stop(run: RunDirectory, process: subprocess.Popen[bytes] | None) -> bool:
@@ -239,7 +240,7 @@ def start_worker(queue: Queue, environment: Mapping[str, str] | None = None) -> 
     _started.append(process)
     deadline = time.monotonic() + START_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
-        if queue.is_worked_at():
+        if queue.is_worked_at() and queue.pid == process.pid:  # written once the lock is held
             return process.pid
         time.sleep(0.05)
     if process.poll():

@@ -367,6 +367,29 @@ def test_a_conversation_is_saved_to_read_and_to_work_with(session: ChatSession, 
     assert (tmp_path / "talk.md").read_text() == text
 
 
+@pytest.mark.parametrize("name", ["x" * 300 + ".md", "a\0b.md", "~nobody-here/x.md", "/proc/x.md"])
+def test_a_name_that_no_file_can_have_costs_the_command_and_not_the_chat(
+    session: ChatSession, name: str
+):
+    asked(session, "One")
+    with pytest.raises(DataError, match="cannot be written"):
+        session.take(f"/save {name}")
+    assert session.talk.exchanges
+
+
+def test_what_is_said_of_an_answer_goes_with_the_system_prompt_it_was_given_under(
+    session: ChatSession,
+):
+    asked(session, "One")
+    session.take("/system Be brief.")
+    session.take("/better left")
+    session.take("/keep")
+    assert rows(pairs_file())[0]["prompt"] == [user("One")]
+    assert rows(saved_prompts_file()) == [{"prompt": "One"}]
+    turns = asked(session, "Two")["turns"]
+    assert turns[0] == {"role": "system", "content": "Be brief."}
+
+
 def test_half_a_character_does_no_harm(session: ChatSession):
     asked(session, "One\udcff", base="B", adapter="A")
     session.take("/better left")

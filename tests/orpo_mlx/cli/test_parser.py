@@ -13,7 +13,7 @@ import pytest
 from orpo_mlx.cli import main as program
 from orpo_mlx.cli.commands.train import TrainCommand, build_train_parser, parse_train
 from orpo_mlx.cli.exit_codes import run_command
-from orpo_mlx.cli.parser import TextRequested
+from orpo_mlx.cli.parser import TextRequested, number_option
 from orpo_mlx.config import TrainConfig
 from orpo_mlx.config.objective import OWN_SETTINGS
 from orpo_mlx.config.train_config import iter_settings
@@ -422,3 +422,13 @@ def test_the_home_of_a_user_who_does_not_exist_is_bad_input(
 
     assert program(words) == 2
     assert "the name of a user who does not exist" in capsys.readouterr().err
+
+
+def test_bounds_are_written_out() -> None:
+    with pytest.raises(ConfigError, match=r"from 0 to 2147483647\n"):
+        number_option({"seed": "-1"}, "seed", 0, 0, 2**31 - 1, whole=True)
+
+
+def test_too_long_a_path_is_bad_input(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(lambda: bool(Path("x" * 300).is_file())) == 2
+    assert "the name is too long" in capsys.readouterr().err

@@ -10,6 +10,7 @@ import pytest
 from support.measured import measured
 
 from orpo_mlx.cli.main import main
+from orpo_mlx.errors import RunError
 from orpo_mlx.runs.directory import RunDirectory
 from orpo_mlx.runs.event_text import plain_lines
 from orpo_mlx.runs.events import (
@@ -21,7 +22,7 @@ from orpo_mlx.runs.events import (
     read_events,
 )
 from orpo_mlx.runs.history import RunHistory
-from orpo_mlx.runs.listing import list_runs
+from orpo_mlx.runs.listing import find_run, list_runs
 from tui.home.run_list import RunList, row_of
 from tui.run.state import RunState
 
@@ -153,3 +154,9 @@ def test_a_state_of_odd_values_is_none(changes, tmp_path):
         run.state_file.write_text(f"{{{text}}}")
         assert (run.read_state() is not None) == is_read
     assert list_runs(tmp_path)[0].id == "odd"
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b"])
+def test_a_name_that_no_folder_can_have_is_no_run(tmp_path: Path, name: str) -> None:
+    with pytest.raises(RunError, match="there is no run"):
+        find_run(name, tmp_path)

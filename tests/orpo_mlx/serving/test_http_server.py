@@ -129,6 +129,29 @@ def test_a_streamed_answer_is_the_whole_one_in_pieces(client: Client):
     assert chunks[-1]["choices"][0]["finish_reason"] == "stop"
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_stop_word_ends_the_answer_where_it_begins_in_the_text(client: Client, stream: bool):
+    whole = client.answer("demo", QUESTIONS[0])
+    word = whole.split()[2]  # its token begins with a space, that of the word alone does not
+    body = {
+        "model": "demo", "max_tokens": 48, "stream": stream, "stop": [word],
+        "messages": [{"role": "user", "content": QUESTIONS[0]}],
+    }  # fmt: skip
+    text = client.send("/v1/chat/completions", body)[1]
+    lines = [line[6:] for line in text.split("\n\n") if line[:6] == "data: "] if stream else [text]
+    choices = [json.loads(line)["choices"][0] for line in lines if line != "[DONE]"]
+    said = [choice["delta" if stream else "message"].get("content") or "" for choice in choices]
+    assert "".join(said) == whole.split(word)[0]
+    assert choices[-1]["finish_reason"] == "stop"
+
+
+@pytest.mark.parametrize(("host", "is_open"), [("127.0.0.1", False), ("0.0.0.0", True)])
+def test_a_server_knows_whether_other_machines_reach_it(host: str, is_open: bool):
+    server = OpenAIServer(host, 0)
+    server.server_close()
+    assert server.is_open is is_open
+
+
 def test_a_seed_gives_the_same_answer_again_and_another_one_another(client: Client):
     said = [
         client.chat("demo", "Tell me.", seed=seed, temperature=1.5)[1]["choices"][0]["message"]

@@ -13,6 +13,9 @@ from orpo_mlx.config import TrainConfig
 from orpo_mlx.config.file import load_config, read_settings
 from orpo_mlx.config.train_config import iter_settings
 
+REPLACED = {"epochs", "valid_fraction"}
+"""By `steps` and `valid_data`, which may not stand beside them."""
+
 
 @pytest.fixture
 def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -33,7 +36,8 @@ def test_every_setting_stands_in_it_once_behind_a_line_that_explains_it(written:
     for setting in iter_settings():
         (at,) = (i for i, line in enumerate(lines) if re.match(rf"(# )?{setting.name} = ", line))
         assert lines[at].startswith("# ") == (setting.name not in values)
-        assert (setting.default is None) == (setting.name not in values)
+        is_comment = setting.default is None or setting.name in REPLACED
+        assert is_comment == (setting.name not in values)
         assert lines[at - 1].startswith(f"# {setting.help[:30]}")
 
 
@@ -41,9 +45,11 @@ def test_a_value_that_is_changed_in_it_is_taken(written: Path):
     text = written.read_text(encoding="utf-8")
     text = text.replace("\nlam = 0.1\n", "\nlam = 0.3\n")
     text = re.sub(r"^# steps = .*$", "steps = 7", text, flags=re.M)
-    text = re.sub(r"^epochs = .*\n", "", text, flags=re.M)
+    text = re.sub(r"^# valid_data = .*$", 'valid_data = "v.jsonl"', text, flags=re.M)
     written.write_text(text, encoding="utf-8")
-    assert load_config(written) == TrainConfig(lam=0.3, steps=7)
+    command = parse_train(["--config", str(written), "--model", "m", "--data", "d"])
+    assert (command.config.lam, command.config.steps) == (0.3, 7)
+    assert str(command.config.valid_data).endswith("v.jsonl")
 
 
 def test_nothing_is_ever_replaced(written: Path, capfd: pytest.CaptureFixture[str]):

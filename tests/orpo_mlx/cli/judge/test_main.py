@@ -71,6 +71,15 @@ def test_a_person_judges_leaves_and_goes_on(trained, judge, typed):
     )  # fmt: skip
 
 
+def test_a_pipe_is_told_each_phase(trained, judge):
+    _, _, err = judge(trained.orpo.path, *SHORT, "--judge-model", trained.model)
+    said = [line.split(" ...")[0] for line in err.splitlines() if "(after " in line]
+    assert said == [
+        "reading the data", "tokenizing the pairs", "loading the weights", "answering prompts",
+        "judging",
+    ]  # fmt: skip
+
+
 def test_a_server_judges_two_runs(trained, judge, fakes, tmp_path, monkeypatch):
     monkeypatch.setenv("ORPO_MLX_JUDGE_KEY", "sk-very-secret-1234")
     words = (trained.orpo.path, "--against", trained.sft.path, *SHORT, "--judge-name", "big")

@@ -22,6 +22,7 @@ from orpo_mlx.runs.group.comparison import (
     results_differ_in_kind,
     usual_metric,
 )
+from orpo_mlx.runs.label import RunLabel, write_label
 
 Make = Callable[..., RunDirectory]
 
@@ -146,6 +147,18 @@ def test_the_command_prints_a_table_or_a_list(make: Make, capsys) -> None:
         "b", {"lam": 0.4}, {"name": "loss", "value": 0.25, "low": None, "high": None},
     )  # fmt: skip
     assert (second["best"]["step"], second["verdict"]) == (5, None)
+
+
+def test_runs_of_a_sweep_are_compared_by_its_name(make: Make, capsys) -> None:
+    for name, tags in (("a", ("swept",)), ("b", ("swept", "x")), ("c", ())):
+        write_label(make(name, 0.5).path, RunLabel(tags=tags))
+    assert main(["compare", "--tag", "swept"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in said[1:3]] == ["a", "b"]
+    assert main(["compare", "--tag", "x", "c", "--json"]) == 0
+    assert {row["id"] for row in json.loads(capsys.readouterr().out)} == {"b", "c"}
+    assert main(["compare", "--tag", "nope"]) == 2
+    assert main(["compare", "--tag", "x"]) == 2
 
 
 def test_one_run_is_no_comparison(make: Make, capsys) -> None:

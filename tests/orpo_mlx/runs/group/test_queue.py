@@ -17,6 +17,8 @@ import pytest
 from orpo_mlx.cli.main import main
 from orpo_mlx.config import TrainConfig
 from orpo_mlx.errors import RunError
+from orpo_mlx.runs.directory import RunDirectory
+from orpo_mlx.runs.group import worker
 from orpo_mlx.runs.group.queue import Queue, QueueEntry
 from orpo_mlx.runs.group.worker import QueueWorker, start_worker
 from orpo_mlx.runs.label import RunLabel, read_label
@@ -169,16 +171,16 @@ def test_all_killed_at_once_as_by_a_reboot_the_half_done_one_is_resumed(
 
 
 def test_it_waits_for_a_training_of_somebody_else(
-    queue: Queue, add: Add, monkeypatch: pytest.MonkeyPatch
+    queue: Queue, add: Add, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
-    looks: list[bool] = []
-    look = QueueWorker._is_free
+    looks: list[list[RunDirectory]] = []
+    look = worker.trainings_besides
 
-    def count(worker: QueueWorker, entry: QueueEntry) -> bool:
-        looks.append(look(worker, entry))
+    def count(queue: Queue, entry: QueueEntry) -> list[RunDirectory]:
+        looks.append(look(queue, entry))
         return looks[-1]
 
-    monkeypatch.setattr(QueueWorker, "_is_free", count)
+    monkeypatch.setattr(worker, "trainings_besides", count)
     (other,) = add(0.4)
     queue.remove(other)
     trainer = subprocess.Popen(
@@ -189,8 +191,10 @@ def test_it_waits_for_a_training_of_somebody_else(
     thread = threading.Thread(target=work, args=(queue,))
     thread.start()
     until(lambda: len(looks) > 2)
-    assert not any(looks)
+    assert looks[:3] == [[other.run]] * 3
     assert not entry.run.is_run()
+    assert main(["queue"]) == 0
+    assert f"; it waits for {other.run.id}, which is trained besides" in capsys.readouterr().out
     assert main(["stop", other.run.id]) == 0
     trainer.wait()
     thread.join()
