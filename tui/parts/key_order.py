@@ -69,8 +69,11 @@ class KeyOrder:
         while self._held and not self._is_acting():
             event = self._held.popleft()
             self._number += 1
-            target = self._app.focused or self._app.screen
-            self._followed = target
             await self._hand_on(event)
-            if not target.post_message(Acted(self._number)):
-                self._followed = None
+            self._followed = self._follow(event, self._app.focused or self._app.screen)
+
+    def _follow(self, event: KeyOrPaste, target: Widget) -> Widget | None:
+        """Send a sign behind a key; what a field takes as text goes no further than there."""
+        if isinstance(event, events.Paste) or target.check_consume_key(event.key, event.character):
+            return None
+        return target if target.post_message(Acted(self._number)) else None
