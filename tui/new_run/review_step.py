@@ -53,7 +53,7 @@ def review_text(
     lines += [
         *_course_lines(draft, fit, check),
         *_time_lines(fit),
-        f"Memory    {fit_facts.summary(fit, charset) if fit else note or 'being estimated ...'}",
+        f"Memory    {fit_facts.memory_text(fit, charset) if fit else note or 'being estimated ...'}",
     ]
     if fit and note and note != ESTIMATING:
         lines.append(f"          {note}")

@@ -25,4 +25,11 @@ def test_steps_and_held_out_pairs_are_those_the_check_leaves(own, train, said):
     lines = review_text(Draft(own), {**FIT, "course": COURSE}, check).split("\n")
     (steps,) = (line for line in lines if line.startswith("Steps "))
     assert said in steps
+    assert "Memory    ✓ fits easily: about 1 GB of 8 GB" in lines
     assert lines[lines.index(steps) + 1].endswith("10 evaluations, each on 1 held-out pair")
+
+
+def test_the_time_is_told_once():
+    time = {"steps": 9, "seconds_total": 18, "seconds_per_step": 2, "peak_memory_bytes": 1}
+    text = review_text(Draft(), {**FIT, "course": COURSE, "time": time}, None)
+    assert text.count("18 s") == 1
