@@ -47,13 +47,14 @@ def review_text(
     blocking = [draft.missing(), *refusal.split("\n"), *problems]
     lines = [f"! {text}" for text in blocking if text]
     note = note.replace("\n", "\n" + " " * 10)
+    memory = fit_facts.memory_text(fit, charset) if fit else note or "being estimated ..."
     if not lines:
         lines = [line for doubt in warnings(draft) for line in _wrapped(f"! {doubt.text}")]
     lines += [""] if lines else []
     lines += [
         *_course_lines(draft, fit, check),
         *_time_lines(fit),
-        f"Memory    {fit_facts.memory_text(fit, charset) if fit else note or 'being estimated ...'}",
+        f"Memory    {memory}",
     ]
     if fit and note and note != ESTIMATING:
         lines.append(f"          {note}")
