@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from textual import events, work
+from textual import events, on, work
 from textual.app import App, SystemCommand
 from textual.binding import Binding
 from textual.filter import LineFilter
@@ -35,6 +35,7 @@ from tui.leaving import may_leave
 from tui.parts.ask import AskChoice, AskScreen
 from tui.parts.base_screen import AppScreen
 from tui.parts.harmless import HarmlessFilter
+from tui.parts.key_order import Acted, KeyOrder, KeyOrPaste
 from tui.parts.pick_one import PickOneScreen
 from tui.processes import launcher
 from tui.screens.help import HelpScreen
@@ -110,6 +111,7 @@ class OrpoApp(App[None]):
         self.starts: dict[Path, launcher.Start] = {}
         """Trainers started by this app, by run; only their parent is told how they end."""
         self._chats: dict[Path, ChatSession] = {}
+        self._keys = KeyOrder(self, self._hand_on)
         self._toasts = Toasts()
         self._harmless = HarmlessFilter()
         self._given = theme, charset
@@ -136,12 +138,21 @@ class OrpoApp(App[None]):
         await self.server.close()
 
     async def on_event(self, event: events.Event) -> None:
-        """Give the focus to the field that takes what is typed, before it is handed on."""
         if isinstance(event, events.Key | events.Paste) and not event.is_forwarded:
-            screen = self.screen
-            if isinstance(screen, AppScreen):
-                screen.begin_text(event)
+            await self._keys.add(event)
+        else:
+            await super().on_event(event)
+
+    async def _hand_on(self, event: KeyOrPaste) -> None:
+        """Give the focus to the field that takes what is typed, then the key to the focus."""
+        screen = self.screen
+        if isinstance(screen, AppScreen):
+            screen.begin_text(event)
         await super().on_event(event)
+
+    @on(Acted)
+    async def _key_has_acted(self, event: Acted) -> None:
+        await self._keys.acted(event.number)
 
     def get_line_filters(self) -> Sequence[LineFilter]:
         """Return what every line passes before it is written."""

@@ -136,6 +136,12 @@ class LineChart(Widget, can_focus=True):
 
     # Data in
 
+    def rename(self, title: str) -> None:
+        """Show something else from the next `plot` on."""
+        if title != self.painter.title:
+            self.painter.title = self.border_title = title
+            self.painter.forget()
+
     def plot(
         self,
         lines: Sequence[Line],

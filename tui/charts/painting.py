@@ -309,7 +309,10 @@ def nearest_index(xs: Floats, x: float) -> int:
 
 
 def _fit_legend(lines: Sequence[Line], texts: list[str], room: int) -> int:
-    """Empty the values that have no room; return how many names have some."""
+    """Empty the values that have no room; return how many names have some.
+
+    Values under one name go together: one alone would not say whose it is.
+    """
     names = [name for name, _ in groupby(line.name for line in lines)]
     least = len(names) + 2 * len(lines)
     named = len(names)
@@ -318,7 +321,10 @@ def _fit_legend(lines: Sequence[Line], texts: list[str], room: int) -> int:
     least += sum(len(name) + 1 for name in names[:named])
     for index in reversed(range(len(texts))):
         if least + sum(len(text) + 1 for text in texts if text) > room:
-            texts[index] = ""
+            name = lines[index].name
+            texts[:] = [
+                "" if line.name == name else text for line, text in zip(lines, texts, strict=True)
+            ]
     return named
 
 

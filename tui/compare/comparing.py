@@ -208,7 +208,7 @@ def result_rows(runs: Sequence[ComparedRun]) -> list[CompareRow]:
     best = [state.best for state in states]
     losses = [event.value("loss") if event else math.nan for event in best]
     beside = shown(all_metrics(runs), ("loss", "log_odds_ratio", "preference_accuracy"))[1:]
-    seconds = [state.elapsed_seconds for state in states]
+    seconds = [state.training_seconds for state in states]
     peaks = [state.steps.last("peak_memory_bytes") for state in states]
     is_one = are_of_one_objective(runs)
     objectives = [] if is_one else [CompareRow("objective", tuple(run.objective for run in runs))]
@@ -222,7 +222,7 @@ def result_rows(runs: Sequence[ComparedRun]) -> list[CompareRow]:
             _best(losses, VALID_LOSS) if are_counted_alike(runs, "loss") else None,
         ),
         *([_beside_row(beside, best)] if beside else []),
-        CompareRow("time", tuple(format_duration(s) if s else "-" for s in seconds)),
+        CompareRow("time trained", tuple(format_duration(s) if s else "-" for s in seconds)),
         CompareRow(
             "peak memory",
             tuple("-" if math.isnan(peak) or not peak else format_bytes(peak) for peak in peaks),

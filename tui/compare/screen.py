@@ -113,9 +113,7 @@ class CompareScreen(AppScreen):
             return
         self._last_draw = time.monotonic()
         chart = self.chart
-        if chart.painter.title != self.curve.title:
-            chart.painter.title = self.curve.title
-            chart.painter.forget()
+        chart.rename(self.curve.title)
         lines = comparing.compared_lines(self.runs, self.curve, self.x_axis)
         end = max(chart_end(run.state, self.x_axis) for run in self.runs)
         chart.plot(lines, (), self.x_axis, end)

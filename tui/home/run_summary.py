@@ -24,7 +24,7 @@ from tui.charts.sparkline import trend
 from tui.run.columns import Floats
 from tui.run.follow import follow_run
 from tui.run.state import RunState
-from tui.run.status import ALIVE, status_text
+from tui.run.status import status_text
 from tui.run.time_left import time_left
 from tui.shell.charset import CharsetName
 from tui.shell.messages import EventsArrived
@@ -143,9 +143,8 @@ def answer_lines(state: RunState) -> list[str]:
 
 def _how(run: RunSummary, state: RunState) -> str:
     parts = [f"step {run.step} of {run.total_steps}" if run.total_steps else f"step {run.step}"]
-    if state.elapsed_seconds:
-        word = "running for" if run.status in ALIVE else "took"
-        parts.append(f"{word} {format_duration(state.elapsed_seconds)}")
+    if state.training_seconds:
+        parts.append(f"trained for {format_duration(state.training_seconds)}")
     if run.status == "running" and (left := time_left(state)):
         parts.append(f"left {left}")
     if run.model:

@@ -83,7 +83,7 @@ class RunTabs(Vertical):
 
     def _text(self, width: int) -> list[TextLine]:
         if self.tab == EVENTS:
-            return texts.event_lines(self._state)
+            return texts.event_lines(self._state, width)
         if self.tab == SAMPLES:
             return texts.sample_lines(self._state, width, key_of("live.sample", self.keys))
         if self.tab == CONFIG:

@@ -114,16 +114,31 @@ def memory_lines(state: RunState, limit_bytes: int, width: int, charset: Charset
     return lines
 
 
-def event_lines(state: RunState) -> list[TextLine]:
-    """Return the events tab, oldest first."""
-    return [
-        (
-            ("quiet", time.strftime("%H:%M:%S ", time.localtime(line.time))),
-            ("bad" if line.kind in ("error", "warning") else "kind", f"{line.kind:<8}"),
-            ("text", visible(line.text).replace("\n", " ")),
+_EVENT_COLUMN = len("12:00:00 ") + 8
+"""Where the text of an event begins, behind its time and its kind."""
+
+
+def event_lines(state: RunState, width: int) -> list[TextLine]:
+    """Return the events tab, oldest first; what is too long goes on below itself."""
+    lines: list[TextLine] = []
+    for line in state.lines:
+        parts = _event_parts(visible(line.text).replace("\n", " "), width - _EVENT_COLUMN)
+        lines.append(
+            (
+                ("quiet", time.strftime("%H:%M:%S ", time.localtime(line.time))),
+                ("bad" if line.kind in ("error", "warning") else "kind", f"{line.kind:<8}"),
+                ("text", parts[0]),
+            )
         )
-        for line in state.lines
-    ]
+        lines += [(("text", " " * _EVENT_COLUMN + part),) for part in parts[1:]]
+    return lines
+
+
+def _event_parts(text: str, room: int) -> list[str]:
+    # Most fit, and a long run has thousands.
+    if len(text) < room:
+        return [text]
+    return textwrap.wrap(text, max(20, room - 1), break_on_hyphens=False) or [""]
 
 
 def sample_lines(state: RunState, width: int, key: str) -> list[TextLine]:

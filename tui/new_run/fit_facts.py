@@ -70,10 +70,15 @@ def needed_text(answer: Mapping[str, Any]) -> str:
 
 def summary(answer: Mapping[str, Any], charset: CharsetName = "braille") -> str:
     """Return the answer in a line."""
+    text = memory_text(answer, charset)
+    return f"{text} · {time_text(answer)}" if answer.get("time") else text
+
+
+def memory_text(answer: Mapping[str, Any], charset: CharsetName = "braille") -> str:
+    """Return whether it fits, and into what."""
     found = verdict_of(answer, charset)
     there = format_bytes(answer["available_bytes"])
-    text = f"{found.sign} {found.word}: about {needed_text(answer)} of {there}"
-    return f"{text} · {time_text(answer)}" if answer.get("time") else text
+    return f"{found.sign} {found.word}: about {needed_text(answer)} of {there}"
 
 
 def part_lines(answer: Mapping[str, Any], width: int = 30) -> list[str]:

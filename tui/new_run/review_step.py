@@ -47,13 +47,14 @@ def review_text(
     blocking = [draft.missing(), *refusal.split("\n"), *problems]
     lines = [f"! {text}" for text in blocking if text]
     note = note.replace("\n", "\n" + " " * 10)
+    memory = fit_facts.memory_text(fit, charset) if fit else note or "being estimated ..."
     if not lines:
         lines = [line for doubt in warnings(draft) for line in _wrapped(f"! {doubt.text}")]
     lines += [""] if lines else []
     lines += [
-        *_course_lines(fit, check),
+        *_course_lines(draft, fit, check),
         *_time_lines(fit),
-        f"Memory    {fit_facts.summary(fit, charset) if fit else note or 'being estimated ...'}",
+        f"Memory    {memory}",
     ]
     if fit and note and note != ESTIMATING:
         lines.append(f"          {note}")
@@ -70,26 +71,35 @@ def review_text(
     return "\n".join([*lines, "", "Same as (^y copies):", f"  {visible(draft.command())}"])
 
 
-def _course_lines(fit: Answer, check: Answer) -> list[str]:
+def _course_lines(draft: Draft, fit: Answer, check: Answer) -> list[str]:
     """Return steps, evaluations and checkpoints of the run, once they are known."""
     course = (fit or {}).get("course")
     if not course:
         return []
-    # The check has cut every prompt; the estimate knows lengths only, and may count a pair more.
-    pairs = ((check or {}).get("split") or {}).get("train", course["pairs"])
+    # The check has cut every prompt; the estimate knows lengths only, and may count pairs more.
+    split = (check or {}).get("split") or {}
+    pairs = split.get("train", course["pairs"])
+    held_out = min(course["evaluated_pairs"], split.get("valid", course["evaluated_pairs"]))
     evaluations = (
         f"{counted(course['evaluations'], 'evaluation')}, each on "
-        f"{counted(course['evaluated_pairs'], 'held-out pair')}"
+        f"{counted(held_out, 'held-out pair')}"
         if course["evaluations"]
         else "no evaluations: no pairs are held out"
     )
     return [
-        f"Steps     {course['steps']:,} on {counted(pairs, 'pair')}",
+        f"Steps     {_steps_text(draft, course, pairs)} on {counted(pairs, 'pair')}",
         f"          {evaluations}",
         f"          {counted(course['checkpoints'], 'checkpoint')} of "
         f"{fit_facts.format_bytes(course['checkpoint_bytes'])}, "
         f"at most {course['kept_checkpoints']} kept",
     ]
+
+
+def _steps_text(draft: Draft, course: Mapping[str, Any], pairs: int) -> str:
+    """Return how many steps so many pairs take, where the estimate counted others."""
+    if draft.get("steps") is not None or pairs == course["pairs"]:
+        return f"{course['steps']:,}"
+    return f"about {math.ceil(course['steps'] * pairs / course['pairs']):,}"
 
 
 def _problem_line(names: tuple[str, ...], text: str) -> str:

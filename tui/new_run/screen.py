@@ -92,6 +92,12 @@ class NewRunScreen(AppScreen):
         self.planning.open(step)
         self.refresh_bindings()
 
+    def on_descendant_focus(self, event: events.DescendantFocus) -> None:
+        """Say what digits do where one is."""
+        around = [one for one in event.widget.ancestors_with_self if isinstance(one, Widget)]
+        is_text = any(one.check_consume_key("1", "1") for one in around)
+        self.query_one("#steps", TabStrip).hint = "digits type" if is_text else "1 to 4: a step"
+
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Offer what makes sense in this step."""
         return is_offered(action, self.step)

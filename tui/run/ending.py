@@ -281,7 +281,7 @@ def _crash(state: RunState, log: str, resume: str, exit_code: int | None) -> Car
 def _end(ended: RunFinished, resume: str, keys: Mapping[str, str]) -> Card:
     title = _ENDS.get(ended.reason, f"Ended: {ended.reason}")
     best = f" The best evaluation was at step {ended.best_step}." if ended.best_step else ""
-    cause = f"Step {ended.step} after {format_duration(ended.seconds)}.{best}"
+    cause = f"Step {ended.step}, trained for {format_duration(ended.seconds)}.{best}"
     is_done = ended.reason in DONE
     names = ("live.result", "live.chat", "live.test", "live.export", "screen.back")
     result, chat, test, export, back = (key_of(name, keys) for name in names)

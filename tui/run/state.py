@@ -142,9 +142,13 @@ class RunState:
         return value if is_number(value) else default
 
     @property
-    def elapsed_seconds(self) -> float:
-        """Time spent, pauses and the time between two processes excluded."""
-        return self._seconds
+    def training_seconds(self) -> float:
+        """Time trained, as the trainer tells it at the end, by the clock of events until then.
+
+        Pauses, the time between two processes and what follows the end, as the comparison with
+        the base, are excluded.
+        """
+        return self.ended.seconds if isinstance(self.ended, RunFinished) else self._seconds
 
     def apply_all(self, records: Iterable[Record]) -> RunState:
         """Take events in, in order; steps that follow each other at once. Returns itself."""
@@ -211,7 +215,8 @@ class RunState:
 
     def _count_time(self, record: Record) -> None:
         gap = record.time - self._clock
-        counts = self._clock and not self.paused and not isinstance(record.event, RunStarted)
+        waits = self.paused or self.ended is not None
+        counts = self._clock and not waits and not isinstance(record.event, RunStarted)
         if counts and gap > 0:
             self._seconds += gap
         self._clock = record.time

@@ -79,6 +79,8 @@ def test_in_a_narrow_chart_values_give_way_from_the_last_line_on_and_names_stay(
 def test_lines_of_one_name_share_it():
     lines = [line([0], [1], name="a"), *(line([0], [n], marker=str(n), name="b") for n in (2, 3))]
     assert paint(lines, size=(60, 8)).row_text(0).rstrip() == "Loss  o a 1.000  2 3 b 2.000 3.000"
+    # One value of two would not say whose it is.
+    assert paint(lines, size=(33, 8)).row_text(0).rstrip() == "Loss  o a 1.000  2 3 b"
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.31, 0.36), (1.0, 1.0), (-7.3, 9000.0)])

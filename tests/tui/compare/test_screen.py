@@ -69,6 +69,7 @@ async def test_another_metric_and_another_axis(open_compare, wait_for, screen_te
         await wait_for(pilot, lambda: screen.curve.id == "loss")
         await pilot.press("x")
         await wait_for(pilot, lambda: "Training loss over tokens" in screen_text(pilot.app))
+        assert screen.chart.border_title == "Training loss"
         await pilot.press("left_square_bracket", "y", "plus")
         await wait_for(pilot, lambda: screen.chart.view.window is not None)
         assert (screen.chart.view.smoothing, screen.chart.view.log_y) == (0.8, True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orpo_mlx.runs.events import CheckpointSaved, SampleGenerated
+from orpo_mlx.runs.events import CheckpointSaved, NoteLogged, SampleGenerated
 from tui.live.texts import (
     brief_text,
     event_lines,
@@ -106,5 +106,14 @@ def test_one_sentence_says_it_all(make_state, make_eval):
 
 
 def test_an_event_is_one_line_with_its_time(make_state):
-    lines = text_of(event_lines(make_state(SampleGenerated(5, "q", "one\ntwo", 0))))
+    lines = text_of(event_lines(make_state(SampleGenerated(5, "q", "one\ntwo", 0)), 80))
     assert lines[1] == "22:13:21 sample  step 5  1: one two"
+
+
+def test_an_event_longer_than_its_row_goes_on_below(make_state):
+    words = "comparing base and adapter on 40 held-out pairs, about 7 seconds of time"
+    lines = text_of(event_lines(make_state(NoteLogged("info", words)), 60))[1:]
+    assert lines == [
+        "22:13:21 note    comparing base and adapter on 40 held-out",
+        " " * 17 + "pairs, about 7 seconds of time",
+    ]

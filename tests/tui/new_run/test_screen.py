@@ -499,3 +499,21 @@ async def test_a_draft_to_begin_with_keeps_its_preset(preset, made_up, open_app,
         assert (screen.draft.preset, screen.draft.own) == (preset, draft.own)
         await pilot.press("f6")
         await wait_for(pilot, lambda: screen.draft.preset != preset)
+
+
+@pytest.mark.parametrize("size", [(60, 16), (80, 24)])
+async def test_the_steps_say_what_a_digit_does_here(size, open_new, wait_for, screen_text):
+    def said() -> str:
+        return screen_text(pilot.app).split("\n")[1]
+
+    async with open_new(size) as (pilot, screen):
+        await wait_for(pilot, lambda: said().endswith("digits type"))  # the list's filter
+        screen.change(Draft({"model": "org/m"}))
+        screen.go_to(2)
+        await wait_for(pilot, lambda: said().endswith("1 to 4: a step"))  # a field of choices
+        await pilot.press("down", "down")
+        await wait_for(pilot, lambda: said().endswith("digits type"))
+        await pilot.press("2")
+        assert (screen.step, screen.query_one("#row-epochs Input", Input).value) == (2, "2")
+        await pilot.press("up", "1")
+        await wait_for(pilot, lambda: screen.step == 0)

@@ -57,7 +57,7 @@ def test_many_events_at_once_make_the_same_as_one_by_one(make_state, make_eval):
         assert a.names == b.names
         assert all((a.column(name) == b.column(name)).all() for name in a.names)
     assert len(one.steps) == 49
-    assert one.elapsed_seconds == many.elapsed_seconds == 72  # a second each, none while paused
+    assert one.training_seconds == many.training_seconds == 72  # a second each, none while paused
     for name in ("step", "epoch", "lines", "marks", "version", "paused"):
         assert getattr(one, name) == getattr(many, name)
 
@@ -72,7 +72,25 @@ def test_going_on_after_a_pause_voids_nothing(make_state):
 def test_time_paused_does_not_count(make_state):
     # Events come a second apart: start, step, pause | resume, step. One second is paused.
     state = make_state({"step": 1}, Paused(1), Resumed(1), {"step": 2})
-    assert state.elapsed_seconds == 3.0
+    assert state.training_seconds == 3.0
+
+
+def test_the_time_trained_is_the_trainers_own_once_it_has_told_it(make_state):
+    # Two seconds by the clock of events; the trainer counts no samples.
+    ended = make_state(
+        {"step": 1}, RunFinished("stopped", 1, 1.5, None), note := NoteLogged("info", "x")
+    )
+    assert ended.training_seconds == 1.5
+    # The comparison after the end is none of it, also when the run goes on.
+    again = make_state(
+        {"step": 1},
+        RunFinished("stopped", 1, 1.5, None),
+        note,
+        note,
+        Resumed(1, new_process=True),
+        {"step": 2},
+    )
+    assert again.training_seconds == 3.0
 
 
 def test_a_failure_by_a_number_that_is_none_is_marked_at_the_step_it_happened(make_state):
@@ -157,4 +175,4 @@ def test_a_request_is_answered_by_its_event_and_a_stop_by_the_end_only(make_stat
 
 def test_nothing_known_is_nothing_shown():
     state = RunState()
-    assert (state.total_steps, state.lam, state.elapsed_seconds) == (0, 0.1, 0.0)
+    assert (state.total_steps, state.lam, state.training_seconds) == (0, 0.1, 0.0)
