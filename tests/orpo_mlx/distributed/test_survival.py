@@ -172,6 +172,44 @@ def test_a_peer_that_dies_before_the_first_step_leaves_no_run(
 
 
 @SLOW
+@pytest.mark.parametrize("phase", ["own share", "saving", "evaluating"])
+def test_a_first_process_that_hangs_ends_itself_and_its_peer(
+    phase, words, faults, start, whole, tmp_path
+):
+    """Its heart beats meanwhile, and nothing that it holds half done is saved."""
+    run = tmp_path / "run"
+    first, second = start([words(run, peer_timeout=8)] * 2, {0: faults(f"hang@{phase}")})
+    code, errors = ended(first)
+    assert code == 1, errors
+    assert "process 0 (" in errors
+    assert "has not got on for" in errors
+    assert "orpo-mlx resume" in errors or phase == "evaluating", errors
+    assert ended(second) == (1, "")
+    found = [record.event for record in read_events(run / "events.jsonl")]
+    (failed,) = [event for event in found if isinstance(event, RunFailed)]
+    assert (failed.kind, failed.peer) == ("peer", 0)
+    saved = [event.step for event in found if isinstance(event, CheckpointSaved)]
+    assert saved == {"own share": [0], "saving": [0], "evaluating": []}[phase]
+    if saved:
+        require_whole_when_resumed(run, whole, start)
+
+
+@SLOW
+def test_an_exchange_that_never_ends_ends_all_of_them_saved(words, faults, start, whole, tmp_path):
+    """All hearts beat, and nobody is lost: so would a deadlock inside MLX look."""
+    run = tmp_path / "run"
+    first, second = start([words(run, peer_timeout=8)] * 2, {1: faults("hang@exchange")})
+    code, errors = ended(first)
+    assert code == 1, errors
+    assert "the exchange of arrays between 2 processes has not ended" in errors
+    assert ended(second)[0] == 1
+    found = [record.event for record in read_events(run / "events.jsonl")]
+    saved = [event.step for event in found if isinstance(event, CheckpointSaved)]
+    assert saved == [0, 2]
+    require_whole_when_resumed(run, whole, start)
+
+
+@SLOW
 def test_a_slow_peer_changes_nothing(words, faults, start, whole, tmp_path):
     given = words(tmp_path / "run")
     first, second = start([given] * 2, {1: faults("slow")})
