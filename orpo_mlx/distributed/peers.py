@@ -321,7 +321,7 @@ class Peers:
                 link.heard = link.moved = now
 
     def _stuck(self, now: float, pause: float) -> OrpoError | None:
-        """Return why this process must end though it does not get to see it, None if it need not."""
+        """Return why this process must end, which its own work keeps it from seeing, or None."""
         gone, began = self._gone, self._exchange_began
         if began:
             # A peer that is silent is known a moment later than the exchange lasts too long.

@@ -1,4 +1,4 @@
-"""Put on PYTHONPATH as sitecustomize: a process that is slow, hangs, dies or has another version.
+"""Put on PYTHONPATH as sitecustomize: a process with a fault, or of another version.
 
 PEER_FAULT is WHAT or WHAT@DOING: what happens when the process is at DOING the first time; process
 0 knows those from "own share" on.
@@ -23,6 +23,8 @@ def _act():
 
 
 def _patch():
+    from mlx.utils import tree_map
+
     from orpo_mlx.distributed import exchange, peers
 
     mark, sums, share, agree, own = (
@@ -43,7 +45,10 @@ def _patch():
     def sum_and_act(*args):
         if WHERE == "exchange" and _counted("exchange") == 3:
             _act()
-        return sums(*args)
+        total = sums(*args)
+        if WHAT == "differ" and _counted("sum") == 3:
+            return tree_map(lambda array: 0 * array, total)
+        return total
 
     def share_and_act(self, value):
         if WHERE == "share" and not self.is_lead:

@@ -29,11 +29,14 @@ CASES = {
     "full": {"nll_scope": "full", "steps": 5},
     "clipped": {"max_grad_norm": 0.01},
     **{way: {"scoring": way, "steps": 5} for way in ("packed", "shared", "fork", "plain")},
-    "sft": {"objective": "sft", "steps": 5},
+    "sft": {"objective": "sft"},
     "dpo": {"objective": "dpo"},
     "kto": {"objective": "kto", "unpair": True},
-    "simpo": {"objective": "simpo", "steps": 5},
-    "reward": {"objective": "reward", "steps": 5},
+    "cpo": {"objective": "cpo"},
+    "simpo": {"objective": "simpo"},
+    "reward": {"objective": "reward"},
+    "start-as-reference": {"objective": "dpo", "reference": "start", "dropout": 0.1},
+    "ipo": {"objective": "dpo", "dpo_loss": "ipo"},
 }  # fmt: skip
 QUICK = ("orpo", "dropout", "kto", "dpo", "one-micro-batch")
 FEW_STEPS = {"steps": 6, "eval_every": 3}
@@ -76,6 +79,8 @@ def write_cases(folder, model, data, names, **changes):
     }
     for name in names:
         cases[name] |= changes if name != "orpo" else {}
+        if "reference" in CASES[name]:  # the adapter of the run of one process
+            cases[name]["init_adapter"] = str(folder / "orpo-1/adapter")
     (folder / "cases.json").write_text(json.dumps(cases))
 
 

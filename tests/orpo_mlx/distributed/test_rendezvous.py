@@ -53,7 +53,9 @@ def test_a_peer_of_a_version_that_says_less_is_let_in_to_be_compared(world, more
             link.close()
 
 
-@pytest.mark.parametrize("nonsense", [b"", b"[" * 4096, b"[]\n", b"GET / HTTP/1.1\r\n", b"\0" * 9000])
+@pytest.mark.parametrize(
+    "nonsense", [b"", b"[" * 4096, b"[]\n", b"GET / HTTP/1.1\r\n", b"\0" * 9000]
+)
 def test_strangers_keep_no_peer_waiting(world, nonsense):
     """Five of them that say nothing, or no more than this, stay connected before the peer comes.
 
