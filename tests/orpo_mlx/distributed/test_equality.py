@@ -114,7 +114,7 @@ def test_two_processes_train_the_run_of_one(model_folder, pairs_file, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(2400)
 def test_any_number_of_processes_trains_the_run_of_one(model_folder, pairs_file, tmp_path):
     write_cases(tmp_path, model_folder, pairs_file(40), CASES)
     for size in (1, 2, 3, 4):
