@@ -32,6 +32,7 @@ class Link:
     Attributes:
         lost: why nothing more will come, "" while it may.
         failure: what the peer said of its own end, None if it said nothing.
+        gone_at: when it was first known to be gone, by `time.monotonic`; None while it is there.
         signal: a signal that the peer was sent, "" if none.
         heard: when anything came last, by `time.monotonic`.
         moved: when the peer was last known to get on with its work.
@@ -42,6 +43,7 @@ class Link:
         self.rank, self.host, self.log = rank, host, log
         self.lost, self.signal, self.doing = "", "", ""
         self.failure: Message | None = None
+        self.gone_at: float | None = None
         self.heard = self.moved = time.monotonic()
         self._progress = -1
         self._connection = connection
@@ -74,6 +76,7 @@ class Link:
     def lose(self, why: str) -> None:
         """Give the connection up; the first reason stands."""
         self.lost = self.lost or why
+        self.gone_at = self.gone_at or time.monotonic()
         self.close()
 
     def close(self) -> None:
@@ -88,7 +91,7 @@ class Link:
                 while line := lines.readline(MOST_BYTES):
                     self._accept(json.loads(line))
             self.lose("it has ended")
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
             self.lose("its connection broke" if isinstance(error, OSError) else "it sent nonsense")
 
     def _accept(self, message: Message) -> None:
@@ -99,7 +102,7 @@ class Link:
             if message["progress"] != self._progress:
                 self._progress, self.moved = message["progress"], self.heard
         elif kind == "failed":
-            self.failure = message
+            self.failure, self.gone_at = message, self.gone_at or self.heard
         elif kind == "signal":
             self.signal = str(message["name"])
         else:

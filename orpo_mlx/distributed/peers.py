@@ -3,7 +3,7 @@
 Process 0 leads: it shares what it decides, orders what is next, and ends the others. Before arrays
 are exchanged all processes have said here that they are ready, so that nobody waits inside MLX for
 one that is slow, and a loss is met where the run can still be saved. What may yet hang in there is
-ended from a thread.
+ended from a thread; so is process 0 itself where it no longer gets on.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class Peers:
     Attributes:
         group: MLX's, once the processes are connected.
         is_training: whether all are in step, so that one that does not get on has hung.
-        on_stuck: called, from a thread, where MLX hangs in an exchange; returns what `tell` is
-            called with, and then the process ends.
+        on_stuck: called, from a thread, where this process hangs; returns what `tell` is called
+            with, and then the process ends.
         abandon: ends, then too, what was started for this run.
         last_lines: gives what a peer wrote last, "" where that is not known here.
         wait_seconds: how long the first to be ready waited for the last, since `take_times`.
@@ -64,8 +64,11 @@ class Peers:
         self.wait_seconds = self.exchange_seconds = 0.0
         self._links = list(links)
         self._progress, self._doing = 0, "starting"
-        self._moved = time.monotonic()
+        self._moved = self._awake = time.monotonic()
         self._exchange_began = self._longest_wait = 0.0
+        self._is_ending = False
+        # Held from the decision to end on, so that who hung and wakes up does not go on meanwhile.
+        self._fate = threading.Lock()
         self._closing = threading.Event()
         if self._links:
             threading.Thread(target=self._watch, name="orpo-mlx-peers", daemon=True).start()
@@ -82,8 +85,14 @@ class Peers:
 
     @property
     def is_broken(self) -> bool:
-        """Whether one of them is gone."""
-        return any(link.lost or link.failure for link in self._links)
+        """Whether one of them is gone, or this one is about to end."""
+        return self._is_ending or bool(self._gone)
+
+    @property
+    def _gone(self) -> list[Link]:
+        """Those who are gone, the first one first: its end explains the others'."""
+        gone = [link for link in self._links if link.gone_at is not None]
+        return sorted(gone, key=lambda link: link.gone_at or 0.0)
 
     @property
     def signal(self) -> str:
@@ -106,6 +115,7 @@ class Peers:
 
     def order(self, name: str, **content: Any) -> None:
         """Have the peers do something; a run of one process has none to order."""
+        self.mark(name)
         self.check()
         self._tell("order", name=name, content=content)
 
@@ -180,11 +190,15 @@ class Peers:
 
     def mark(self, doing: str) -> None:
         """Say that this process gets on with its work, and what it is at."""
-        self._progress += 1
-        self._doing, self._moved = doing, time.monotonic()
+        with self._fate:
+            now = time.monotonic()
+            self._longest_wait = max(self._longest_wait, now - self._moved)
+            self._progress += 1
+            self._doing, self._moved, self._awake = doing, now, now
 
     def expect_movement(self) -> None:
         """From now on all are in step: one that does not get on has hung."""
+        self.mark("running")
         self.is_training, self._longest_wait = self.size > 1, 0.0
 
     def check(self) -> None:
@@ -194,9 +208,8 @@ class Peers:
             PeerRefusedError: one of them found bad input.
             PeerLostError: one of them is gone.
         """
-        for link in self._links:
-            if link.lost or link.failure:
-                raise self._loss(link)
+        if gone := self._gone:
+            raise self._loss(gone[0])
 
     def pass_signal(self, name: str) -> None:
         """Tell process 0 of a signal that this one was sent."""
@@ -244,6 +257,7 @@ class Peers:
         began = time.monotonic()
         while True:
             taken = link.take(_LOOK)
+            self._awake = time.monotonic()
             if taken is not None:
                 message, arrived = taken
                 is_end = message["kind"] == "order" and message.get("name") == "end"
@@ -284,24 +298,57 @@ class Peers:
 
     def _watch(self) -> None:
         pause = min(1.0, self.timeout / 10)
+        looked = time.monotonic()
         while not self._closing.wait(pause):
             now = time.monotonic()
+            if now - looked > pause + _GRACE:
+                self._stood_still(now)
+            looked = now
             for link in self._links:
                 link.send("beat", progress=self._progress, doing=self._doing)
                 if now - link.heard > self.timeout:
                     link.lose(f"nothing was heard of it for {self.timeout:g} s")
-            began = self._exchange_began
-            lost = [link for link in self._links if link.lost or link.failure]
-            # A peer that is silent is known a moment later than the exchange lasts too long.
-            allowed = _GRACE if lost else self.timeout + 2 * pause
-            if began and now - began > allowed:
-                self._end_stuck(lost)
+            with self._fate:
+                if error := self._stuck(now, pause):
+                    self._end_stuck(error)
 
-    def _end_stuck(self, lost: Sequence[Link]) -> None:
-        error = self._loss(lost[0]) if lost else PeerLostError(
-            f"the exchange of arrays between {self.size} processes has not ended for "
-            f"{self.timeout:g} s", AGAIN,
+    def _stood_still(self, now: float) -> None:
+        """Begin to count anew: this process was stopped, and the others may have been as well."""
+        with self._fate:
+            self._moved = self._awake = now
+            self._exchange_began = self._exchange_began and now
+            for link in self._links:
+                link.heard = link.moved = now
+
+    def _stuck(self, now: float, pause: float) -> OrpoError | None:
+        """Return why this process must end, which its own work keeps it from seeing, or None."""
+        gone, began = self._gone, self._exchange_began
+        if began:
+            # A peer that is silent is known a moment later than the exchange lasts too long.
+            # Process 0 gives up first, so that it says why.
+            patience = self.timeout + 2 * pause + (0 if self.is_lead else 2 * _GRACE)
+            if now - began <= (_GRACE if gone else patience):
+                return None
+            return self._loss(gone[0]) if gone else PeerLostError(
+                f"the exchange of arrays between {self.size} processes has not ended for "
+                f"{self.timeout:g} s", AGAIN,
+            )  # fmt: skip
+        if not self.is_lead:
+            # It would learn of it at its next message, which it does not get to.
+            last = max(self._awake, *(link.gone_at or now for link in self._links))
+            return self._loss(gone[0]) if now - last > self.timeout else None
+        still = now - max(self._awake, *(link.moved for link in self._links))
+        if not self.is_training or still <= max(self.timeout, 3 * self._longest_wait):
+            return None
+        error = PeerLostError(
+            f"process 0 ({self.hosts[0]}) has not got on for {still:.0f} s, nor has any other; it "
+            f"was last at {self._doing} (--peer-timeout gives it more time)", AGAIN,
         )  # fmt: skip
+        error.rank = 0
+        return error
+
+    def _end_stuck(self, error: OrpoError) -> None:
+        self._is_ending = True
         last = threading.Thread(target=lambda: self.tell(self.on_stuck(error)), daemon=True)
         last.start()
         last.join(30)
@@ -317,7 +364,8 @@ class Peers:
             self._await_loss()
             raise PeerLostError(f"an exchange of arrays failed ({error})", AGAIN) from error
         finally:
-            self._exchange_began = 0.0
+            with self._fate:
+                self._exchange_began, self._awake = 0.0, time.monotonic()
             self.exchange_seconds += time.monotonic() - began
 
     def _await_loss(self) -> None:

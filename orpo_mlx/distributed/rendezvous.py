@@ -6,9 +6,12 @@ once all processes are known to be there.
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import json
+import queue
 import socket
+import threading
 import time
 from collections.abc import Callable
 
@@ -18,6 +21,9 @@ from orpo_mlx.errors import PeerLostError, PeerRefusedError, reason_of
 
 _PAUSE = 0.1
 """Seconds between two tries."""
+
+_MOST_WAITING = 256
+"""Connections that have not said who they are; more are sent away."""
 
 
 def meet(world: World, seconds: float, has_died: Callable[[], PeerLostError | None]) -> list[Link]:
@@ -33,6 +39,9 @@ def meet(world: World, seconds: float, has_died: Callable[[], PeerLostError | No
         PeerRefusedError: the port is taken.
     """
     links: dict[int, Link] = {}
+    admitted: queue.Queue[Link] = queue.Queue()
+    # Each in a thread of its own, so that one that says nothing keeps no peer waiting.
+    waiting = threading.Semaphore(_MOST_WAITING)
     deadline = time.monotonic() + seconds
     with _listen(world) as listener:
         while len(links) < world.size - 1:
@@ -40,12 +49,13 @@ def meet(world: World, seconds: float, has_died: Callable[[], PeerLostError | No
                 raise died
             if time.monotonic() > deadline:
                 raise _absent(world, set(links), seconds)
-            try:
+            with contextlib.suppress(TimeoutError):
                 connection, _ = listener.accept()
-            except TimeoutError:
-                continue
-            if link := _admit(connection, world, set(links)):
-                links[link.rank] = link
+                _ask(connection, world, admitted, waiting)
+            with contextlib.suppress(queue.Empty):
+                while link := admitted.get_nowait():
+                    if links.setdefault(link.rank, link) is not link:
+                        link.close()
     return [links[rank].start() for rank in sorted(links)]
 
 
@@ -97,7 +107,28 @@ def _listen(world: World) -> socket.socket:
     return listener
 
 
-def _admit(connection: socket.socket, world: World, present: set[int]) -> Link | None:
+def _ask(
+    connection: socket.socket,
+    world: World,
+    admitted: queue.Queue[Link],
+    waiting: threading.Semaphore,
+) -> None:
+    """Have a thread find out who has connected; a peer is put into the queue."""
+
+    def ask() -> None:
+        try:
+            if link := _admit(connection, world):
+                admitted.put(link)
+        finally:
+            waiting.release()
+
+    if waiting.acquire(blocking=False):
+        threading.Thread(target=ask, name="orpo-mlx-admission", daemon=True).start()
+    else:
+        connection.close()
+
+
+def _admit(connection: socket.socket, world: World) -> Link | None:
     """Return the link of a peer that has said who it is; anyone else is sent away."""
     connection.settimeout(5)
     try:
@@ -106,11 +137,10 @@ def _admit(connection: socket.socket, world: World, present: set[int]) -> Link |
             hello = json.loads(lines.readline(min(MOST_BYTES, 4096)))
         rank, host = hello["rank"], str(hello["host"])
         is_known = hmac.compare_digest(str(hello["secret"]), world.secret)
-        is_awaited = rank in range(1, world.size) and rank not in present
-        if is_known and is_awaited and hello["size"] == world.size:
+        if is_known and rank in range(1, world.size) and hello["size"] == world.size:
             # Of another version it may say less; versions are compared once it is here.
             return Link(connection, rank, host, str(hello.get("log", "")))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         pass  # not a peer: the connection ends, and the wait goes on
     connection.close()
     return None

@@ -212,9 +212,13 @@ def fail(run: TrainingRun, error: BaseException) -> BaseException:
 
 
 def _saved(run: TrainingRun, error: PeerLostError) -> OrpoError:
-    """Save what was computed before a peer was lost, and say how to go on from it."""
+    """Save what was computed before a peer was lost, and say how to go on from it.
+
+    Not where this process itself hangs: its arrays may be those of half a step.
+    """
     try:
-        run.save()
+        if error.rank != run.peers.rank:
+            run.save()
     except OrpoError as full:
         return full
     words = ["orpo-mlx", "resume", str(run.directory.argument)]

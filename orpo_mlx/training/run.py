@@ -197,6 +197,7 @@ class TrainingRun:
         """
         if self.signals.abort:
             raise Aborted
+        self.peers.mark("evaluating, or answering prompts")
         self.heartbeat.beat("running", self.progress.step)
 
     def evaluate(self) -> bool:

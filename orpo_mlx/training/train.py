@@ -238,6 +238,7 @@ def _obey(run: TrainingRun) -> str:
         run.signals.ask(name)
 
     def wait() -> None:
+        run.peers.mark("paused")
         run.heartbeat.beat("paused", step)
         time.sleep(0.2)
 

@@ -1,6 +1,7 @@
-"""Put on PYTHONPATH as sitecustomize: a peer that is slow, hangs, dies or has another version.
+"""Put on PYTHONPATH as sitecustomize: a process with a fault, or of another version.
 
-PEER_FAULT is WHAT or WHAT@DOING: what happens when the process is at DOING the first time.
+PEER_FAULT is WHAT or WHAT@DOING: what happens when the process is at DOING the first time; process
+0 knows those from "own share" on.
 """
 
 import os
@@ -22,13 +23,16 @@ def _act():
 
 
 def _patch():
+    from mlx.utils import tree_map
+
     from orpo_mlx.distributed import exchange, peers
 
-    mark, sums, share, agree = (
+    mark, sums, share, agree, own = (
         peers.Peers.mark,
         exchange.sum_tree,
         peers.Peers.share,
         peers.Peers.agree,
+        peers.Peers.own,
     )
 
     def mark_and_act(self, doing):
@@ -41,7 +45,10 @@ def _patch():
     def sum_and_act(*args):
         if WHERE == "exchange" and _counted("exchange") == 3:
             _act()
-        return sums(*args)
+        total = sums(*args)
+        if WHAT == "differ" and _counted("sum") == 3:
+            return tree_map(lambda array: 0 * array, total)
+        return total
 
     def share_and_act(self, value):
         if WHERE == "share" and not self.is_lead:
@@ -54,6 +61,12 @@ def _patch():
             _act()
         return agree(self, facts)
 
+    def own_and_act(self, costs):
+        if WHERE == "own share" and _counted("own share") == 4:  # of step 3: one is an evaluation's
+            _act()
+        return own(self, costs)
+
+    peers.Peers.own = own_and_act
     peers.Peers.mark, exchange.sum_tree = mark_and_act, sum_and_act
     peers.Peers.share, peers.Peers.agree = share_and_act, agree_and_act
 
@@ -75,7 +88,7 @@ elif WHAT:
         """Patches when the program imports the peers: not before it has chosen its folder."""
 
         def find_spec(self, name, path=None, target=None):
-            if name == "orpo_mlx.training.peer":
+            if name in ("orpo_mlx.training.peer", "orpo_mlx.training.run"):
                 sys.meta_path.remove(self)
                 _patch()
 

@@ -82,6 +82,7 @@ def run_peer(world: World, settings: Callable[[], TrainConfig | None]) -> int:
         own, problem = _given(settings)
         seconds = own.peer_timeout if own else 60.0
         peers = Peers(world, [join(world, seconds, str(log.path))], seconds)
+        peers.tell = peers.leave
         _pass_signals(peers)
         if problem:
             raise problem

@@ -29,11 +29,14 @@ CASES = {
     "full": {"nll_scope": "full", "steps": 5},
     "clipped": {"max_grad_norm": 0.01},
     **{way: {"scoring": way, "steps": 5} for way in ("packed", "shared", "fork", "plain")},
-    "sft": {"objective": "sft", "steps": 5},
+    "sft": {"objective": "sft"},
     "dpo": {"objective": "dpo"},
     "kto": {"objective": "kto", "unpair": True},
-    "simpo": {"objective": "simpo", "steps": 5},
-    "reward": {"objective": "reward", "steps": 5},
+    "cpo": {"objective": "cpo"},
+    "simpo": {"objective": "simpo"},
+    "reward": {"objective": "reward"},
+    "start-as-reference": {"objective": "dpo", "reference": "start", "dropout": 0.1},
+    "ipo": {"objective": "dpo", "dpo_loss": "ipo"},
 }  # fmt: skip
 QUICK = ("orpo", "dropout", "kto", "dpo", "one-micro-batch")
 FEW_STEPS = {"steps": 6, "eval_every": 3}
@@ -76,6 +79,8 @@ def write_cases(folder, model, data, names, **changes):
     }
     for name in names:
         cases[name] |= changes if name != "orpo" else {}
+        if "reference" in CASES[name]:  # the adapter of the run of one process
+            cases[name]["init_adapter"] = str(folder / "orpo-1/adapter")
     (folder / "cases.json").write_text(json.dumps(cases))
 
 
@@ -109,7 +114,7 @@ def test_two_processes_train_the_run_of_one(model_folder, pairs_file, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(2400)
 def test_any_number_of_processes_trains_the_run_of_one(model_folder, pairs_file, tmp_path):
     write_cases(tmp_path, model_folder, pairs_file(40), CASES)
     for size in (1, 2, 3, 4):

@@ -90,3 +90,18 @@ def test_why_a_peer_ended_is_said_by_process_0(both):
         time.sleep(0.01)
     with pytest.raises(PeerRefusedError, match=r"process 1 \(mac2\): --data: not there"):
         lead.check()
+
+
+def test_of_several_that_are_gone_the_first_one_is_named():
+    """Who loses another one ends as well; that is not the reason."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        ends = [(socket.create_connection(server.getsockname()), server.accept()[0]) for _ in "12"]
+    links = [Link(end, rank, f"mac{rank}").start() for rank, (end, _) in enumerate(ends, 1)]
+    lead = Peers(World(0, 3, ("mac0", 1), ("mac0", "mac1", "mac2")), links, 60)
+    for rank in (2, 1):
+        ends[rank - 1][1].close()
+        until = time.monotonic() + 20
+        while time.monotonic() < until and not links[rank - 1].lost:
+            time.sleep(0.01)
+    assert lost(lead).message.startswith("process 2 (mac2) is lost")
+    lead.close()

@@ -14,9 +14,13 @@ from pathlib import Path
 
 import psutil
 import pytest
+from fakes.hub_server import HubServer
+from support.hub import client_environment
 from support.ports import free_ports
 
 from orpo_mlx.runs.checkpoints import damage, iter_checkpoints
+from orpo_mlx.runs.control import send_request
+from orpo_mlx.runs.directory import RunDirectory
 from orpo_mlx.runs.events import CheckpointSaved, NoteLogged, RunFailed, read_events
 
 SUPPORT = Path(__file__).parents[2] / "support"
@@ -141,11 +145,13 @@ def test_a_lost_peer_ends_the_run_saved_and_named(fault, words, faults, start, w
     timeout = 60 if fault.startswith("die") else 8
     given = words(run, peer_timeout=timeout)
     began = time.monotonic()
-    first, _ = start([given] * 2, {1: faults(fault)})
+    first, second = start([given] * 2, {1: faults(fault)})
     code, errors = ended(first)
     assert code == 1, errors
     assert "process 1 (" in errors
     assert "resume" in errors
+    if fault.startswith("hang"):
+        assert ended(second)[0] == 1  # nobody has to look for what is left of it
     assert "Traceback" not in errors
     found = [record.event for record in read_events(run / "events.jsonl")]
     (failed,) = [event for event in found if isinstance(event, RunFailed)]
@@ -169,6 +175,44 @@ def test_a_peer_that_dies_before_the_first_step_leaves_no_run(
     assert code == 1, errors
     assert "process 1 (" in errors, errors
     assert not (tmp_path / "run").exists()
+
+
+@SLOW
+@pytest.mark.parametrize("phase", ["own share", "saving", "evaluating"])
+def test_a_first_process_that_hangs_ends_itself_and_its_peer(
+    phase, words, faults, start, whole, tmp_path
+):
+    """Its heart beats meanwhile, and nothing that it holds half done is saved."""
+    run = tmp_path / "run"
+    first, second = start([words(run, peer_timeout=8)] * 2, {0: faults(f"hang@{phase}")})
+    code, errors = ended(first)
+    assert code == 1, errors
+    assert "process 0 (" in errors
+    assert "has not got on for" in errors
+    assert "orpo-mlx resume" in errors or phase == "evaluating", errors
+    assert ended(second) == (1, "")
+    found = [record.event for record in read_events(run / "events.jsonl")]
+    (failed,) = [event for event in found if isinstance(event, RunFailed)]
+    assert (failed.kind, failed.peer) == ("peer", 0)
+    saved = [event.step for event in found if isinstance(event, CheckpointSaved)]
+    assert saved == {"own share": [0], "saving": [0], "evaluating": []}[phase]
+    if saved:
+        require_whole_when_resumed(run, whole, start)
+
+
+@SLOW
+def test_an_exchange_that_never_ends_ends_all_of_them_saved(words, faults, start, whole, tmp_path):
+    """All hearts beat, and nobody is lost: so would a deadlock inside MLX look."""
+    run = tmp_path / "run"
+    first, second = start([words(run, peer_timeout=8)] * 2, {1: faults("hang@exchange")})
+    code, errors = ended(first)
+    assert code == 1, errors
+    assert "the exchange of arrays between 2 processes has not ended" in errors
+    assert ended(second)[0] == 1
+    found = [record.event for record in read_events(run / "events.jsonl")]
+    saved = [event.step for event in found if isinstance(event, CheckpointSaved)]
+    assert saved == [0, 2]
+    require_whole_when_resumed(run, whole, start)
 
 
 @SLOW
@@ -205,6 +249,50 @@ def test_a_peer_of_another_version_is_refused(words, faults, start, tmp_path):
     assert code == 2, errors
     assert "version of mlx" in errors, errors
     assert "0.0.1" in errors, errors
+
+
+def test_a_peer_whose_adapter_went_astray_is_named_at_the_next_checkpoint(
+    words, faults, start, tmp_path
+):
+    run = tmp_path / "run"
+    first, second = start([words(run)] * 2, {1: faults("differ")})
+    code, errors = ended(first)
+    assert code == 2, errors
+    assert "process 1 (" in errors, errors
+    assert "adapter after step 4: process 0 has" in errors, errors
+    assert ended(second) == (0, "")
+    assert [int(path.name) for path in iter_checkpoints(run / "checkpoints")] == [0]
+
+
+@SLOW
+def test_all_take_the_commits_that_process_0_has_found(words, start, model_folder, tmp_path):
+    """Both branches move on before the peer, whose cache is empty, asks for them."""
+    rows = Path(words("run")[3]).read_bytes()
+    with HubServer() as before, HubServer() as after:
+        changed = rows.replace(b"a", b"e")
+        old = (
+            before.add_model("who/tiny", model_folder),
+            before.add_dataset("who/pairs", {"train.jsonl": rows}),
+        )
+        new = (
+            after.add_model("who/tiny", model_folder, LICENSE=b"more"),
+            after.add_dataset("who/pairs", {"train.jsonl": changed}),
+        )
+        for known, moved in zip(old, new, strict=True):
+            moved.others[known.sha] = known
+        given = words(tmp_path / "run", model="who/tiny", data="who/pairs", steps=1)
+        environments = {
+            rank: client_environment(server, tmp_path / f"cache-{rank}")
+            for rank, server in enumerate((before, after))
+        }
+        first, second = start([given] * 2, environments)
+        code, errors = ended(first)
+        assert code == 0, errors
+        assert ended(second) == (0, "")
+        asked = "\n".join(path for _, path in after.requests)
+    for known, moved in zip(old, new, strict=True):
+        assert known.sha in asked
+        assert f"resolve/{moved.sha}" not in asked
 
 
 def test_bad_input_of_a_peer_is_said_by_the_first(words, start, tmp_path):
@@ -246,6 +334,41 @@ def test_a_first_process_that_stood_still_ends_saved_its_peer_before(words, star
     assert code == 1, errors
     assert "process 1 (" in errors, errors
     require_whole_when_resumed(run, whole, start)
+
+
+@SLOW
+def test_all_that_stood_still_together_go_on(words, start, whole, tmp_path):
+    """As on a machine that was asleep: longer than a peer may be silent."""
+    run = tmp_path / "run"
+    both = start([words(run, peer_timeout=5)] * 2)
+    while not steps_of(run):
+        assert both[0].poll() is None
+        time.sleep(0.05)
+    for signal_sent, seconds in ((signal.SIGSTOP, 12), (signal.SIGCONT, 0)):
+        for process in both:
+            process.send_signal(signal_sent)
+        time.sleep(seconds)
+    code, errors = ended(both[0])
+    assert code == 0, errors
+    assert ended(both[1]) == (0, "")
+    assert adapter_of(run) == whole
+
+
+@SLOW
+def test_a_paused_run_is_not_taken_for_one_that_hangs(words, start, whole, tmp_path):
+    run = tmp_path / "run"
+    both = start([words(run, peer_timeout=5)] * 2)
+    while not steps_of(run):
+        assert both[0].poll() is None
+        time.sleep(0.05)
+    send_request(RunDirectory(run), "pause")
+    time.sleep(12)
+    send_request(RunDirectory(run), "resume")
+    code, errors = ended(both[0])
+    assert code == 0, errors
+    assert ended(both[1]) == (0, "")
+    assert "Paused" in (run / "events.jsonl").read_text()
+    assert adapter_of(run) == whole
 
 
 @pytest.mark.parametrize("taken", [pytest.param(0, marks=SLOW), pytest.param(1, marks=SLOW), 2])
@@ -385,25 +508,28 @@ def test_forty_kills_of_any_process_change_nothing(words, tmp_path):
     run = tmp_path / "run"
     given[given.index("--run-dir") + 1] = str(run)
     kills = 0
+
+    def next_command():
+        if list(iter_checkpoints(run / "checkpoints")):
+            return command("--resume", str(run), "--processes", "3")
+        shutil.rmtree(run, ignore_errors=True)
+        return command(*given)
+
     while kills < 40:
-        resumed = ["--resume", str(run), "--processes", "3"]
-        if not (is_begun := bool(list(iter_checkpoints(run / "checkpoints")))):
-            shutil.rmtree(run, ignore_errors=True)
         process = subprocess.Popen(
-            command(*(resumed if is_begun else given)),
-            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+            next_command(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         kill_one(process, chance.uniform(0, seconds), chance)
         code, errors = ended(process)
-        if code == 0:  # it was quicker than the kill: once more from the start
+        kills += code != 0
+        assert code != 2, errors
+        if RunDirectory(run).last_status() == "completed":  # before the kill: once more
             assert adapter_of(run) == adapter_of(tmp_path / "whole")
             shutil.rmtree(run)
             continue
-        kills += 1
         assert "Traceback" not in errors
         assert all(damage(path) is None for path in iter_checkpoints(run / "checkpoints"))
-    last = command("--resume", str(run), "--processes", "3")
-    assert subprocess.run(last, capture_output=True).returncode == 0
+    assert subprocess.run(next_command(), capture_output=True).returncode == 0
     assert adapter_of(run) == adapter_of(tmp_path / "whole")
 
 
