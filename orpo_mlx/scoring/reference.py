@@ -87,7 +87,7 @@ def reference_sums(
             for side, found in enumerate((scores.chosen_sum, scores.rejected_sum)):
                 sums[list(part), side] = np.array(found)
             done += len(part)
-            peers.mark("scoring the reference")
+            peers.watch.mark("scoring the reference")
             tell(done)
     return _summed(sums, peers)
 

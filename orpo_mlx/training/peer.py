@@ -73,7 +73,7 @@ def _work(peers: Peers, prepared: Any, folder: Path, log: PeerLog) -> None:
     feed = trunk.feed if trunk and prepared.speed.valid.cut else own_arrays
 
     def step(step: int) -> None:
-        peers.mark(f"step {step}")
+        peers.watch.mark(f"step {step}")
         take_step(
             batches.get(step), step_key(config.seed, step), learning_rate_at(step, total, config)
         )

@@ -166,8 +166,8 @@ def phases(on_progress: OnProgress | None, peers: Peers = ALONE) -> Callable[[st
     """Return what tells that a phase begins; it looks whether all processes are still there."""
 
     def say(label: str) -> None:
-        peers.mark(label)
-        peers.check()
+        peers.watch.mark(label)
+        peers.watch.check()
         tell_phase(on_progress, label)
 
     return say

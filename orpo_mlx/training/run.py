@@ -197,7 +197,7 @@ class TrainingRun:
         """
         if self.signals.abort:
             raise Aborted
-        self.peers.mark("evaluating, or answering prompts")
+        self.peers.watch.mark("evaluating, or answering prompts")
         self.heartbeat.beat("running", self.progress.step)
 
     def evaluate(self) -> bool:
@@ -328,7 +328,7 @@ class TrainingRun:
         Raises:
             PeerRefusedError: one of them holds another.
         """
-        if self.peers.size == 1 or self.peers.is_broken:
+        if self.peers.size == 1 or self.peers.watch.is_broken:
             return
         self.peers.order("compare", step=self.progress.step)
         self.peers.agree(adapter_facts(self.prepared.model, self.progress.step))

@@ -105,11 +105,11 @@ def build_step(
 def start_peers(run: TrainingRun) -> None:
     """Let the other processes know where the run lies, and have all begin with the same state."""
     folder = run.directory.path
-    run.peers.last_lines = lambda rank: last_lines(log_in(folder, rank))
+    run.peers.watch.last_lines = lambda rank: last_lines(log_in(folder, rank))
     run.peers.order("place", folder=str(folder), host=run.peers.hosts[0])
     run.peers.order("begin")
     copy_optimizer(run.step.optimizer, run.peers)
-    run.peers.expect_movement()
+    run.peers.watch.expect_movement()
 
 
 def start(run: TrainingRun, report: RunListener | None) -> None:

@@ -249,7 +249,7 @@ def evaluate(
         mx.eval(scores)
         known = reference_scores(batch.reference) if objective.needs_reference else None
         scored.append((scores, known))
-        peers.mark("evaluating")
+        peers.watch.mark("evaluating")
         if between is not None:
             between()
     if isinstance(objective, KlObjective) and objective.needs_kl:

@@ -155,7 +155,7 @@ def _run(
         limited_memory(limits),
     ):
         run = build_run(directory, prepared, emit, inbox, signals, limits, peers)
-        peers.on_stuck = partial(fail, run)
+        peers.watch.on_stuck = partial(fail, run)
         try:
             try:
                 take_up(run, found, report) if found else start(run, report)
@@ -238,7 +238,7 @@ def _obey(run: TrainingRun) -> str:
         run.signals.ask(name)
 
     def wait() -> None:
-        run.peers.mark("paused")
+        run.peers.watch.mark("paused")
         run.heartbeat.beat("paused", step)
         time.sleep(0.2)
 

@@ -25,10 +25,10 @@ def _act():
 def _patch():
     from mlx.utils import tree_map
 
-    from orpo_mlx.distributed import exchange, peers
+    from orpo_mlx.distributed import exchange, peers, watch
 
     mark, sums, share, agree, own = (
-        peers.Peers.mark,
+        watch.Watch.mark,
         exchange.sum_tree,
         peers.Peers.share,
         peers.Peers.agree,
@@ -67,7 +67,7 @@ def _patch():
         return own(self, costs)
 
     peers.Peers.own = own_and_act
-    peers.Peers.mark, exchange.sum_tree = mark_and_act, sum_and_act
+    watch.Watch.mark, exchange.sum_tree = mark_and_act, sum_and_act
     peers.Peers.share, peers.Peers.agree = share_and_act, agree_and_act
 
 

@@ -25,8 +25,8 @@ class KeptPeers(Peers):
     """Peers that are told of the end of a run, and kept for the next one."""
 
     def close(self):
-        if self.is_lead and self.is_training:
-            self.is_training = False
+        if self.is_lead and self.watch.is_training:
+            self.watch.is_training = False
             self._tell("order", name="end", content={})
 
 

@@ -367,7 +367,9 @@ def _train(command: TrainCommand, words: Sequence[str], report: RunListener) -> 
 
     others, seconds = without_option(words, "--processes"), command.config.peer_timeout
     with joined_peers(command.processes, others, seconds, say) as peers:
-        peers.tell = lambda error: print_error(error) if isinstance(error, OrpoError) else None
+        peers.watch.tell = lambda error: (
+            print_error(error) if isinstance(error, OrpoError) else None
+        )
         if command.resume is None:
             return train(command.config, report=report, peers=peers).exit_code
         overrides = command.resume_overrides

@@ -52,8 +52,8 @@ def joined_peers(
         peers = Peers(world, links, seconds)
         stack.callback(peers.close)
         if started:
-            started.have_joined, peers.abandon = True, started.kill
-            peers.last_lines = lambda rank: last_lines(started.log_of(rank))
+            started.have_joined, peers.watch.abandon = True, started.kill
+            peers.watch.last_lines = lambda rank: last_lines(started.log_of(rank))
         say(f"connecting {world.size} processes; this ends after {seconds:g} s at most")
         connect(peers, world)
         yield peers
@@ -82,7 +82,7 @@ def run_peer(world: World, settings: Callable[[], TrainConfig | None]) -> int:
         own, problem = _given(settings)
         seconds = own.peer_timeout if own else 60.0
         peers = Peers(world, [join(world, seconds, str(log.path))], seconds)
-        peers.tell = peers.leave
+        peers.watch.tell = peers.leave
         _pass_signals(peers)
         if problem:
             raise problem

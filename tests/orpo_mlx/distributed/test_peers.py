@@ -63,10 +63,10 @@ def test_a_difference_names_process_host_and_both_values(both, beside):
 def lost(lead):
     """Wait until the loss of a peer is known; return the error."""
     until = time.monotonic() + 20
-    while time.monotonic() < until and not lead.is_broken:
+    while time.monotonic() < until and not lead.watch.is_broken:
         time.sleep(0.01)
     with pytest.raises(PeerLostError) as found:
-        lead.check()
+        lead.watch.check()
     return found.value
 
 
@@ -76,7 +76,7 @@ def test_who_is_lost_is_named_with_what_it_printed_or_where(both):
     assert lost(lead).message == (
         "process 1 (mac2) is lost: it has ended; what it printed is there in /tmp/there.log"
     )
-    lead.last_lines = lambda rank: "  the last line" if rank == 1 else ""
+    lead.watch.last_lines = lambda rank: "  the last line" if rank == 1 else ""
     error = lost(lead)
     assert error.message.endswith("it has ended")
     assert (error.rank, error.last_lines) == (1, "  the last line")
@@ -86,10 +86,10 @@ def test_why_a_peer_ended_is_said_by_process_0(both):
     lead, peer = both
     peer.leave(PeerRefusedError("--data: not there", "Put it there."))
     until = time.monotonic() + 20
-    while time.monotonic() < until and not lead.is_broken:
+    while time.monotonic() < until and not lead.watch.is_broken:
         time.sleep(0.01)
     with pytest.raises(PeerRefusedError, match=r"process 1 \(mac2\): --data: not there"):
-        lead.check()
+        lead.watch.check()
 
 
 def test_of_several_that_are_gone_the_first_one_is_named():
