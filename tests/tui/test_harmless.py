@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+from pathlib import Path
+
+import tui
 from orpo_mlx.runs.events import (
     CheckpointSaved,
     NoteLogged,
@@ -58,3 +62,46 @@ async def test_no_control_character_of_a_run_reaches_the_screen(
         pilot.app.notify(EVIL, title=EVIL, markup=False)
         await wait_for(pilot, lambda: "Y3VybA" in screen_text(pilot.app))
         assert raw_text(pilot.app).isprintable()
+
+
+MARKED = "run [red]x"
+
+
+async def test_markup_in_the_name_of_a_run_is_its_name(runs_dir, open_app, wait_for, screen_text):
+    write(runs_dir, MARKED)
+    async with open_app(size=(130, 40)) as pilot:
+        await wait_for(pilot, lambda: screen_text(pilot.app).count(MARKED) == 2)
+        for key, count in (("l", 3), ("D", 4)):  # once more in a title, and in the question
+            shown = screen_text(pilot.app)
+            await pilot.press(key)
+            await wait_for(pilot, lambda shown=shown: screen_text(pilot.app) != shown)
+            assert screen_text(pilot.app).count(MARKED) == count
+            await pilot.press("escape")
+            await wait_for(pilot, lambda shown=shown: screen_text(pilot.app) == shown)
+        await pilot.press("enter")
+        await wait_for(pilot, lambda: isinstance(pilot.app.screen, LiveScreen))
+        await wait_for(pilot, lambda: pilot.app.screen.caught_up and MARKED in
+                       screen_text(pilot.app))  # fmt: skip
+
+
+def test_titles_that_are_not_written_here_are_plain():
+    """A frame reads markup in a text: what stands in brackets would be gone, or end the app."""
+    wrong = [
+        f"{path}:{node.lineno}"
+        for path in Path(tui.__file__).parent.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Assign) and _is_title(node) and not _is_plain(node.value)
+    ]
+    assert not wrong
+
+
+def _is_title(node: ast.Assign) -> bool:
+    names = {target.attr for target in node.targets if isinstance(target, ast.Attribute)}
+    return bool(names & {"border_title", "border_subtitle"})
+
+
+def _is_plain(value: ast.expr) -> bool:
+    if isinstance(value, ast.IfExp):
+        return _is_plain(value.body) and _is_plain(value.orelse)
+    is_gated = isinstance(value, ast.Call) and getattr(value.func, "id", "") == "plain"
+    return is_gated or isinstance(value, ast.Constant)

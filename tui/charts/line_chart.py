@@ -27,6 +27,7 @@ from tui.charts.moves import (
 from tui.charts.painting import Painter, smoothing_text
 from tui.charts.picture import Line, Painting, View, ink_name
 from tui.charts.scaling import Scale
+from tui.parts.harmless import plain
 from tui.shell.charset import CharsetName
 from tui.shell.commands import bindings
 
@@ -128,7 +129,7 @@ class LineChart(Widget, can_focus=True):
         self.lines: Sequence[Line] = ()
         self.marks: Sequence[tuple[float, str]] = ()
         self.end = 0.0
-        self.border_title = title
+        self.border_title = plain(title)
         self.painting: Painting | None = None
         self._is_plotted = False
         self._strips: list[Strip | None] = []
@@ -139,7 +140,8 @@ class LineChart(Widget, can_focus=True):
     def rename(self, title: str) -> None:
         """Show something else from the next `plot` on."""
         if title != self.painter.title:
-            self.painter.title = self.border_title = title
+            self.painter.title = title
+            self.border_title = plain(title)
             self.painter.forget()
 
     def plot(
@@ -190,7 +192,9 @@ class LineChart(Widget, can_focus=True):
         new = self.painter.paint(
             self.lines, self.view, width, height, self.marks, self.end, not is_framed
         )
-        self.border_subtitle = smoothing_text(self.lines, self.view) if is_framed else ""
+        said = smoothing_text(self.lines, self.view) if is_framed else ""
+        if said != (self.border_subtitle or ""):  # setting it sends the whole widget again
+            self.border_subtitle = plain(said)
         self.painting = new
         if old is None or old.codes.shape != new.codes.shape:
             self._strips = [None] * height

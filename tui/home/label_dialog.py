@@ -10,6 +10,7 @@ from orpo_mlx.runs.label import RunLabel, parse_tags
 from tui.parts.fields.dialog import FieldsDialog
 from tui.parts.fields.line_field import LineField
 from tui.parts.fields.text_field import TextField
+from tui.parts.harmless import plain
 
 
 class LabelScreen(FieldsDialog[RunLabel]):
@@ -31,7 +32,7 @@ class LabelScreen(FieldsDialog[RunLabel]):
     def compose(self) -> ComposeResult:
         label = self.label
         with Vertical() as box:
-            box.border_title = self.run
+            box.border_title = plain(self.run)
             box.border_subtitle = "enter goes on, at the end it keeps all; esc changes nothing"
             yield from self.row("Name", TextField(label.name, id="label-name", compact=True))
             tags = TextField(

@@ -21,6 +21,7 @@ from orpo_mlx.text.ticks import format_value
 from tui.charts.kinds import chart_end, chart_lines, chart_marks, chosen_charts
 from tui.charts.line_chart import LineChart
 from tui.charts.sparkline import trend
+from tui.parts.harmless import plain
 from tui.run.columns import Floats
 from tui.run.follow import follow_run
 from tui.run.state import RunState
@@ -81,11 +82,11 @@ class RunSummaryPanel(Horizontal):
             return
         run, charset = self._shown
         status = status_text(run.status, charset)
-        self.border_title = f"{run.id} · {status.sign} {status.word}"
+        self.border_title = plain(f"{run.id} · {status.sign} {status.word}")
         lines = summary_lines(run, self.state, charset, self._resume_key)
         self.query_one("#summary-lines", Static).update("\n".join(lines))
         chart, kind = self.query_one(LineChart), chosen_charts("log_odds", self.state.metrics)[0]
-        chart.border_title = kind.title
+        chart.border_title = plain(kind.title)
         chart.set_charset(charset)
         end = chart_end(self.state)
         chart.plot(chart_lines(kind, self.state), chart_marks(self.state), end=end)

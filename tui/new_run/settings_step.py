@@ -27,6 +27,7 @@ from tui.new_run.setting_text import (
 from tui.parts.base_screen import pane
 from tui.parts.fields.text_field import TextField
 from tui.parts.form import Form, OneOf
+from tui.parts.harmless import plain
 
 _TALL = 24
 """Rows from which on the command has a third line."""
@@ -249,7 +250,7 @@ class SettingsStep(Vertical):
         room = about.content_size
         rows = max(EXPLANATION_ROWS, room.height)
         if self.focused_name:
-            about.border_title = label_of(self.focused_name)
+            about.border_title = plain(label_of(self.focused_name))
             text = explanation(SETTINGS[self.focused_name], self.draft, room.width or width, rows)
         else:
             about.border_title = "About the preset"

@@ -11,6 +11,7 @@ from textual.containers import Horizontal, Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Button, Static
 
+from tui.parts.harmless import plain
 from tui.shell.commands import dialog_bindings
 
 _MARK, _UNMARKED = "> ", "  "
@@ -62,7 +63,7 @@ class AskScreen(ModalScreen[str]):
 
     def compose(self) -> ComposeResult:
         with Vertical() as box:
-            box.border_title = self.question
+            box.border_title = plain(self.question)
             yield Static(self.text, id="text", markup=False)
             with Horizontal():
                 for answer in self.answers:

@@ -11,6 +11,7 @@ from textual.app import ComposeResult
 from textual.screen import Screen
 from textual.widget import Widget
 
+from tui.parts.harmless import plain
 from tui.parts.key_footer import KeyFooter
 from tui.parts.title_bar import TitleBar
 from tui.parts.too_small import TooSmall
@@ -28,9 +29,9 @@ def pane(widget: AnyWidget, title: str) -> AnyWidget:
 
     Args:
         widget: of any kind, a container or something to look at.
-        title: for people, markup is read; not for text from outside.
+        title: for people.
     """
-    widget.border_title = title
+    widget.border_title = plain(title)
     widget.add_class("pane")
     return widget
 

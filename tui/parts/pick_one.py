@@ -13,6 +13,7 @@ from textual.screen import ModalScreen
 from textual.widgets.option_list import Option
 
 from tui.parts.fields.option_list import OptionList
+from tui.parts.harmless import plain
 from tui.shell.commands import dialog_bindings
 
 
@@ -51,8 +52,8 @@ class PickOneScreen(ModalScreen[str]):
 
     def compose(self) -> ComposeResult:
         with Vertical() as box:
-            box.border_title = self.question
-            box.border_subtitle = f"enter takes it, esc {self.else_}"
+            box.border_title = plain(self.question)
+            box.border_subtitle = plain(f"enter takes it, esc {self.else_}")
             yield OptionList(*(Option(Content(t), id=name) for name, t in self.choices.items()))
 
     def on_mount(self) -> None:
