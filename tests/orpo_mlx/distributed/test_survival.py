@@ -207,7 +207,7 @@ def test_an_exchange_that_never_ends_ends_all_of_them_saved(words, faults, start
     first, second = start([words(run, peer_timeout=8)] * 2, {1: faults("hang@exchange")})
     code, errors = ended(first)
     assert code == 1, errors
-    assert "the exchange of arrays between 2 processes has not ended" in errors
+    assert "the exchange of arrays between the processes has not ended" in errors
     assert ended(second)[0] == 1
     found = [record.event for record in read_events(run / "events.jsonl")]
     saved = [event.step for event in found if isinstance(event, CheckpointSaved)]
