@@ -104,7 +104,8 @@ class ChatScreen(AppScreen):
         if message["event"] == "text":
             self._show_last()
             return
-        self._note = ""  # it was of what went on before
+        # What it says until now was of what went on before.
+        self._note = self.session.cut.capitalize() if message["event"] == "answered" else ""
         if message["event"] == "asking":
             self._show_status()
             return

@@ -190,6 +190,18 @@ async def test_the_last_turn_is_brought_back_and_sent_again(open_chat, say, wait
         assert talk.exchanges[-1].answers["adapter"] == "adapter final on Two (3)"
 
 
+async def test_an_answer_that_fills_the_context_says_so_until_the_next_turn(
+    open_chat, say, screen_text
+):
+    async with open_chat() as (pilot, screen):
+        await say(pilot, screen, "fill")
+        text = " ".join(screen_text(pilot.app).split())
+        assert "Cut: the model's context is full" in text
+        assert "(/new)" in text
+        await say(pilot, screen, "Hi")
+        assert "context is full" not in screen_text(pilot.app)
+
+
 async def test_an_answer_is_corrected_in_the_field(open_chat, say, wait_for, screen_text):
     async with open_chat() as (pilot, screen):
         await say(pilot, screen, "Hi")
