@@ -63,7 +63,10 @@ class ChatScreen(AppScreen):
         with pane(VerticalScroll(id="talk"), "Conversation"):
             yield Static("", id="words", markup=False)
         is_ascii = self.orpo.charset == "ascii"
-        yield pane(LineField("Say something, or /help", id="line", is_ascii=is_ascii), "You")
+        field = LineField(
+            "Say something, or /help", id="line", is_ascii=is_ascii, on_enter=self._submit
+        )
+        yield pane(field, "You")
         yield Static("Loading the model ...", id="status", markup=False)
 
     def on_mount(self) -> None:
@@ -129,7 +132,6 @@ class ChatScreen(AppScreen):
 
     # Lines
 
-    @on(Input.Submitted, "#line")
     def _submit(self) -> None:
         line = self._field.text
         if self._do(line) and self.is_open:

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from textual import events
 from textual.widgets import Input
 
 from orpo_mlx.chat.feedback import labelled_file, pairs_file
@@ -124,6 +125,17 @@ async def test_an_answer_can_be_stopped(open_chat, wait_for, screen_text):
         await pilot.pause()
         assert "learn to end there" in " ".join(screen_text(pilot.app).split())
         assert not pairs_file().exists()
+
+
+async def test_lines_typed_fast_are_taken_one_by_one(open_chat):
+    async with open_chat() as (pilot, screen):
+        for sign in "/seed 7\r/max-tokens 9\rrest":
+            key = {"\r": "enter", " ": "space"}.get(sign, sign)
+            pilot.app.post_message(events.Key(key, sign))
+        await pilot.pause()
+        drawing = screen.session.drawing
+        assert (drawing.seed, drawing.max_tokens) == (7, 9)
+        assert screen.query_one("#line", Input).value == "rest"
 
 
 async def test_an_earlier_turn_is_chosen_changed_and_sent_again(
