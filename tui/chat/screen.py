@@ -307,7 +307,8 @@ class ChatScreen(AppScreen):
         if not self.is_open:
             return
         if self.session.unsent and not self._field.value:
-            self._field.text, self.session.unsent = self.session.unsent, ""
+            self._fill(self.session.unsent)
+            self.session.unsent = ""
         self._show_exchanges()
         is_new = not self.session.talk.exchanges
         self.query_one("#words", Static).update(words or (self._beginning() if is_new else ""))

@@ -187,6 +187,8 @@ async def test_an_edited_turn_that_is_refused_drops_nothing(open_chat, say, wait
         await pilot.pause()
         assert [exchange.user for exchange in screen.session.talk.exchanges] == ["One", "Two"]
         assert field.value == "/edit #1 refuse"
+        await pilot.press("!")
+        assert field.value == "/edit #1 refuse!"
 
 
 async def test_the_last_turn_is_brought_back_and_sent_again(open_chat, say, wait_for):

@@ -58,7 +58,7 @@ async def test_a_new_app_offers_to_go_on_and_does(
         assert "2 runs left, nobody works at them; 0 runs of the queue ended" in (
             pilot.app.screen.text
         )
-        await pilot.press("right", "enter")
+        await pilot.press("enter")
         await wait_for(pilot, lambda: started)
         assert started[0][0].runs_dir == queue.runs_dir
 
