@@ -36,7 +36,7 @@ class LineField(TextField):
     ) -> None:
         super().__init__(placeholder=placeholder, id=id, compact=True)
         self.sign = BREAK_ASCII if is_ascii else BREAK
-        self._on_enter = on_enter
+        self._enter = on_enter
 
     @property
     def text(self) -> str:
@@ -53,10 +53,10 @@ class LineField(TextField):
 
     async def action_submit(self) -> None:
         """Hand over what is there."""
-        if self._on_enter is None:
+        if self._enter is None:
             await super().action_submit()
         else:
-            self._on_enter()
+            self._enter()
 
     def action_line_break(self) -> None:
         """Type a line break."""
