@@ -361,14 +361,18 @@ async def test_a_chat_that_was_left_goes_on_where_it_was(
         assert "> Hi" not in screen_text(pilot.app)
 
 
-async def test_it_is_usable_in_a_small_window(open_chat, say, screen_text):
+async def test_it_is_usable_in_a_small_window(open_chat, say, wait_for, screen_text):
     async with open_chat("long", size=(60, 16)) as (pilot, screen):
         text = screen_text(pilot.app)
         assert "Type and press enter" in text
         assert "F7 both" in text
         await say(pilot, screen, "Hi")
-        lines = screen_text(pilot.app).splitlines()
-        assert sum(line.count("line") >= 2 for line in lines) >= 8, "both answers, their ends"
+
+        def ends() -> int:
+            lines = screen_text(pilot.app).splitlines()
+            return sum(line.count("line") >= 2 for line in lines)
+
+        await wait_for(pilot, lambda: ends() >= 8, "both answers, their ends")
         await pilot.press("ctrl+r")
         await pilot.pause()
         text = screen_text(pilot.app)
