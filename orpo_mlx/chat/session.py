@@ -121,6 +121,22 @@ class ChatSession:
         self.ready, self.failed, self.occupied = False, "", ""
         self.waiting.clear()
 
+    @property
+    def cut(self) -> str:
+        """Why an answer to the last turn ends where it does, "" if all ended by themselves."""
+        if (last := self.talk.last) is None:
+            return ""
+        figures = [done for done in last.done.values() if not done["ended"]]
+        longest = last.drawn["max_tokens"]
+        if any(done.get("is_full") for done in figures):
+            return (
+                "cut: the model's context is full; say an earlier turn again (/edit #1), or begin "
+                "anew (/new)"
+            )
+        if any(done["tokens"] >= longest for done in figures):
+            return f"cut after {longest} tokens; /max-tokens allows more"
+        return ""
+
     # Messages of the model
 
     def apply(self, message: dict[str, Any]) -> None:

@@ -168,10 +168,10 @@ class RichReport:
         # The error itself goes to stderr, from whoever catches the exception.
         if event.last_checkpoint is None:
             return [f"failed at step {event.step}; there is no checkpoint yet"]
-        return [
-            f"failed at step {event.step}; saved: {event.last_checkpoint}",
-            f"go on    {self.history.resume_command}",
-        ]
+        saved = f"failed at step {event.step}; saved: {event.last_checkpoint}"
+        if event.kind == "not_finite":  # it would come to the same number again
+            return [saved]
+        return [saved, f"go on    {self.history.resume_command}"]
 
     def _move_bar(self, done: int, total: int, words: str) -> None:
         if not self.console.is_terminal or not total:

@@ -36,6 +36,7 @@ class AdapterSettings(SettingsGroup):
         quality="higher learns faster, as a higher learning rate does, until it is unstable",
         usual="1 to 2; mlx-lm's own default is 20",
         gt=0,
+        le=1e6,  # what adapter files are read with
     )
     alpha: float | None = setting(
         None,
@@ -43,6 +44,7 @@ class AdapterSettings(SettingsGroup):
         quality="higher learns faster, as a higher learning rate does, until it is unstable",
         usual="rank to twice the rank",
         gt=0,
+        le=1e6,
     )
     rslora: bool = setting(
         False,

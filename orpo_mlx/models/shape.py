@@ -21,6 +21,7 @@ from orpo_mlx.storage.safetensors import read_json_object
 Headers = Mapping[str, tuple[str, tuple[int, ...]]]
 """Tensor name to number format (as safetensors writes it) and shape."""
 
+_CONTEXT = ("max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length", "max_seq_len")
 _BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "U32": 32, "I32": 32, "U64": 64, "I64": 64}
 _IN_BLOCK = re.compile(r"^(.*?\b(?:layers|blocks|h))\.(\d+)\.(.+)$")
 _NOT_LINEAR = re.compile(r"(scales|biases|bias|norm.*|embed.*)(\.|$)|conv\w*\.weight$")
@@ -107,8 +108,7 @@ def build_shape(config: dict[str, Any], headers: Headers, where: str = "the mode
     Raises:
         ModelError: config.json lacks a size, or no tensor belongs to a numbered block.
     """
-    text = config.get("text_config") or config.get("llm_config") or {}
-    sizes = {**config, **text}
+    sizes = _text_sizes(config)
     headers = {name: found for name, found in headers.items() if not _VISION.search(name)}
     hidden, vocab = _size(sizes, where, "hidden_size", "n_embd", "d_model"), _vocab(sizes, headers)
     heads = _size(sizes, where, "num_attention_heads", "n_head", "n_heads", "num_heads")
@@ -132,6 +132,26 @@ def build_shape(config: dict[str, Any], headers: Headers, where: str = "the mode
         state_width=max((headers[name][1][0] for name in _convolutions(headers)), default=0),
         recurrent=_recurrent(blocks, headers),
     )
+
+
+def context_length(config: dict[str, Any]) -> int | None:
+    """Return the positions a model was made for, None if its config.json does not say.
+
+    The number counts with rotary scaling in it already, but for YaRN, which is often added by hand
+    beside the model's old number.
+    """
+    sizes = _text_sizes(config)
+    found = next((n for name in _CONTEXT if type(n := sizes.get(name)) is int and n > 0), None)
+    rope = sizes.get("rope_parameters") or sizes.get("rope_scaling") or {}
+    if found is None or "yarn" not in (rope.get("rope_type"), rope.get("type")):
+        return found
+    before = rope.get("original_max_position_embeddings") or found
+    return max(found, int(before * rope.get("factor", 1)))
+
+
+def _text_sizes(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of the language model, which some keep apart from those of images."""
+    return {**config, **(config.get("text_config") or config.get("llm_config") or {})}
 
 
 def tensor_bytes(dtype: str, shape: Iterable[int]) -> int:

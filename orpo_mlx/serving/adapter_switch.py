@@ -24,7 +24,9 @@ from mlx_lm.server import ModelProvider, ResponseGenerator, process_message_cont
 from orpo_mlx.adapters.folder import load_into, read_spec
 from orpo_mlx.adapters.lora import AdapterSet, attach_adapter
 from orpo_mlx.data.tokens.encoder import Encoder, fold_system
+from orpo_mlx.generation.context import longest_answer
 from orpo_mlx.models.load import load_model, read_weights
+from orpo_mlx.models.shape import context_length
 from orpo_mlx.serving.served_models import ServedModel, ServedModels
 from orpo_mlx.serving.stop_words import end_at
 
@@ -49,7 +51,10 @@ class AdapterProvider(ModelProvider):
     Attributes:
         opened: set when the weights are in memory, or `failure` says why they are not.
         encoder: of the model in use.
+        context: positions of all these models; None: the base does not say.
     """
+
+    context: int | None = None
 
     def __init__(self, served: ServedModels) -> None:
         super().__init__(SimpleNamespace(**_UPSTREAM))  # type: ignore[arg-type]
@@ -79,6 +84,7 @@ class AdapterProvider(ModelProvider):
         read_weights(loaded)
         loaded.model.eval()
         self.model = loaded.model
+        self.context = context_length(loaded.config)
         self.is_batchable = all(hasattr(cache, "merge") for cache in make_prompt_cache(self.model))
         self._wear(served.models[served.base_name])
 
@@ -142,15 +148,18 @@ class AdapterGenerator(ResponseGenerator):
 
     def _tokenize(self, tokenizer: Any, request: Any, args: Any) -> tuple[Any, ...]:
         encoder: Encoder = self.model_provider.encoder
-        if request.request_type == "text":
-            ids = encoder.encode(request.prompt)
-            return ids, [ids], ["assistant"], "normal", None
+        is_text = request.request_type == "text"
+        ids = encoder.encode(request.prompt) if is_text else self._chat_ids(encoder, request, args)
+        args.max_tokens = longest_answer(len(ids), args.max_tokens, self.model_provider.context)
+        state = "normal" if is_text else _initial_state(tokenizer, ids)
+        return ids, [ids], ["assistant"], state, None
+
+    def _chat_ids(self, encoder: Encoder, request: Any, args: Any) -> list[int]:
         messages = [dict(message) for message in request.messages]
         process_message_content(messages)
         turns: Any = fold_system(messages) if encoder.folds_system else messages  # type: ignore[arg-type]
         thinks = (args.chat_template_kwargs or {}).get("enable_thinking")
-        ids = encoder.encode(encoder.render(turns, True, thinks, request.tools))
-        return ids, [ids], ["assistant"], _initial_state(tokenizer, ids), None
+        return encoder.encode(encoder.render(turns, True, thinks, request.tools))
 
     def generate(
         self, request: Any, generation_args: Any, progress_callback: Any = None

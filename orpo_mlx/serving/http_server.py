@@ -28,6 +28,7 @@ from urllib.parse import unquote, urlsplit
 from mlx_lm.server import APIHandler, get_system_fingerprint
 
 from orpo_mlx.errors import ConfigError, TrainingError, describe, reason_of
+from orpo_mlx.generation.context import ContextFull
 from orpo_mlx.serving.adapter_switch import AdapterGenerator, AdapterProvider
 from orpo_mlx.serving.request_check import (
     MOST_BYTES,
@@ -188,6 +189,9 @@ class OpenAIHandler(APIHandler):
         if status_code >= 400:
             reason = sys.exc_info()[1]
             status = 500 if isinstance(reason, RuntimeError) else 400  # its thread is gone
+            if isinstance(reason, ContextFull):
+                param = "prompt" if self.path == "/v1/completions" else "messages"
+                raise RequestRefused(reason.message, param, "context_length_exceeded") from None
             text = str(reason or "the request cannot be answered")
             raise RequestRefused(text, status=status) from None
         self._status = status_code

@@ -18,6 +18,7 @@ from orpo_mlx.errors import ConfigError, DataError
 from orpo_mlx.generation.side_by_side import SideBySide
 from orpo_mlx.models import load
 from orpo_mlx.models.precision import choose_float32
+from orpo_mlx.models.shape import context_length
 from orpo_mlx.runs.checkpoints import find_newest, iter_checkpoints
 from orpo_mlx.runs.directory import RunDirectory
 from orpo_mlx.runs.listing import find_run
@@ -50,6 +51,11 @@ class Playground:
     def encoder(self) -> Encoder:
         """The tokenizer with its template."""
         return Encoder(self.both.tokenizer)
+
+    @property
+    def context(self) -> int | None:
+        """Positions of the model, None if it does not say."""
+        return context_length(self.loaded.config)
 
 
 def open_playground(given: dict[str, Any]) -> Playground:

@@ -23,6 +23,7 @@ import json
 import queue
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, TextIO
 
 import mlx.core as mx
@@ -32,6 +33,7 @@ from orpo_mlx.data.prompts import WrittenPrompt
 from orpo_mlx.data.tokens.tokenize import tokenize_pair
 from orpo_mlx.data.types import Drop, Message, PreferencePair, TokenPair
 from orpo_mlx.errors import ConfigError, DataError, OrpoError, describe
+from orpo_mlx.generation.context import ContextFull, longest_answer
 from orpo_mlx.generation.sampling import Sampling
 from orpo_mlx.generation.side_by_side import SIDES, PairScore, Side
 from orpo_mlx.generation.user_turn import PromptReader
@@ -114,6 +116,7 @@ def _answer(place: Playground, request: dict[str, Any], say: Say, goes_on: GoesO
     if not place.both.has_adapter:
         sides = ("base",)
     prompt = _prompt_ids(place, request)
+    sampling = replace(sampling, max_tokens=_longest(place, prompt, request, sampling.max_tokens))
     answers = place.both.answer(
         prompt,
         sampling,
@@ -135,11 +138,22 @@ def _answer(place: Playground, request: dict[str, Any], say: Say, goes_on: GoesO
                     "mean_logp": sum(answer.logps) / len(answer.logps) if answer.logps else None,
                     "tokens_per_second": len(answer.logps) / max(answer.seconds, 1e-9),
                     "ended": answer.ended,
+                    "is_full": len(prompt) + len(answer.logps) == place.context,
                 }
                 for side, answer in answers.items()
             },
         }
     )
+
+
+def _longest(place: Playground, prompt: list[int], request: dict[str, Any], max_tokens: int) -> int:
+    try:
+        return longest_answer(len(prompt), max_tokens, place.context)
+    except ContextFull as error:
+        if len(request.get("turns", [])) < 2:
+            raise
+        advice = "Say an earlier turn again (/edit #1), or begin anew (/new)."
+        raise error.advising(advice) from None
 
 
 def _ask(place: Playground, request: dict[str, Any], say: Say, goes_on: GoesOn) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from orpo_mlx.data.prompts import WrittenPrompt
 from orpo_mlx.errors import DataError
+from orpo_mlx.generation.context import longest_answer
 from orpo_mlx.generation.sampling import Sampling
 from orpo_mlx.generation.side_by_side import Side
 from orpo_mlx.serving.place import Playground, encode_turns, use_checkpoint
@@ -35,11 +36,11 @@ def ask_each(
             there.
 
     Raises:
-        DataError: the template refuses a prompt.
+        DataError: the template refuses a prompt, or it is longer than the model's context.
     """
-    encoded = [_encoded(place, prompt) for prompt in prompts]
+    encoded = [_encoded(place, prompt, max_tokens) for prompt in prompts]
     found: list[dict[str, dict[str, Any]]] = [{} for _ in prompts]
-    sampling, before = Sampling(max_tokens=max_tokens), place.current
+    before = place.current
     is_over = False
 
     def still() -> bool:  # a request to stop is said once
@@ -52,7 +53,7 @@ def ask_each(
         side: Side = "base" if name == BASE else "adapter"
         if name != BASE:
             use_checkpoint(place, name)
-        for ids, answers in zip(encoded, found, strict=True):
+        for (ids, sampling), answers in zip(encoded, found, strict=True):
             if not still():
                 break
             answer = place.both.answer(ids, sampling, lambda *_: None, still, (side,))[side]
@@ -66,8 +67,11 @@ def ask_each(
     return found
 
 
-def _encoded(place: Playground, prompt: WrittenPrompt) -> list[int]:
+def _encoded(
+    place: Playground, prompt: WrittenPrompt, max_tokens: int
+) -> tuple[list[int], Sampling]:
     try:
-        return encode_turns(place.encoder, prompt.turns)
+        ids = encode_turns(place.encoder, prompt.turns)
+        return ids, Sampling(max_tokens=longest_answer(len(ids), max_tokens, place.context))
     except DataError as error:
         raise DataError(f"{prompt.source}: {error.message}", error.what_to_do) from None

@@ -92,4 +92,6 @@ class TrackerProcesses:
 
     def _complaint(self, name: str, reason: str) -> str:
         later = f"{tool('orpo-mlx')} log {self._run.argument} --to {name}"
-        return f"the tracker {name} has ended: {reason} What is missing there: {later}"
+        return (
+            f"the tracker {name} has ended: {reason.rstrip('. ')}. What is missing there: {later}"
+        )

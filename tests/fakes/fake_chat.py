@@ -1,7 +1,7 @@
 """A model to talk with that is none: the protocol of `serving/playground.py`, answers made up.
 
-A turn "wait" is answered when it is cancelled, "refuse" is refused; "long" as first word of the
-command line makes answers of many lines.
+A turn "wait" is answered when it is cancelled, "refuse" is refused, "fill" fills the context;
+"long" as first word of the command line makes answers of many lines.
 """
 
 from __future__ import annotations
@@ -52,5 +52,8 @@ for line in sys.stdin:
         texts = {side: f"{side} {current} on {last} ({len(turns)}){more}" for side in sides}
         for side, text in texts.items():
             say(event="text", id=None, side=side, text=text)
-        if last != "wait":
+        if last == "fill":
+            full = {**answer("full", ended=False), "is_full": True}
+            say(event="answered", id=None, sides=dict.fromkeys(sides, full))
+        elif last != "wait":
             say(event="answered", id=None, sides={s: answer(t) for s, t in texts.items()})

@@ -63,7 +63,10 @@ class ChatScreen(AppScreen):
         with pane(VerticalScroll(id="talk"), "Conversation"):
             yield Static("", id="words", markup=False)
         is_ascii = self.orpo.charset == "ascii"
-        yield pane(LineField("Say something, or /help", id="line", is_ascii=is_ascii), "You")
+        field = LineField(
+            "Say something, or /help", id="line", is_ascii=is_ascii, on_enter=self._submit
+        )
+        yield pane(field, "You")
         yield Static("Loading the model ...", id="status", markup=False)
 
     def on_mount(self) -> None:
@@ -104,7 +107,8 @@ class ChatScreen(AppScreen):
         if message["event"] == "text":
             self._show_last()
             return
-        self._note = ""  # it was of what went on before
+        # What it says until now was of what went on before.
+        self._note = self.session.cut.capitalize() if message["event"] == "answered" else ""
         if message["event"] == "asking":
             self._show_status()
             return
@@ -128,7 +132,6 @@ class ChatScreen(AppScreen):
 
     # Lines
 
-    @on(Input.Submitted, "#line")
     def _submit(self) -> None:
         line = self._field.text
         if self._do(line) and self.is_open:
@@ -304,7 +307,8 @@ class ChatScreen(AppScreen):
         if not self.is_open:
             return
         if self.session.unsent and not self._field.value:
-            self._field.text, self.session.unsent = self.session.unsent, ""
+            self._fill(self.session.unsent)
+            self.session.unsent = ""
         self._show_exchanges()
         is_new = not self.session.talk.exchanges
         self.query_one("#words", Static).update(words or (self._beginning() if is_new else ""))

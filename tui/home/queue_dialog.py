@@ -48,6 +48,6 @@ def _question(queue: Queue, entries: list[QueueEntry], opened: list[QueueEntry])
     if is_worked_at:
         choices.append(AskChoice("stop", "Save and stop"))
     elif opened:
-        choices.append(AskChoice("go", "Go on"))
+        choices.insert(0, AskChoice("go", "Go on"))  # what the key is said to do
     choices.append(AskChoice("remove", "Empty it", is_dangerous=bool(opened)))
     return AskScreen("The queue", text, choices)

@@ -18,10 +18,11 @@ _APART_SECONDS = 1e-3
 
 def without_folder(queue: Queue) -> dict[Path, QueueEntry]:
     """Return the runs of a queue that have no folder and no trainer: those that wait, and those
-    that were refused at their start."""
+    that were refused at their start. Others had a folder that somebody took away."""
     return {
         entry.run.path: entry
         for entry in queue.read()
+        if entry.waiting.outcome in ("", "failed")
         if not (entry.run.is_run() or is_alive(entry.run))
     }
 

@@ -17,7 +17,7 @@ from textual.worker import get_current_worker
 
 from orpo_mlx.errors import OrpoError
 from orpo_mlx.runs.directory import RunDirectory
-from orpo_mlx.runs.group.removal import TRASH, move_to_trash
+from orpo_mlx.runs.group.removal import TRASH, throw_away
 from orpo_mlx.runs.label import write_label
 from orpo_mlx.runs.listing import RunSummary
 from orpo_mlx.text.formatting import counted
@@ -372,7 +372,7 @@ class RunsScreen(AppScreen):
                 if entry := self._list.queued.get(run.path):
                     self._list.queue.remove(entry)
                     continue
-                gone.append(move_to_trash(RunDirectory(run.path)))
+                gone.append(throw_away(RunDirectory(run.path)))
             except OrpoError as error:
                 self.orpo.show_error(error)
         if gone:

@@ -134,6 +134,8 @@ class TerminalChat:
         if self.session.failed:
             failed, self.session.failed = self.session.failed, ""
             raise ConfigError(failed, "")
+        if request["op"] == "answer" and self.session.cut:
+            print_error_text(self.session.cut)
 
     def _say(self, message: dict[str, Any]) -> None:
         self.session.apply(message)
@@ -143,10 +145,6 @@ class TerminalChat:
                 self._side = ""
             case "answered":
                 print_text(self._side + "\n")
-                is_cut = not all(figures["ended"] for figures in message["sides"].values())
-                if is_cut and not self._stopped:
-                    tokens = self.session.drawing.max_tokens
-                    print_error_text(f"cut after {tokens} tokens; /max-tokens allows more")
             case "loaded":
                 print_text(f"Checkpoint {message['checkpoint']} answers.\n")
             case "asked":

@@ -17,9 +17,9 @@ from orpo_mlx.errors import ConfigError
 from orpo_mlx.runs.directory import RunDirectory
 from orpo_mlx.runs.group.removal import (
     TRASH,
-    move_to_trash,
     remove_for_good,
     require_removable,
+    throw_away,
 )
 from orpo_mlx.runs.listing import find_run
 from orpo_mlx.text.formatting import counted, visible
@@ -42,7 +42,7 @@ def main(argv: Sequence[str]) -> int:
             remove_for_good(run)
             print_text(visible(f"{run.id}: deleted") + "\n")
         else:
-            print_text(visible(f"{run.id}: now in {move_to_trash(run).parent}") + "\n")
+            print_text(visible(f"{run.id}: now in {throw_away(run).parent}") + "\n")
     return 0
 
 

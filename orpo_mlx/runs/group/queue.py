@@ -7,6 +7,7 @@ The lock `.queue/worker.lock` says who works at the queue.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
 import time
@@ -216,6 +217,11 @@ class Queue:
                 f"{self._file(entry.run.id)}: cannot be removed ({reason_of(error)})",
                 "See who owns the folder.",
             ) from None
+
+    def forget(self, run: RunDirectory) -> None:
+        """Have no entry of a run whose folder went; one that cannot be removed is none of ours."""
+        with contextlib.suppress(OSError):
+            self._file(run.id).unlink()
 
     def ask_to_stop(self) -> None:
         """Ask the worker to stop: the run in training is saved, and gone on with later.

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from orpo_mlx.errors import RunError
 from orpo_mlx.runs.directory import RunDirectory
+from orpo_mlx.runs.group.queue import Queue
 from orpo_mlx.storage.atomic import remove_at_once
 
 TRASH = ".trash"
@@ -22,6 +23,17 @@ def require_removable(run: RunDirectory) -> None:
         raise RunError(f"{run.path}: is a link, not a run's folder", "Remove the link by itself.")
     if run.is_locked():
         raise RunError(f"{run.id} is being trained; nothing was moved", "Stop it first.")
+
+
+def throw_away(run: RunDirectory) -> Path:
+    """Move a run that nobody wants any more into the trash; the queue does not train it again.
+
+    Raises:
+        RunError: as `move_to_trash`.
+    """
+    target = move_to_trash(run)
+    Queue(run.path.parent).forget(run)
+    return target
 
 
 def move_to_trash(run: RunDirectory) -> Path:
@@ -56,6 +68,7 @@ def remove_for_good(run: RunDirectory) -> None:
         remove_at_once(run.path)
     except OSError as error:
         raise _unmovable(run, error) from None
+    Queue(run.path.parent).forget(run)
 
 
 def _unmovable(run: RunDirectory, error: OSError) -> RunError:

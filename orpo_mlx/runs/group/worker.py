@@ -220,7 +220,8 @@ def worked_at(queue: Queue) -> RunError:
 
 
 def start_worker(queue: Queue, environment: Mapping[str, str] | None = None) -> int:
-    """Start a worker that outlives this process; return its process id.
+    """Start a worker that outlives this process; return its process id, or that of another one
+    who was quicker.
 
     Raises:
         RunError: one is at work already, or it ended at once.
@@ -243,9 +244,9 @@ def start_worker(queue: Queue, environment: Mapping[str, str] | None = None) -> 
         if queue.is_worked_at() and queue.pid == process.pid:  # written once the lock is held
             return process.pid
         time.sleep(0.05)
-    if process.poll():
+    if process.poll() and not queue.is_worked_at():
         raise RunError(
             f"{queue.log_file}: the worker ended at once: {_last_words(queue.log_file)}",
             "`orpo-mlx queue go --here` works in this terminal, and shows why.",
         )
-    return process.pid
+    return queue.pid if process.poll() and queue.pid else process.pid

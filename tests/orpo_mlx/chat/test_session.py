@@ -66,6 +66,22 @@ def test_a_conversation_goes_on_with_the_adapters_answer_or_the_better_one(sessi
     assert asked(session, "Four")["turns"][-2:] == [said("So it is."), user("Four")]
 
 
+def test_a_cut_answer_says_why_and_what_to_do(session: ChatSession):
+    assert session.cut == ""
+    session.take("/max-tokens 9")
+    session.take("Hi")
+    assert session.cut == ""
+    stopped = {"text": "B", "tokens": 3, "ended": False, "is_full": False}
+    ended = {"text": "A", "tokens": 9, "ended": True, "is_full": True}
+    session.apply({"event": "answered", "sides": {"base": stopped, "adapter": ended}})
+    assert session.cut == ""
+    session.take("/max-tokens 20")  # of later answers
+    session.apply({"event": "answered", "sides": {"base": {**stopped, "tokens": 9}}})
+    assert session.cut == "cut after 9 tokens; /max-tokens allows more"
+    session.apply({"event": "answered", "sides": {"base": {**stopped, "is_full": True}}})
+    assert session.cut.startswith("cut: the model's context is full")
+
+
 def test_how_answers_are_drawn_is_part_of_the_request(session: ChatSession):
     for line in ("/temperature 0.3", "/seed 7", "/max-tokens 9", "/base", "/system Be brief."):
         assert session.take(line).text

@@ -257,6 +257,8 @@ def test_a_failed_run_names_what_is_saved_and_leaves_the_error_to_stderr() -> No
     text = shown([STARTED, step(60), failed])
     assert "failed at step 70; saved: /runs/x/checkpoints/60\ngo on    orpo-mlx resume" in text
     assert "NaN" not in text
+    again = dataclasses.replace(failed, kind="not_finite")  # resumed it would fail again
+    assert "go on" not in shown([STARTED, step(60), again])
 
 
 # A run of several processes

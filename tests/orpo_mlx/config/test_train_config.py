@@ -223,6 +223,8 @@ def test_effects_stand_in_the_help_in_one_order() -> None:
         ("rank", "1.5", "a whole number"),
         ("max_seq_length", "1", "at least 8"),
         ("preference", "dpo", "odds_ratio, probability_ratio, none"),
+        ("scale", "1e7", "at most"),  # an adapter that no file of its could be read again
+        ("alpha", "1e7", "at most"),
     ],
 )
 def test_a_refused_value_names_origin_value_and_range(name: str, value: str, limit: str) -> None:

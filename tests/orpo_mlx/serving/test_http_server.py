@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import Tokenizer
 
+from orpo_mlx.demo import model_path
 from orpo_mlx.serving.http_server import OpenAIServer, curl_line, serve_models
 from orpo_mlx.serving.served_models import find_served_models
 
@@ -172,6 +174,40 @@ def test_a_text_is_continued_also_from_exactly_where_an_answer_was_cut(client: C
     first = go_on(start)
     second = go_on(start + first)
     assert second == go_on(start + first)  # the same, with and without a cache of all of it
+
+
+def prompt_of(tokens: int) -> str:
+    """A text of so many tokens of the demo's model, whose config.json says 512 positions."""
+    counter = Tokenizer.from_file(str(model_path() / "tokenizer.json"))
+    text = " the" * tokens
+    assert len(counter.encode(text).ids) == tokens
+    return text
+
+
+@pytest.mark.parametrize("more", [{}, {"seed": 1}, {"stream": True}], ids=str)
+def test_a_prompt_that_fills_the_context_is_refused_as_openai_does(
+    client: Client, more: dict[str, Any]
+):
+    body = {"model": "two", "prompt": prompt_of(512), "max_tokens": 1, **more}
+    status, text, _ = client.send("/v1/completions", body)
+    said = json.loads(text)["error"]
+    assert (status, said["code"], said["param"]) == (400, "context_length_exceeded", "prompt")
+    assert said["message"].count("512") == 2  # its own length and the context
+    status, said = client.chat("one", prompt_of(600), **({} if "stream" in more else more))
+    assert (status, said["error"]["code"]) == (400, "context_length_exceeded")
+    assert said["error"]["param"] == "messages"
+    assert client.chat("two", "Hello")[0] == 200
+
+
+@pytest.mark.parametrize("more", [{}, {"seed": 1}], ids=["batch", "single"])
+def test_an_answer_ends_where_the_context_does(client: Client, more: dict[str, Any]):
+    never_ends = {"1": -1000, "2": -1000}
+    body = {"model": "demo", "prompt": prompt_of(509), "max_tokens": 50, "logit_bias": never_ends}
+    status, text, _ = client.send("/v1/completions", {**body, **more})
+    said = json.loads(text)
+    assert (status, said["choices"][0]["finish_reason"]) == (200, "length")
+    assert said["usage"]["prompt_tokens"] == 509
+    assert said["usage"]["completion_tokens"] == 3
 
 
 HELLO = [{"role": "user", "content": "Hello"}]

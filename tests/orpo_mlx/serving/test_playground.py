@@ -148,6 +148,38 @@ def test_asking_ends_when_it_is_told_to(finished_run: Callable[[], Path]):
     assert place.current == "final"
 
 
+def test_an_answer_goes_to_the_end_of_the_context_and_a_longer_talk_is_refused(
+    ask: Ask, finished_run: Callable[[], Path]
+):
+    encoder = open_playground({"run": str(finished_run())}).encoder
+
+    def talk(tokens: int) -> list[dict[str, str]]:
+        turns = [{"role": "user", "content": "Say 1."}, {"role": "assistant", "content": "1"}]
+        letters = tokens - len(encode_turns(encoder, [*turns, user("a")])) + 1  # type: ignore[list-item]
+        return [*turns, user("a" * letters)]
+
+    def user(text: str) -> dict[str, str]:
+        return {"role": "user", "content": text}
+
+    three_left, one_left = (
+        {"op": "answer", "turns": talk(tokens), "max_tokens": longest}
+        for tokens, longest in ((509, 100), (511, 1))
+    )
+    full = {"op": "answer", "turns": talk(512)}
+    alone = {"op": "answer", "prompt": "a" * 600}
+    several = {"op": "ask", "prompts": [[user("Hi")], [user("a" * 600)]]}
+    said = ask(three_left, {**three_left, "max_tokens": 2}, one_left, full, alone, several)
+    answered = [m for m in said if m["event"] == "answered"]
+    assert [m["prompt_tokens"] for m in answered] == [509, 509, 511]
+    figures = [m["sides"]["adapter"] for m in answered]
+    assert [(f["tokens"], f["is_full"]) for f in figures] == [(3, True), (2, False), (1, True)]
+    by_talk, by_prompt, by_set = (m for m in said if m["event"] == "failed")
+    assert by_talk["message"].count("512") == 2
+    assert re.findall(r"/\w+", by_talk["what_to_do"]) == ["/edit", "/new"]
+    assert "/new" not in by_prompt["what_to_do"]
+    assert by_set["message"].startswith("prompt 2: ")
+
+
 def test_a_fresh_adapter_answers_as_the_base(ask: Ask):
     said = ask({"op": "checkpoint", "name": "0"}, {"op": "score", "pair": 0})
     assert said[1] == {"event": "loaded", "id": None, "checkpoint": "0"}

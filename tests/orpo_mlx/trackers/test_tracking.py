@@ -228,6 +228,7 @@ def test_a_tracker_that_fails_crashes_or_hangs_is_a_note_and_the_run_is_done(
     assert run.last_status() == "completed"
     (note,) = warnings(run)
     assert said in note
+    assert re.search(r"[^.]\. What is missing there: ", note)
     monkeypatch.delenv("PYTHONPATH")
     words = re.sub(r".*orpo-mlx log ", "", note).split()  # the advice works
     assert program(["log", *words]) == 0

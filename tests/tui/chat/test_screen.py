@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from textual import events
 from textual.widgets import Input
 
 from orpo_mlx.chat.feedback import labelled_file, pairs_file
@@ -126,6 +127,17 @@ async def test_an_answer_can_be_stopped(open_chat, wait_for, screen_text):
         assert not pairs_file().exists()
 
 
+async def test_lines_typed_fast_are_taken_one_by_one(open_chat):
+    async with open_chat() as (pilot, screen):
+        for sign in "/seed 7\r/max-tokens 9\rrest":
+            key = {"\r": "enter", " ": "space"}.get(sign, sign)
+            pilot.app.post_message(events.Key(key, sign))
+        await pilot.pause()
+        drawing = screen.session.drawing
+        assert (drawing.seed, drawing.max_tokens) == (7, 9)
+        assert screen.query_one("#line", Input).value == "rest"
+
+
 async def test_an_earlier_turn_is_chosen_changed_and_sent_again(
     open_chat, say, wait_for, screen_text
 ):
@@ -175,6 +187,8 @@ async def test_an_edited_turn_that_is_refused_drops_nothing(open_chat, say, wait
         await pilot.pause()
         assert [exchange.user for exchange in screen.session.talk.exchanges] == ["One", "Two"]
         assert field.value == "/edit #1 refuse"
+        await pilot.press("!")
+        assert field.value == "/edit #1 refuse!"
 
 
 async def test_the_last_turn_is_brought_back_and_sent_again(open_chat, say, wait_for):
@@ -188,6 +202,18 @@ async def test_the_last_turn_is_brought_back_and_sent_again(open_chat, say, wait
         await wait_for(pilot, lambda: "adapter" in talk.exchanges[-1].done)
         assert [exchange.user for exchange in talk.exchanges] == ["Hi", "Two"]
         assert talk.exchanges[-1].answers["adapter"] == "adapter final on Two (3)"
+
+
+async def test_an_answer_that_fills_the_context_says_so_until_the_next_turn(
+    open_chat, say, screen_text
+):
+    async with open_chat() as (pilot, screen):
+        await say(pilot, screen, "fill")
+        text = " ".join(screen_text(pilot.app).split())
+        assert "Cut: the model's context is full" in text
+        assert "(/new)" in text
+        await say(pilot, screen, "Hi")
+        assert "context is full" not in screen_text(pilot.app)
 
 
 async def test_an_answer_is_corrected_in_the_field(open_chat, say, wait_for, screen_text):
@@ -335,14 +361,18 @@ async def test_a_chat_that_was_left_goes_on_where_it_was(
         assert "> Hi" not in screen_text(pilot.app)
 
 
-async def test_it_is_usable_in_a_small_window(open_chat, say, screen_text):
+async def test_it_is_usable_in_a_small_window(open_chat, say, wait_for, screen_text):
     async with open_chat("long", size=(60, 16)) as (pilot, screen):
         text = screen_text(pilot.app)
         assert "Type and press enter" in text
         assert "F7 both" in text
         await say(pilot, screen, "Hi")
-        lines = screen_text(pilot.app).splitlines()
-        assert sum(line.count("line") >= 2 for line in lines) >= 8, "both answers, their ends"
+
+        def ends() -> int:
+            lines = screen_text(pilot.app).splitlines()
+            return sum(line.count("line") >= 2 for line in lines)
+
+        await wait_for(pilot, lambda: ends() >= 8, "both answers, their ends")
         await pilot.press("ctrl+r")
         await pilot.pause()
         text = screen_text(pilot.app)

@@ -42,6 +42,13 @@ def test_a_run_of_the_queue_that_has_begun_is_listed_once(queue, runs_dir, make_
     assert len(RunList(runs_dir).read()) == 2
 
 
+def test_a_run_of_the_queue_that_ended_and_went_is_listed_no_more(queue, runs_dir):
+    first, second = queue.read()
+    queue.close(first, "completed")
+    queue.close(second, "stopped")
+    assert RunList(runs_dir).read() == []
+
+
 async def test_a_new_app_offers_to_go_on_and_does(
     queue, open_app, wait_for, screen_text, monkeypatch
 ):
@@ -58,7 +65,7 @@ async def test_a_new_app_offers_to_go_on_and_does(
         assert "2 runs left, nobody works at them; 0 runs of the queue ended" in (
             pilot.app.screen.text
         )
-        await pilot.press("right", "enter")
+        await pilot.press("enter")
         await wait_for(pilot, lambda: started)
         assert started[0][0].runs_dir == queue.runs_dir
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from textual import events
 from textual.binding import Binding
 
@@ -17,14 +19,24 @@ class LineField(TextField):
 
     Args:
         is_ascii: whether the terminal has no more than Latin letters.
+        on_enter: called at enter, before the next key is taken, in place of a message that comes
+            after the keys that were typed by then.
     """
 
     HELP = "One text, also of several lines: a paste keeps its line breaks, ctrl+j types one."
     BINDINGS = [Binding("ctrl+j", "line_break", "Line break", show=False)]  # noqa: RUF012
 
-    def __init__(self, placeholder: str, *, id: str, is_ascii: bool = False) -> None:
+    def __init__(
+        self,
+        placeholder: str,
+        *,
+        id: str,
+        is_ascii: bool = False,
+        on_enter: Callable[[], None] | None = None,
+    ) -> None:
         super().__init__(placeholder=placeholder, id=id, compact=True)
         self.sign = BREAK_ASCII if is_ascii else BREAK
+        self._enter = on_enter
 
     @property
     def text(self) -> str:
@@ -38,6 +50,13 @@ class LineField(TextField):
     def _one_line(self, text: str) -> str:
         lines = text.strip("\r\n").splitlines()
         return self.sign.join(line.replace("\t", "    ") for line in lines)
+
+    async def action_submit(self) -> None:
+        """Hand over what is there."""
+        if self._enter is None:
+            await super().action_submit()
+        else:
+            self._enter()
 
     def action_line_break(self) -> None:
         """Type a line break."""

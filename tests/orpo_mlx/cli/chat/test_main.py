@@ -76,6 +76,16 @@ def test_what_is_refused_is_said_and_the_next_line_taken(trained, chat):
     assert out.endswith("Seed 4.\n")
 
 
+def test_a_talk_beyond_the_context_is_refused_and_a_cut_answer_said_once(trained, chat):
+    lines = f"Hi\n{'a' * 600}\n/new\n{'a' * 600}\nHi\n"
+    code, out, err = chat(trained.orpo.path, "--max-tokens", "2", lines=lines)
+    assert code == 2
+    assert out.count("base: ") == out.count("adapter: ") == 2
+    assert err.count("the model's context is 512 tokens") == 2
+    assert err.count("/edit") == 1  # of a single turn there is none to say again
+    assert err.count("cut after 2 tokens") == 2  # once for both sides
+
+
 def test_another_checkpoint_answers(trained, chat):
     first, *_, newest = names_of(trained.orpo)
     talk = ("--temperature", "0", "--max-tokens", "4")

@@ -10,6 +10,7 @@ import pytest
 from orpo_mlx.cli.main import main
 from orpo_mlx.config import TrainConfig
 from orpo_mlx.runs.directory import RunDirectory, create_run
+from orpo_mlx.runs.group.queue import Queue
 
 
 @pytest.fixture
@@ -34,6 +35,18 @@ def test_they_lie_in_the_trash_or_are_gone(runs: list[RunDirectory], capsys) -> 
     assert (trash / "one" / "config.toml").is_file()
     assert main(["rm", "two", "--yes", "--for-good"]) == 0
     assert [path.name for path in runs[0].path.parent.iterdir()] == [".trash"]
+
+
+@pytest.mark.parametrize("more", [(), ("--for-good",)], ids=["trash", "for good"])
+def test_one_that_the_queue_has_not_finished_is_not_trained_again(
+    runs: list[RunDirectory], more: tuple[str, ...]
+) -> None:
+    queue = Queue(runs[0].path.parent)
+    configs = [TrainConfig(model="m", data="d", lam=lam) for lam in (0.1, 0.5)]
+    (first, second) = queue.add(configs, [{}, {}])
+    create_run(configs[0].model_copy(update={"run_dir": str(first.run.path)}))
+    assert main(["rm", first.run.id, "--yes", *more]) == 0
+    assert queue.read() == [second]
 
 
 @pytest.mark.parametrize(("answer", "code"), [("y\n", 0), ("\n", 1), ("no\n", 1), ("", 1)])

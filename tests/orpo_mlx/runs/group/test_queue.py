@@ -218,6 +218,19 @@ def test_there_is_one_worker(queue: Queue, add: Add, capsys) -> None:
     assert f"process {os.getpid()} works at the queue; 1 run left" in capsys.readouterr().out
 
 
+def test_of_two_that_begin_at_once_one_works_and_the_other_says_who(
+    queue: Queue, add: Add, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(0.1)
+    answers = iter([False])  # nobody yet, when the second one looks
+    is_worked_at = Queue.is_worked_at
+    monkeypatch.setattr(
+        Queue, "is_worked_at", lambda self: next(answers, None) is None and is_worked_at(self)
+    )
+    with queue.lock():
+        assert start_worker(queue) == os.getpid()
+
+
 @pytest.mark.parametrize(
     "text",
     [
