@@ -31,6 +31,7 @@ from orpo_mlx.runs.group.removal import move_to_trash
 from orpo_mlx.runs.group.sweep import changes_text
 from orpo_mlx.runs.label import LONGEST_NAME, NO_LABEL, RunLabel, read_label, write_label
 from orpo_mlx.runs.listing import iter_runs
+from orpo_mlx.runs.lock import RunLock
 from orpo_mlx.storage.atomic import write_unsynced
 from orpo_mlx.storage.regular import read_regular_text
 from orpo_mlx.storage.safe_path import child_environment
@@ -189,9 +190,33 @@ def work_here(queue: Queue, say: Say) -> None:
     Raises:
         RunError: another process works at it, or its folder cannot be written.
     """
+    lock, worker = _taken(queue), QueueWorker(queue, say)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, worker.stop)
+    while True:
+        try:
+            worker.work()
+        finally:
+            lock.release()
+        # Who added a run after the last look at the queue found the lock taken: nobody was started.
+        if worker.is_stopping or not any(entry.is_open for entry in queue.read()):
+            return
+        try:
+            lock.acquire()
+        except RunError:
+            return  # somebody else works at it now
+
+
+def _taken(queue: Queue) -> RunLock:
+    """Return the lock of a queue, taken.
+
+    Raises:
+        RunError: as `work_here`.
+    """
+    lock = queue.lock()
     try:
         queue.folder.mkdir(parents=True, exist_ok=True)
-        lock = queue.lock()
         lock.acquire()
     except OSError as error:
         raise RunError(
@@ -201,14 +226,7 @@ def work_here(queue: Queue, say: Say) -> None:
         if queue.is_worked_at():
             raise worked_at(queue) from None
         raise
-    try:
-        worker = QueueWorker(queue, say)
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        for name in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(name, worker.stop)
-        worker.work()
-    finally:
-        lock.release()
+    return lock
 
 
 def worked_at(queue: Queue) -> RunError:

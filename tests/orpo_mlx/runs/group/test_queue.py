@@ -20,7 +20,7 @@ from orpo_mlx.errors import RunError
 from orpo_mlx.runs.directory import RunDirectory
 from orpo_mlx.runs.group import worker
 from orpo_mlx.runs.group.queue import Queue, QueueEntry
-from orpo_mlx.runs.group.worker import QueueWorker, start_worker
+from orpo_mlx.runs.group.worker import QueueWorker, start_worker, work_here
 from orpo_mlx.runs.label import RunLabel, read_label
 
 FAKE = str(Path(__file__).parents[3] / "fakes" / "fake_trainer.py")
@@ -229,6 +229,24 @@ def test_of_two_that_begin_at_once_one_works_and_the_other_says_who(
     )
     with queue.lock():
         assert start_worker(queue) == os.getpid()
+
+
+def test_one_added_after_the_last_look_is_not_left_lying(
+    queue: Queue, add: Add, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[int] = []
+
+    def look(self: QueueWorker) -> None:
+        looked.append(len(queue.read()))
+        if len(looked) == 1:
+            add(0.1)  # while the lock is still held
+        else:
+            queue.close(queue.read()[0], "completed")
+
+    monkeypatch.setattr(QueueWorker, "work", look)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    work_here(queue, print)
+    assert (looked, statuses(queue)) == ([0, 1], ["completed"])
 
 
 @pytest.mark.parametrize(
