@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from itertools import takewhile
 from pathlib import Path
@@ -19,6 +19,7 @@ from orpo_mlx.distributed.peers import ALONE, Peers
 from orpo_mlx.distributed.traffic import exchange_memory
 from orpo_mlx.evaluation.drift_course import DriftCourse
 from orpo_mlx.models.modes import evaluating
+from orpo_mlx.models.shape import context_length
 from orpo_mlx.planning.disk import checkpoint_bytes, require_room
 from orpo_mlx.runs import events
 from orpo_mlx.runs.checkpoints import FoundCheckpoint, read_progress, set_aside, versions
@@ -288,6 +289,9 @@ def start_notes(prepared: Prepared) -> list[str]:
             f"each forward pass of a step is divided into {parts} (--micro-batch-parts): the "
             f"gradient is the same up to rounding, the bytes of the adapter are not{masks}"
         )
+    lengths = [pair.longest for pair in prepared.data.train]
+    if beyond := _beyond_note(lengths, context_length(prepared.loaded.config)):
+        notes.append(beyond)
     warm, total = warmup_steps(prepared.config, prepared.total_steps), prepared.total_steps
     if warm >= total:
         notes.append(
@@ -295,6 +299,18 @@ def start_notes(prepared: Prepared) -> list[str]:
             "reached at the end or never; lower --warmup"
         )
     return notes
+
+
+def _beyond_note(lengths: Sequence[int], context: int | None) -> str:
+    """Say how many pairs, of these tokens, are longer than the model's context, "" if none."""
+    beyond = sum(length > context for length in lengths) if context else 0
+    if not beyond:
+        return ""
+    return (
+        f"{beyond} of {counted(len(lengths), 'pair')} are longer than the model's context of "
+        f"{context} tokens, up to {max(lengths)}: it has not learned to read beyond it; "
+        f"--max-seq-length {context} cuts prompts to fit"
+    )
 
 
 def data_event(prepared: Prepared) -> events.DataPrepared:
