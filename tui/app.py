@@ -147,6 +147,8 @@ class OrpoApp(App[None]):
         """Give the focus to the field that takes what is typed, then the key to the focus."""
         screen = self.screen
         if isinstance(screen, AppScreen):
+            if screen.keeps(event):
+                return
             screen.begin_text(event)
         await super().on_event(event)
 

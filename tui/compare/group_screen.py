@@ -189,7 +189,12 @@ class GroupScreen(AppScreen):
             for index, head in enumerate(heads)
         ]
         between = 2 * self.table.cell_padding
-        room = self.size.width - self.query_one("#results").gutter.width - sum(widths) - between * (len(heads) + 1)
+        room = (
+            self.size.width
+            - self.query_one("#results").gutter.width
+            - sum(widths)
+            - between * (len(heads) + 1)
+        )
         if bars := self._bars(min(_BAR_CELLS[1], room)):
             heads, widths = [*heads, bars[0]], [*widths, cell_len(bars[0])]
             lines = [[*line, bar] for line, bar in zip(lines, bars[1], strict=True)]

@@ -37,6 +37,9 @@ from tui.shell.settings import config_folder
 _WIDE = 96
 _NEW = Draft()
 DRAFT_FILE = "draft.json"
+_ROOM_FOR_HINT = 80
+_AT_ONCE = ("escape", "ctrl+c", "ctrl+q")
+"""Keys that act while a model is checked."""
 _PARTS_OF_DATA = ("data_subset", "data_split", "data_revision")
 
 
@@ -64,6 +67,9 @@ class NewRunScreen(AppScreen):
         self.draft = draft
         self.step = FORM if draft.own else MODEL
         self.keeper = DraftKeeper(self, config_folder() / DRAFT_FILE)
+        self._is_checking = False
+        """Whether a model is being looked at before it is taken."""
+        self._kept_keys: list[events.Key | events.Paste] = []
 
     def compose_body(self) -> Iterable[Widget]:
         yield TabStrip(STEPS, id="steps")
@@ -94,9 +100,17 @@ class NewRunScreen(AppScreen):
 
     def on_descendant_focus(self, event: events.DescendantFocus) -> None:
         """Say what digits do where one is."""
-        around = [one for one in event.widget.ancestors_with_self if isinstance(one, Widget)]
-        is_text = any(one.check_consume_key("1", "1") for one in around)
-        self.query_one("#steps", TabStrip).hint = "digits type" if is_text else "1 to 4: a step"
+        self._show_hint()
+
+    def _show_hint(self) -> None:
+        around = self.focused.ancestors_with_self if self.focused else ()
+        widgets = (one for one in around if isinstance(one, Widget))
+        is_text = any(one.check_consume_key("1", "1") for one in widgets)
+        hint = "digits type" if is_text else "1 to 4: a step"
+        if self._is_checking:
+            has_room = self.size.width >= _ROOM_FOR_HINT
+            hint = "checking the model ... esc ends it" if has_room else "checking ..."
+        self.query_one("#steps", TabStrip).hint = hint
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Offer what makes sense in this step."""
@@ -127,7 +141,10 @@ class NewRunScreen(AppScreen):
         self.go_to(REVIEW)
 
     def action_back(self) -> None:
-        """One step back; from the first one out, the draft kept."""
+        """One step back; from the first one out, the draft kept; first ends what is checked."""
+        if self._is_checking:
+            self.workers.cancel_group(self, "model")
+            return
         if self.step > MODEL:
             self.go_to(self.step - 1)
             return
@@ -138,6 +155,13 @@ class NewRunScreen(AppScreen):
     def begin_text(self, event: events.Key | events.Paste) -> None:
         """Over the lists of the first two steps one types into the field above them."""
         self.planning.begin_text(event)
+
+    def keeps(self, event: events.Key | events.Paste) -> bool:
+        """Keep what is typed while a model is checked: it is meant for the step that comes then."""
+        is_kept = self._is_checking and getattr(event, "key", "") not in _AT_ONCE
+        if is_kept:
+            self._kept_keys.append(event)
+        return is_kept
 
     # The draft
 
@@ -172,12 +196,29 @@ class NewRunScreen(AppScreen):
         folder = Path(name).expanduser()
         if folder.exists():
             name = str(folder.absolute())
-            if why := await self.planning.why_no_model(name):
+            if why := await self._why_no_model(name):
                 self.notify(why, severity="error", timeout=12, markup=False)
                 return
             self.planning.models.remember(folder.absolute())
         self.change(self.draft.with_model(name))
         self.go_to(DATA)
+        kept, self._kept_keys = self._kept_keys, []
+        for event in kept:
+            self.app.post_message(event)
+
+    async def _why_no_model(self, name: str) -> str:
+        """Return why a model cannot be used, "" if it can; shows that it is being checked."""
+        self._is_checking, self._kept_keys = True, []
+        self._show_hint()
+        try:
+            why = await self.planning.why_no_model(name)
+        finally:
+            self._is_checking = False
+            if self.is_open:
+                self._show_hint()
+        if why:
+            self._kept_keys = []  # they were meant for the step after
+        return why
 
     @on(DataStep.Chosen)
     def _choose_data(self, message: DataStep.Chosen) -> None:

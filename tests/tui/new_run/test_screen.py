@@ -299,6 +299,49 @@ async def test_a_folder_that_was_typed_is_checked_listed_and_pointed_at_on_retur
         assert screen.query_one("#model-text", Input).value == ""
 
 
+@pytest.mark.parametrize("is_usable", [True, False])
+async def test_keys_wait_for_the_step_after_while_a_model_is_checked(
+    open_new, wait_for, screen_text, is_usable
+):
+    async with open_new() as (pilot, screen):
+        # The fit of the model under the cursor is asked for again and does not come.
+        await wait_for(pilot, lambda: screen.query_one(FitCard).answer)
+        asked, answered = asyncio.Event(), asyncio.Event()
+
+        async def check(model):
+            asked.set()
+            await answered.wait()
+            return "" if is_usable else "no model is there"
+
+        screen.planning.why_no_model = check
+        await pilot.press("enter")
+        await asked.wait()
+        await wait_for(pilot, lambda: "checking " in screen_text(pilot.app))
+        await pilot.press(*"pairs", "7")
+        assert screen.query_one("#model-text", Input).value == ""
+        assert (screen.step, screen.query_one("#data-text", Input).value) == (0, "")
+        answered.set()
+        await wait_for(pilot, lambda: "checking " not in screen_text(pilot.app))
+        if is_usable:
+            await wait_for(pilot, lambda: screen.query_one("#data-text", Input).value == "pairs7")
+        else:
+            await pilot.press("x")  # what was typed for another step is gone, the screen lives
+            await wait_for(pilot, lambda: screen.query_one("#model-text", Input).value == "x")
+        assert screen.step == is_usable
+
+
+async def test_escape_ends_the_check_of_a_model_and_stays(open_new, wait_for, screen_text):
+    async with open_new() as (pilot, screen):
+        await wait_for(pilot, lambda: screen.query_one(FitCard).answer)
+        screen.planning.why_no_model = lambda model: asyncio.Event().wait()
+        await pilot.press("enter")
+        await wait_for(pilot, lambda: "checking " in screen_text(pilot.app))
+        await pilot.press("escape")
+        await wait_for(pilot, lambda: "checking " not in screen_text(pilot.app))
+        assert pilot.app.screen is screen
+        assert (screen.step, screen.draft.model) == (0, "")
+
+
 async def test_measuring_ends_when_the_training_starts_and_is_refused_beside_one(
     open_data, wait_for, answered, make_run, monkeypatch
 ):
