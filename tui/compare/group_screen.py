@@ -264,24 +264,23 @@ class GroupScreen(AppScreen):
         width = settings.scrollable_content_region.width
         lines = _setting_lines(row, differing(self.rows), width, self.orpo.charset)
         settings.show(lines)
-        self._draw_course(row)
+        self._draw_course()
 
     @work(exclusive=True, group="follow")
     async def _follow(self, path: Path) -> None:
         await follow_run(RunDirectory(path), self.post_message, poll_seconds=1.0)
 
     def on_events_arrived(self, message: EventsArrived) -> None:
-        if message.run == self._followed and (row := self.selected):
+        if message.run == self._followed:
             self._state.apply_all(message.records)
-            self._draw_course(row)
+            self._draw_course()
 
-    def _draw_course(self, row: ComparedRow) -> None:
+    def _draw_course(self) -> None:
         chart, state = self.query_one(LineChart), self._state
         # What only an evaluation measures has no course: the loss has.
         name = self.metric if self.metric in state.metrics else "loss"
         kind = chosen_charts(metric(name).id, state.metrics)[0]
         chart.rename(kind.title)
-        chart.border_title = Content(visible(f"{row.id}: {kind.title.lower()}"))
         chart.set_charset(self.orpo.charset)
         chart.view = replace(chart.view, smoothing=self.orpo.settings.smoothing)
         chart.plot(chart_lines(kind, state), chart_marks(state), end=chart_end(state))

@@ -61,7 +61,7 @@ async def test_a_large_window_shows_settings_and_course_of_the_selected_run(
         evaluate(run, value)
     async with open_app((160, 48)) as pilot:
         screen = await opened(pilot, wait_for, runs)
-        await wait_for(pilot, lambda: "─ run-0: accuracy ─" in screen_text(pilot.app))
+        await wait_for(pilot, lambda: "─ Accuracy ─" in screen_text(pilot.app))
         await wait_for(pilot, lambda: "v validation" in screen_text(pilot.app))
         await pilot.press("down", "down")
         await wait_for(pilot, lambda: "─ run-2: settings ─" in screen_text(pilot.app))
@@ -71,9 +71,9 @@ async def test_a_large_window_shows_settings_and_course_of_the_selected_run(
         assert ["lam", "0.1", "││"] in settings
         screen.metric = "loss"
         screen._draw()
-        await wait_for(pilot, lambda: "─ run-2: loss ─" in screen_text(pilot.app))
+        await wait_for(pilot, lambda: "─ Loss ─" in screen_text(pilot.app))
         await pilot.resize_terminal(80, 24)
-        await wait_for(pilot, lambda: "run-2: loss" not in screen_text(pilot.app))
+        await wait_for(pilot, lambda: "─ Loss ─" not in screen_text(pilot.app))
         assert screen.selected.id == "run-2"
 
 
