@@ -71,6 +71,12 @@ def _drawn(found: Result | None) -> Measured | None:
     return Measured(found.value, low, high)
 
 
+def _short_setting(value: object, width: int, charset: CharsetName) -> str:
+    """Return a setting's value in so many cells, of a path its last part."""
+    text = setting_text(value)
+    return shortened(Path(text).name if text.startswith("/") else text, width, charset)
+
+
 def _setting_lines(
     row: ComparedRow, names: Sequence[str], width: int, charset: CharsetName
 ) -> list[TextLine]:
@@ -82,7 +88,7 @@ def _setting_lines(
         mark = sign if name in names else " "
         label = ("quiet", f"{mark} {name.replace('_', ' '):<{_NAME_CELLS}} ")
         room = max(_SETTING_CELLS, width - _NAME_CELLS - 3)
-        text = shortened(setting_text(row.settings.get(name)), room, charset)
+        text = _short_setting(row.settings.get(name), room, charset)
         lines.append((label, ("kind" if name in names else "text", text)))
     return lines
 
@@ -222,9 +228,8 @@ class GroupScreen(AppScreen):
         charset = self.orpo.charset
         settings = []
         for name in names:
-            text = setting_text(row.settings.get(name))
-            short = Path(text).name if text.startswith("/") else text
-            settings.append(Text(shortened(short, _SETTING_CELLS, charset), justify="right"))
+            short = _short_setting(row.settings.get(name), _SETTING_CELLS, charset)
+            settings.append(Text(short, justify="right"))
         return [
             Text(status_text(row.status, charset).sign),
             Text(cut_middle(visible(row.id), max(_ID_CELLS, self.size.width // 3), charset)),

@@ -170,6 +170,19 @@ async def test_a_setting_is_changed_explained_refused_and_reset(open_new, wait_f
         assert screen.draft.problems() == []
 
 
+async def test_a_rate_with_a_digit_too_many_is_refused(open_new, wait_for, screen_text):
+    async with open_new((100, 30)) as (pilot, screen):
+        screen.change(Draft({"model": "org/m", "data": "pairs.jsonl"}))
+        screen.go_to(2)
+        screen.query_one("#row-learning_rate .field", Input).focus()
+        await pilot.press(*"5e-053")
+        await wait_for(pilot, lambda: screen.draft.own.get("learning_rate") == "5e-053")
+        await wait_for(pilot, lambda: "! found '5e-053', needs a" in screen_text(pilot.app))
+        assert screen.planning.why_not()
+        await pilot.press("backspace")
+        await wait_for(pilot, lambda: "! found" not in screen_text(pilot.app))
+
+
 async def test_nothing_counts_as_changed_before_something_was(open_new, wait_for):
     async with open_new() as (pilot, screen):
         screen.change(screen.draft.with_preset("thorough"))
