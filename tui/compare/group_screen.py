@@ -87,7 +87,7 @@ def _setting_lines(
     for name in (*names, *rest):
         mark = sign if name in names else " "
         label = ("quiet", f"{mark} {name.replace('_', ' '):<{_NAME_CELLS}} ")
-        room = max(_SETTING_CELLS, width - _NAME_CELLS - 3)
+        room = max(4, width - _NAME_CELLS - 3)
         text = _short_setting(row.settings.get(name), room, charset)
         lines.append((label, ("kind" if name in names else "text", text)))
     return lines

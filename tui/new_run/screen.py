@@ -26,6 +26,7 @@ from tui.new_run.steps import DATA, FORM, MODEL, REVIEW, STEPS, first_open_step,
 from tui.new_run.sweep.dialog import SweepScreen
 from tui.new_run.sweep.start import start_sweep
 from tui.parts.base_screen import AppScreen
+from tui.parts.key_order import Released
 from tui.parts.tab_strip import TabStrip
 from tui.parts.title_bar import TitleBar
 from tui.processes.launcher import running_runs
@@ -69,7 +70,6 @@ class NewRunScreen(AppScreen):
         self.keeper = DraftKeeper(self, config_folder() / DRAFT_FILE)
         self._is_checking = False
         """Whether a model is being looked at before it is taken."""
-        self._kept_keys: list[events.Key | events.Paste] = []
 
     def compose_body(self) -> Iterable[Widget]:
         yield TabStrip(STEPS, id="steps")
@@ -156,12 +156,9 @@ class NewRunScreen(AppScreen):
         """Over the lists of the first two steps one types into the field above them."""
         self.planning.begin_text(event)
 
-    def keeps(self, event: events.Key | events.Paste) -> bool:
-        """Keep what is typed while a model is checked: it is meant for the step that comes then."""
-        is_kept = self._is_checking and getattr(event, "key", "") not in _AT_ONCE
-        if is_kept:
-            self._kept_keys.append(event)
-        return is_kept
+    def lets_wait(self, event: events.Key | events.Paste) -> bool:
+        """What is typed while a model is checked is meant for the step that comes then."""
+        return self._is_checking and getattr(event, "key", "") not in _AT_ONCE
 
     # The draft
 
@@ -190,35 +187,37 @@ class NewRunScreen(AppScreen):
     def _choose_model(self, message: ModelStep.Chosen) -> None:
         self._take_model(message.model)
 
-    @work(exclusive=True, group="model")
-    async def _take_model(self, name: str) -> None:
+    def _take_model(self, name: str) -> None:
         """Go on with a model; one on this machine that cannot be used is refused here."""
         folder = Path(name).expanduser()
         if folder.exists():
-            name = str(folder.absolute())
-            if why := await self._why_no_model(name):
-                self.notify(why, severity="error", timeout=12, markup=False)
-                return
-            self.planning.models.remember(folder.absolute())
-        self.change(self.draft.with_model(name))
-        self.go_to(DATA)
-        kept, self._kept_keys = self._kept_keys, []
-        for event in kept:
-            self.app.post_message(event)
+            # Before the first await: the next key may be there already.
+            self._is_checking = True
+            self._show_hint()
+            self._check_model(folder.absolute())
+        else:
+            self._go_on_with(name)
 
-    async def _why_no_model(self, name: str) -> str:
-        """Return why a model cannot be used, "" if it can; shows that it is being checked."""
-        self._is_checking, self._kept_keys = True, []
-        self._show_hint()
+    @work(exclusive=True, group="model")
+    async def _check_model(self, folder: Path) -> None:
+        is_usable = False
         try:
-            why = await self.planning.why_no_model(name)
+            why = await self.planning.why_no_model(str(folder))
+            if is_usable := not why:
+                self.planning.models.remember(folder)
+                self._go_on_with(str(folder))
+            else:
+                self.notify(why, severity="error", timeout=12, markup=False)
         finally:
             self._is_checking = False
+            # Keys that wait were meant for the step after.
+            self.app.post_message(Released(drops=not is_usable))
             if self.is_open:
                 self._show_hint()
-        if why:
-            self._kept_keys = []  # they were meant for the step after
-        return why
+
+    def _go_on_with(self, name: str) -> None:
+        self.change(self.draft.with_model(name))
+        self.go_to(DATA)
 
     @on(DataStep.Chosen)
     def _choose_data(self, message: DataStep.Chosen) -> None:

@@ -97,11 +97,8 @@ class AppScreen(Screen[None]):
         The app calls this before it hands the event on, so that typed fast no letter is lost.
         """
 
-    def keeps(self, event: events.Key | events.Paste) -> bool:
-        """Tell whether the screen keeps a key for later, because of a question that comes before.
-
-        The app calls this before anything else; a key that is kept acts once it comes again.
-        """
+    def lets_wait(self, event: events.Key | events.Paste) -> bool:
+        """Tell whether a key has to wait for a question; `Released` of its answer lets it go on."""
         return False
 
     def tell_saved(self, subject: str, folder: Path, write: Callable[[], Sequence[Path]]) -> None:

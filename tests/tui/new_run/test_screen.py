@@ -343,6 +343,15 @@ async def test_keys_wait_for_the_step_after_while_a_model_is_checked(
         assert screen.step == is_usable
 
 
+async def test_keys_right_behind_the_one_that_goes_on_are_of_the_step_after(open_new, wait_for):
+    async with open_new() as (pilot, screen):
+        await wait_for(pilot, lambda: screen.query_one(FitCard).answer)
+        for key in ("ctrl+n", "f", "a", "c"):  # as a terminal sends them, without a pause
+            pilot.app.post_message(Key(key, key if len(key) == 1 else None))
+        await wait_for(pilot, lambda: screen.query_one("#data-text", Input).value == "fac")
+        assert screen.query_one("#model-text", Input).value == ""
+
+
 async def test_escape_ends_the_check_of_a_model_and_stays(open_new, wait_for, screen_text):
     async with open_new() as (pilot, screen):
         await wait_for(pilot, lambda: screen.query_one(FitCard).answer)
