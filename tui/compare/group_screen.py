@@ -183,6 +183,7 @@ class GroupScreen(AppScreen):
         right = " · ".join(filter(None, [self.group, counted(len(self.rows), "run")]))
         title_bar.right = right  # type: ignore[attr-defined]
         self._say()
+        self.call_after_refresh(self._show_selected)  # how wide its panes are is known then
         self._show_small()
 
     def _fill_table(self) -> None:
