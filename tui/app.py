@@ -35,7 +35,7 @@ from tui.leaving import may_leave
 from tui.parts.ask import AskChoice, AskScreen
 from tui.parts.base_screen import AppScreen
 from tui.parts.harmless import HarmlessFilter
-from tui.parts.key_order import Acted, KeyOrder, KeyOrPaste
+from tui.parts.key_order import Acted, KeyOrder, KeyOrPaste, Released
 from tui.parts.pick_one import PickOneScreen
 from tui.processes import launcher
 from tui.screens.help import HelpScreen
@@ -111,7 +111,7 @@ class OrpoApp(App[None]):
         self.starts: dict[Path, launcher.Start] = {}
         """Trainers started by this app, by run; only their parent is told how they end."""
         self._chats: dict[Path, ChatSession] = {}
-        self._keys = KeyOrder(self, self._hand_on)
+        self._keys = KeyOrder(self, self._hand_on, self._key_waits)
         self._toasts = Toasts()
         self._harmless = HarmlessFilter()
         self._given = theme, charset
@@ -149,6 +149,13 @@ class OrpoApp(App[None]):
         if isinstance(screen, AppScreen):
             screen.begin_text(event)
         await super().on_event(event)
+
+    def _key_waits(self, event: KeyOrPaste) -> bool:
+        return isinstance(self.screen, AppScreen) and self.screen.lets_wait(event)
+
+    @on(Released)
+    async def _keys_go_on(self, event: Released) -> None:
+        await self._keys.release(event.drops)
 
     @on(Acted)
     async def _key_has_acted(self, event: Acted) -> None:

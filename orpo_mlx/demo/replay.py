@@ -150,7 +150,11 @@ def timed_events(
         gap = max(0.0, min(record.time - before, LONGEST_GAP_SECONDS)) / speed if speed else 0.0
         before = record.time
         if isinstance(record.event, events.RunStarted):
-            own = replace(record.event, run_id=target.id, run_path=str(target.path))
+            # It holds no memory, and what it tells of a peak is not this machine's doing.
+            versions = {**record.event.versions, events.SIMULATION: "1"}
+            own = replace(
+                record.event, run_id=target.id, run_path=str(target.path), versions=versions
+            )
             yield TimedEvent(gap, own)
         elif record.event is not None:
             yield TimedEvent(gap, record.event)

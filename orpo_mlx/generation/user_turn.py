@@ -68,8 +68,8 @@ class PromptReader:
             "" if system == self._own_system else system,
         )
 
-    def talk(self, prompt: Sequence[int]) -> str:
-        """Return all turns of a prompt as people read them, of a single one its words alone.
+    def turns(self, prompt: Sequence[int]) -> list[tuple[str, str]]:
+        """Return all turns of a prompt as (role, words), the user's last one at the end.
 
         Where earlier turns cannot be told, only the last words of the user are there.
 
@@ -78,9 +78,14 @@ class PromptReader:
         """
         question = self.read(prompt)
         turns = [("system", question.system)] if question.system else []
-        turns += [*self._earlier(self._tokenizer.decode(list(prompt))), ("user", question.user)]
+        earlier = self._earlier(self._tokenizer.decode(list(prompt)))
+        return [*turns, *earlier, ("user", question.user)]
+
+    def talk(self, prompt: Sequence[int]) -> str:
+        """Return all turns of a prompt as people read them, of a single one its words alone."""
+        turns = self.turns(prompt)
         if len(turns) == 1:
-            return question.user
+            return turns[0][1]
         return "\n\n".join(f"{role}: {words}" for role, words in turns)
 
     def _earlier(self, text: str) -> list[tuple[str, str]]:

@@ -5,7 +5,9 @@ One request a line on standard input, each with an `id` of the caller's:
     {"op": "answer", "id": 1, "prompt": "Why?", "temperature": 0.7, "top_p": 0.95,
      "max_tokens": 256, "seed": 0, "sides": ["base", "adapter"]}      or "pair": 3 for "prompt",
                                                     or "turns": [{"role": ..., "content": ...}, ...]
-    {"op": "score", "id": 2, "prompt": "Why?", "chosen": "So.", "rejected": "No."}   or "pair": 3
+                                                    both: the prompt, written as that of the pair is
+    {"op": "score", "id": 2, "prompt": "Why?", "chosen": "So.", "rejected": "No."}   or "pair": 3,
+                                                    or both likewise
     {"op": "pairs", "id": 3, "count": 20}           held-out pairs of the run
     {"op": "checkpoint", "id": 4, "name": "final"}  or a step number as text
     {"op": "ask", "id": 5, "prompts": [[{"role": ..., "content": ...}], ...], "max_tokens": 256}
@@ -203,9 +205,21 @@ def is_cancelled(requests: queue.Queue[dict[str, Any] | None]) -> bool:
 
 
 def _prompt_ids(place: Playground, request: dict[str, Any]) -> list[int]:
-    if "pair" in request:
+    if "pair" in request and "prompt" not in request:
         return list(_held_out(place, request["pair"]).prompt)
-    return encode_turns(place.encoder, _turns(request))
+    turns = _turns(request)
+    if _is_of_plain_text(place, request) and turns[-1]["content"].strip():
+        return place.encoder.encode(turns[-1]["content"])
+    return encode_turns(place.encoder, turns)
+
+
+def _is_of_plain_text(place: Playground, request: dict[str, Any]) -> bool:
+    """Tell whether a prompt takes the place of one that the training read without a template."""
+    marks = PromptReader(place.both.tokenizer).user_marks if "pair" in request else None
+    if marks is None:
+        return False
+    prompt = _held_out(place, request["pair"]).prompt
+    return marks.before not in place.both.tokenizer.decode(list(prompt))
 
 
 def _turns(request: dict[str, Any]) -> list[Message]:
@@ -220,7 +234,8 @@ def _turns(request: dict[str, Any]) -> list[Message]:
 
 
 def _score(place: Playground, request: dict[str, Any], say: Say, _: Any) -> None:
-    pair = _held_out(place, request["pair"]) if "pair" in request else _tokenized(place, request)
+    is_itself = "pair" in request and "prompt" not in request
+    pair = _held_out(place, request["pair"]) if is_itself else _tokenized(place, request)
     sides = SIDES if place.both.has_adapter else ("base",)
     scores = {side: place.both.score(pair, side) for side in sides}
     say(
@@ -254,7 +269,7 @@ def _pieces(place: Playground, ids: Any) -> list[str]:
 def _tokenized(place: Playground, request: dict[str, Any]) -> TokenPair:
     prompt, *sides = (str(request[name]) for name in ("prompt", "chosen", "rejected"))
     encoder = place.encoder
-    if encoder.has_chat_template:
+    if encoder.has_chat_template and not _is_of_plain_text(place, request):
         answers: Any = [[{"role": "assistant", "content": side}] for side in sides]
         pair = PreferencePair([{"role": "user", "content": prompt}], *answers)
     else:
@@ -274,14 +289,19 @@ def _pairs(place: Playground, request: dict[str, Any], say: Say, _: Any) -> None
     })  # fmt: skip
 
 
-def _shown(place: Playground, reader: PromptReader, pair: TokenPair) -> dict[str, str]:
-    """Return a pair as people read it: the user's last words, answers without special tokens."""
+def _shown(place: Playground, reader: PromptReader, pair: TokenPair) -> dict[str, Any]:
+    """Return a pair as people read it: the user's last words, answers without special tokens.
+
+    `turns_before` counts the turns before these words, a system turn among them.
+    """
     tokenizer = place.both.tokenizer
     answers = {
         name: tokenizer.decode(list(getattr(pair, name)), skip_special_tokens=True).strip()
         for name in ("chosen", "rejected")
     }
-    return {"source": pair.source, "prompt": reader.read(pair.prompt).user, **answers}
+    *before, (_, prompt) = reader.turns(pair.prompt)
+    said = {"source": pair.source, "prompt": prompt, **answers}
+    return {**said, "turns_before": len(before)}
 
 
 def _held_out(place: Playground, index: Any) -> TokenPair:

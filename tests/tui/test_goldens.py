@@ -59,6 +59,7 @@ def same_machine(monkeypatch, tmp_path):
     monkeypatch.setattr("tui.live.screen.read_machine", lambda: machine)
     monkeypatch.setattr("tui.home.screen.read_machine", lambda: machine)
     monkeypatch.setattr(run_view, "memory_limit_bytes", lambda: 13_500_000_000)
+    monkeypatch.setattr("tui.screens.settings.config_folder", lambda: Path("/home/me"))
     monkeypatch.setattr(form, "free_space", lambda folder: "112 GB free")
     home = Path(os.environ["ORPO_MLX_HOME"])
     home.mkdir(parents=True, exist_ok=True)
@@ -281,6 +282,11 @@ async def show_doctor(pilot, old_run, wait_for):
     screen._show()
 
 
+async def show_settings(pilot, old_run, wait_for):
+    await pilot.press("comma")
+    await wait_for(pilot, lambda: pilot.app.screen.query_one("#theme").has_focus)
+
+
 async def open_step(pilot, wait_for, step, **chosen):
     """A planned run of the built-in model and pairs, with made-up answers, at a step."""
     screen = NewRunScreen()
@@ -356,6 +362,7 @@ SCREENS = {
     "judge": show_judge,
     "serve": show_serve,
     "doctor": show_doctor,
+    "settings": show_settings,
     "result": show_result,
     "result-none": show_no_result,
 }
@@ -389,3 +396,54 @@ async def test_a_screen_looks_as_it_did(
                 break
             await pilot.pause(0.1)  # a message still on its way may draw once more
         assert text == wanted, golden.name
+
+
+SHOWN = {
+    "new-model": ("built-in demo model", "org/huge", "has a chat template"),
+    "new-data": ("[red]Why[/red]", "200 of 201 rows"),
+    "new-hub": ("mlabonne/orpo-dpo-mix-40k", "44,245"),
+    "new-settings": ("Learning rate", "5e-05"),
+    "new-review": ("org/huge", "180 pairs train, 20 validate"),
+    "welcome": ("Try the demo",),
+    "runs": ("run-a", "run-b", "200/200"),
+    "live": ("step 200", "completed after step 200", "│v"),
+    "lost-peer": ("A process was lost at step 120",),
+    "crashed": ("The GPU ran out of memory.",),
+    "compare": ("A run-0", "B run-1", "C run-2", "200/200"),
+    "group": ("run-4", "72.0 % (65.0 to 78.0)"),
+    "export": ("chat in LM Studio", "112 GB free"),
+    "exported": ("written: 1 file", "/models: is full."),
+    "judge": ("Why is it so, 0?", "Because it is.", "Nobody knows"),
+    "serve": ("http://127.0.0.1:8080/v1", "tiny (the base)"),
+    "doctor": ("Apple M3 Pro", "on battery the GPU is slower"),
+    "settings": ("Theme", "auto", "0.9"),
+    "result": ("71 % -> 83 %", "71.0 % (64.5 to 77.0)"),
+    "result-none": ("What is the capital of France?", "it may be Paris"),
+}
+"""What each screen has to show as it opens: models, pairs, numbers, answers of what is there."""
+AFTER_KEYS = {"playground", "chat"}
+"""Screens whose pictures are taken after a few keys; how they open is tested below."""
+
+
+def test_no_screen_opens_with_an_empty_main_pane():
+    assert SHOWN.keys() | AFTER_KEYS == SCREENS.keys()
+    for name, parts in SHOWN.items():
+        lines = (FOLDER / f"{name}-80x24.txt").read_text(encoding="utf-8").splitlines()
+        main = "\n".join(lines[1:-1])  # neither the title nor the keys
+        assert [part for part in parts if part not in main] == [], name
+
+
+async def test_a_test_opens_with_an_answer_and_a_chat_with_what_to_do(
+    open_app, old_run, wait_for, screen_text
+):
+    run = old_run("run-c").path
+    async with open_app((80, 24)) as pilot:
+        screen = PlaygroundScreen(run)
+        screen.words = [str(FAKES / "fake_playground.py")]
+        pilot.app.push_screen(screen)
+        await wait_for(pilot, lambda: "adapter on pair 0" in screen_text(pilot.app))
+        assert "Why is it so?" in screen_text(pilot.app)
+        chat = ChatScreen(run)
+        chat.words = [str(FAKES / "fake_chat.py")]
+        pilot.app.push_screen(chat)
+        await wait_for(pilot, lambda: "your adapter on the right" in screen_text(pilot.app))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
@@ -125,27 +125,27 @@ class Painter:
         smoothed: Sequence[Floats],
         is_titled: bool,
     ) -> None:
-        """Write what is drawn; where it is narrow values give way, then names, the last first."""
-        end = picture.write(0, 0, self.title, Ink.TITLE) if is_titled else -2
+        """Write what is drawn; where it is narrow values give way, then names become short."""
+        width = picture.codes.shape[1]
+        end = picture.write(0, 0, self.title, Ink.TITLE) if is_titled else 0
         if view.log_y:
-            end = picture.write(0, end + 1 + (not is_titled), "log", Ink.QUIET)
+            end = picture.write(0, end + (end > 0), "log", Ink.QUIET)
         if view.cursor is not None:
-            end = picture.write(0, end + 1, f" {self.x_name} {_x_text(view.cursor)} ", Ink.CURSOR)
+            said = f" {self.x_name} {_x_text(view.cursor)} "
+            end = picture.write(0, end + (end > 0), said, Ink.CURSOR)
         values = [value_at(line, view, ys) for line, ys in zip(lines, smoothed, strict=True)]
         texts = ["-" if np.isnan(value) else format_value(value) for value in values]
-        room = picture.codes.shape[1] - end
-        named = _fit_legend(lines, texts, room)
+        gap, names = _fit_legend(lines, texts, width - end, bool(end))
         groups = groupby(zip(lines, texts, strict=True), lambda pair: pair[0].name)
-        for index, (name, group) in enumerate(groups):
-            pairs, end = list(group), end + 1
+        for name, (_, group) in zip(names, groups, strict=True):
+            pairs, end = list(group), end + gap - 1 if end else -1
             for line, _ in pairs:
                 end = picture.write(0, end + 1, line.marker, Ink.LINE + line.colour)
-            end = picture.write(0, end + 1, name, Ink.QUIET) if index < named else end
-            for _, text in pairs:
-                end = picture.write(0, end + 1, text, Ink.TITLE) if text else end
+            for word, ink in ((name, Ink.QUIET), *((text, Ink.TITLE) for _, text in pairs)):
+                end = picture.write(0, end + 1, word, ink) if word else end
         said = smoothing_text(lines, view)
-        if is_titled and said and end + 2 + len(said) <= picture.codes.shape[1]:
-            picture.write(0, picture.codes.shape[1] - len(said), said, Ink.QUIET)
+        if is_titled and said and end + 2 + len(said) <= width:
+            picture.write(0, width - len(said), said, Ink.QUIET)
 
     def _draw_y_axis(self, picture: Painting, rows: int) -> None:
         scale, charset = picture.y, self.charset
@@ -308,24 +308,44 @@ def nearest_index(xs: Floats, x: float) -> int:
     return after if xs[after] - x < x - xs[after - 1] else after - 1
 
 
-def _fit_legend(lines: Sequence[Line], texts: list[str], room: int) -> int:
-    """Empty the values that have no room; return how many names have some.
+_SHORT_NAMES = {"validation": "valid", "rejected": "rej"}
 
-    Values under one name go together: one alone would not say whose it is.
+
+def _fit_legend(
+    lines: Sequence[Line], texts: list[str], room: int, is_after: bool
+) -> tuple[int, list[str]]:
+    """Empty the values that have no room; return the blanks before a name, and the names.
+
+    Names stay before values. Where they have no room by themselves, the blanks go first, then names
+    become short from the last one on, then the last is left to its letter. Values under one name go
+    together: one alone would not say whose it is.
+
+    Args:
+        is_after: whether something stands before, from which blanks part the first name.
     """
-    names = [name for name, _ in groupby(line.name for line in lines)]
-    least = len(names) + 2 * len(lines)
-    named = len(names)
-    while named and least + sum(len(name) + 1 for name in names[:named]) > room:
-        named -= 1
-    least += sum(len(name) + 1 for name in names[:named])
+    whole = [name for name, _ in groupby(line.name for line in lines)]
+    apart = len(whole) - (not is_after)
+
+    def cells(gap: int, names: Sequence[str]) -> int:
+        return gap * apart + 2 * len(lines) - len(whole) + sum(len(n) + 1 for n in names if n)
+
+    tried = ((gap, names) for names in _names_to_try(whole) for gap in (2, 1))
+    gap, names = next((one for one in tried if cells(*one) <= room), (1, [""] * len(whole)))
     for index in reversed(range(len(texts))):
-        if least + sum(len(text) + 1 for text in texts if text) > room:
+        if cells(gap, names) + sum(len(text) + 1 for text in texts if text) > room:
             name = lines[index].name
             texts[:] = [
                 "" if line.name == name else text for line, text in zip(lines, texts, strict=True)
             ]
-    return named
+    return gap, names
+
+
+def _names_to_try(whole: Sequence[str]) -> Iterator[list[str]]:
+    """Yield the names of a legend, each time less of them."""
+    for named in range(len(whole), -1, -1):
+        for kept in range(named, -1, -1):
+            short = [_SHORT_NAMES.get(name, name) for name in whole[kept:named]]
+            yield [*whole[:kept], *short, *[""] * (len(whole) - named)]
 
 
 def smoothing_text(lines: Sequence[Line], view: View) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.cells import cell_len
 from rich.text import Text
 from textual import on, work
+from textual.containers import Horizontal, Vertical
+from textual.content import Content
 from textual.message import Message
 from textual.widget import Widget
 from textual.widgets import DataTable, Static
@@ -17,6 +19,7 @@ from textual.worker import get_current_worker
 from orpo_mlx.runs.directory import RunDirectory
 from orpo_mlx.runs.evaluation import Measured
 from orpo_mlx.runs.group.comparison import (
+    PLACES,
     ComparedRow,
     Result,
     all_results,
@@ -33,19 +36,29 @@ from orpo_mlx.runs.group.comparison import (
 from orpo_mlx.runs.metrics import metric
 from orpo_mlx.text.formatting import counted, visible
 from tui.charts.interval_bar import interval_bar
+from tui.charts.kinds import chart_end, chart_lines, chart_marks, chosen_charts
+from tui.charts.line_chart import LineChart
+from tui.compare.compare_table import DIFFERS
 from tui.compare.comparing import MAX_RUNS
-from tui.parts.base_screen import AppScreen
+from tui.parts.base_screen import AppScreen, pane
+from tui.parts.line_view import LineView
 from tui.parts.pick_one import PickOneScreen
 from tui.parts.row_table import RowTable
+from tui.run.follow import follow_run
+from tui.run.state import RunState
 from tui.run.status import status_text
+from tui.shell.charset import CharsetName
 from tui.shell.commands import bindings
-from tui.shell.messages import OpenCompare, OpenNewRun, OpenResult
+from tui.shell.lines import TextLine
+from tui.shell.messages import EventsArrived, OpenCompare, OpenNewRun, OpenResult
 from tui.shell.names import cut_middle, shortened
 
 _REFRESH_SECONDS = 2.0
 _SETTING_CELLS = 14
 _ID_CELLS = 16
 """Fewest for a run's name, whose end tells it from the others of its group."""
+_NAME_CELLS = 26
+"""Of a setting's name in the list of all."""
 _BAR_CELLS = (16, 60)
 """Fewest and most of a column that draws results."""
 
@@ -56,6 +69,28 @@ def _drawn(found: Result | None) -> Measured | None:
         return None
     low, high = (found.value if end is None else end for end in (found.low, found.high))
     return Measured(found.value, low, high)
+
+
+def _short_setting(value: object, width: int, charset: CharsetName) -> str:
+    """Return a setting's value in so many cells, of a path its last part."""
+    text = setting_text(value)
+    return shortened(Path(text).name if text.startswith("/") else text, width, charset)
+
+
+def _setting_lines(
+    row: ComparedRow, names: Sequence[str], width: int, charset: CharsetName
+) -> list[TextLine]:
+    """Return all settings of a run, those in which the runs differ first and with a sign."""
+    rest = [name for name in row.settings if name not in (*names, *PLACES)]
+    sign = DIFFERS[charset == "ascii"]
+    lines: list[TextLine] = []
+    for name in (*names, *rest):
+        mark = sign if name in names else " "
+        label = ("quiet", f"{mark} {name.replace('_', ' '):<{_NAME_CELLS}} ")
+        room = max(4, width - _NAME_CELLS - 3)
+        text = _short_setting(row.settings.get(name), room, charset)
+        lines.append((label, ("kind" if name in names else "text", text)))
+    return lines
 
 
 class GroupScreen(AppScreen):
@@ -70,14 +105,12 @@ class GroupScreen(AppScreen):
     HELP = (
         "Runs of a group, the best first: the settings in which they differ, and one metric. With "
         "its 95 % interval it is that of a run's evaluation; without, of its best held-out "
-        "evaluation while it trained. Enter shows a run's result."
+        "evaluation while it trained. A large window also shows the course of the selected run and "
+        "all its settings. Enter shows a run's result."
     )
     TITLE = "orpo-mlx · Group"
     BINDINGS = bindings("group", "screen")
-    DEFAULT_CSS = """
-    GroupScreen RowTable { height: 1fr; background: $background; }
-    GroupScreen #said { height: auto; max-height: 4; padding: 0 1; }
-    """
+    CSS_PATH = "group_screen.tcss"
 
     @dataclass
     class Read(Message, bubble=False):
@@ -94,12 +127,21 @@ class GroupScreen(AppScreen):
         self._order: list[Path] = []
         """The runs as the table shows them."""
         self._shown: object = None
+        self._state = RunState()
+        """What is known of the run that is followed, the selected one."""
+        self._followed: Path | None = None
 
     def compose_body(self) -> Iterable[Widget]:
-        yield RowTable(id="rows")
+        with pane(Vertical(id="results"), "Results"):
+            yield RowTable(id="rows")
+        with Horizontal(id="selected"):
+            yield pane(LineView(id="settings"), "Settings")
+            yield pane(LineChart("", charset=self.orpo.charset, id="course"), "Course")
         yield Static("", id="said", markup=False)
 
     def on_mount(self) -> None:
+        self.query_one("#settings", LineView).following = False
+        self.query_one(LineChart).can_focus = False  # the table keeps the keys
         self.table.focus()
         self._read()
         self.set_interval(_REFRESH_SECONDS, self._read)
@@ -141,6 +183,7 @@ class GroupScreen(AppScreen):
         right = " · ".join(filter(None, [self.group, counted(len(self.rows), "run")]))
         title_bar.right = right  # type: ignore[attr-defined]
         self._say()
+        self.call_after_refresh(self._show_selected)  # how wide its panes are is known then
         self._show_small()
 
     def _fill_table(self) -> None:
@@ -153,7 +196,12 @@ class GroupScreen(AppScreen):
             for index, head in enumerate(heads)
         ]
         between = 2 * self.table.cell_padding
-        room = self.size.width - sum(widths) - between * (len(heads) + 1)
+        room = (
+            self.size.width
+            - self.query_one("#results").gutter.width
+            - sum(widths)
+            - between * (len(heads) + 1)
+        )
         if bars := self._bars(min(_BAR_CELLS[1], room)):
             heads, widths = [*heads, bars[0]], [*widths, cell_len(bars[0])]
             lines = [[*line, bar] for line, bar in zip(lines, bars[1], strict=True)]
@@ -181,9 +229,8 @@ class GroupScreen(AppScreen):
         charset = self.orpo.charset
         settings = []
         for name in names:
-            text = setting_text(row.settings.get(name))
-            short = Path(text).name if text.startswith("/") else text
-            settings.append(Text(shortened(short, _SETTING_CELLS, charset), justify="right"))
+            short = _short_setting(row.settings.get(name), _SETTING_CELLS, charset)
+            settings.append(Text(short, justify="right"))
         return [
             Text(status_text(row.status, charset).sign),
             Text(cut_middle(visible(row.id), max(_ID_CELLS, self.size.width // 3), charset)),
@@ -201,6 +248,48 @@ class GroupScreen(AppScreen):
         if results_differ_in_kind(self.rows, self.metric):
             lines.append(f"note: {difference_in_kind(self.metric)}; m takes another metric")
         self.query_one("#said", Static).update("\n".join(lines))
+        self._show_selected()
+
+    # The selected run
+
+    def on_resize(self) -> None:
+        super().on_resize()
+        self.call_after_refresh(self._draw)
+
+    def _show_selected(self) -> None:
+        """Show settings and course of the selected run where there is room."""
+        row = self.selected
+        if row is None or not self.query_one("#selected").display:
+            return
+        if row.path != self._followed:
+            self._followed, self._state = row.path, RunState()
+            self.query_one(LineChart).painter.forget()
+            self._follow(row.path)
+        settings = self.query_one("#settings", LineView)
+        settings.border_title = Content(visible(f"{row.id}: settings"))
+        width = settings.scrollable_content_region.width
+        lines = _setting_lines(row, differing(self.rows), width, self.orpo.charset)
+        settings.show(lines)
+        self._draw_course()
+
+    @work(exclusive=True, group="follow")
+    async def _follow(self, path: Path) -> None:
+        await follow_run(RunDirectory(path), self.post_message, poll_seconds=1.0)
+
+    def on_events_arrived(self, message: EventsArrived) -> None:
+        if message.run == self._followed:
+            self._state.apply_all(message.records)
+            self._draw_course()
+
+    def _draw_course(self) -> None:
+        chart, state = self.query_one(LineChart), self._state
+        # What only an evaluation measures has no course: the loss has.
+        name = self.metric if self.metric in state.metrics else "loss"
+        kind = chosen_charts(metric(name).id, state.metrics)[0]
+        chart.rename(kind.title)
+        chart.set_charset(self.orpo.charset)
+        chart.view = replace(chart.view, smoothing=self.orpo.settings.smoothing)
+        chart.plot(chart_lines(kind, state), chart_marks(state), end=chart_end(state))
 
     # Actions
 

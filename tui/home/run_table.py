@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from rich.cells import cell_len
@@ -22,6 +23,9 @@ from tui.shell.names import shortened
 
 WIDE = 96
 """Columns of the window from which on model, data and log-odds ratio are shown."""
+
+_NAME_CELLS = 16
+"""Fewest of a run's name with its status."""
 
 
 class RunTable(RowTable):
@@ -88,15 +92,11 @@ class RunTable(RowTable):
         is_same = [run.path for run in shown] == [run.path for run in self.runs]
         self.runs = shown
         columns = self.columns_for(width)
-        # Beside a long name the numbers must stay in view.
-        room = max(16, width - (90 if "Model" in columns else 46))
-        rows = [self._cells(run, row_of(run, now), columns, marked, charset, room) for run in shown]
         headers = self._headers(columns, charset)
+        rows = [self._cells(run, row_of(run, now), columns, marked, charset) for run in shown]
+        names = [partial(self._name_text, run, row_of(run, now), charset) for run in shown]
         # Measured here: what the table measures itself it shows a frame later.
-        widths = [
-            max(cell_len(header), *(row[i].cell_len for row in rows), 0)
-            for i, header in enumerate(headers)
-        ]
+        widths = self._put_names(columns.index("Run"), headers, rows, names, width)
         look = headers, widths
         if look != self._look:
             self._look = look
@@ -112,6 +112,26 @@ class RunTable(RowTable):
                 self._move_to(kept.path)
         if self._wanted is not None:
             self._move_to(self._wanted)
+
+    def _put_names(
+        self,
+        place: int,
+        headers: Sequence[str],
+        rows: Sequence[list[Text]],
+        names: Sequence[Callable[[int], Text]],
+        width: int,
+    ) -> list[int]:
+        """Put names into a column as long as all others leave room, and return the widths."""
+        widths = [
+            max([cell_len(head), *(row[i].cell_len for row in rows)])
+            for i, head in enumerate(headers)
+        ]
+        between = 2 * self.cell_padding * len(headers) + self.styles.scrollbar_size_vertical
+        room = max(_NAME_CELLS, width - between - sum(widths) + widths[place])
+        for row, name in zip(rows, names, strict=True):
+            row[place] = name(room)
+            widths[place] = max(widths[place], row[place].cell_len)
+        return widths
 
     def _headers(self, columns: Sequence[str], charset: CharsetName) -> list[str]:
         """Return the headers; the one that is sorted by carries a sign, the rest its room."""
@@ -147,18 +167,12 @@ class RunTable(RowTable):
         columns: Sequence[str],
         marked: set[Path],
         charset: CharsetName,
-        room: int,
     ) -> list[Text]:
         status = status_text(run.status, charset)
         mark = "*" if run.path in marked else " "
-        word = "" if run.status == "completed" else f" {status.word}"
-        title = visible(f"{row.label.name} · {row.id}" if row.label.name else row.id)
-        name = Text(shortened(title, room - len(word), charset))
-        bad = f"bold {self.app.theme_variables['error']}"
-        name.append(word, style=bad if status.tone == "bad" else "italic")
         cells = {
             "Status": Text(mark + status.sign),
-            "Run": name,
+            "Run": Text(""),
             "Model": Text(row.model[:24]),
             "Data": Text(row.data[:18]),
             "Step": Text(row.step, justify="right"),
@@ -168,6 +182,16 @@ class RunTable(RowTable):
             "When": Text(row.when),
         }
         return [cells[name] for name in columns]
+
+    def _name_text(self, run: RunSummary, row: RunRow, charset: CharsetName, room: int) -> Text:
+        """Return a run's name with its status, which stays whole, in so many cells."""
+        status = status_text(run.status, charset)
+        word = "" if run.status == "completed" else f" {status.word}"
+        title = visible(f"{row.label.name} · {row.id}" if row.label.name else row.id)
+        name = Text(shortened(title, room - len(word), charset))
+        bad = f"bold {self.app.theme_variables['error']}"
+        name.append(word, style=bad if status.tone == "bad" else "italic")
+        return name
 
     def on_data_table_header_selected(self, event: DataTable.HeaderSelected) -> None:
         event.stop()

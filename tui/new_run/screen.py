@@ -26,6 +26,7 @@ from tui.new_run.steps import DATA, FORM, MODEL, REVIEW, STEPS, first_open_step,
 from tui.new_run.sweep.dialog import SweepScreen
 from tui.new_run.sweep.start import start_sweep
 from tui.parts.base_screen import AppScreen
+from tui.parts.key_order import Released
 from tui.parts.tab_strip import TabStrip
 from tui.parts.title_bar import TitleBar
 from tui.processes.launcher import running_runs
@@ -37,6 +38,9 @@ from tui.shell.settings import config_folder
 _WIDE = 96
 _NEW = Draft()
 DRAFT_FILE = "draft.json"
+_ROOM_FOR_HINT = 80
+_AT_ONCE = ("escape", "ctrl+c", "ctrl+q")
+"""Keys that act while a model is checked."""
 _PARTS_OF_DATA = ("data_subset", "data_split", "data_revision")
 
 
@@ -64,6 +68,8 @@ class NewRunScreen(AppScreen):
         self.draft = draft
         self.step = FORM if draft.own else MODEL
         self.keeper = DraftKeeper(self, config_folder() / DRAFT_FILE)
+        self._is_checking = False
+        """Whether a model is being looked at before it is taken."""
 
     def compose_body(self) -> Iterable[Widget]:
         yield TabStrip(STEPS, id="steps")
@@ -94,9 +100,17 @@ class NewRunScreen(AppScreen):
 
     def on_descendant_focus(self, event: events.DescendantFocus) -> None:
         """Say what digits do where one is."""
-        around = [one for one in event.widget.ancestors_with_self if isinstance(one, Widget)]
-        is_text = any(one.check_consume_key("1", "1") for one in around)
-        self.query_one("#steps", TabStrip).hint = "digits type" if is_text else "1 to 4: a step"
+        self._show_hint()
+
+    def _show_hint(self) -> None:
+        around = self.focused.ancestors_with_self if self.focused else ()
+        widgets = (one for one in around if isinstance(one, Widget))
+        is_text = any(one.check_consume_key("1", "1") for one in widgets)
+        hint = "digits type" if is_text else "1 to 4: a step"
+        if self._is_checking:
+            has_room = self.size.width >= _ROOM_FOR_HINT
+            hint = "checking the model ... esc ends it" if has_room else "checking ..."
+        self.query_one("#steps", TabStrip).hint = hint
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Offer what makes sense in this step."""
@@ -127,7 +141,10 @@ class NewRunScreen(AppScreen):
         self.go_to(REVIEW)
 
     def action_back(self) -> None:
-        """One step back; from the first one out, the draft kept."""
+        """One step back; from the first one out, the draft kept; first ends what is checked."""
+        if self._is_checking:
+            self.workers.cancel_group(self, "model")
+            return
         if self.step > MODEL:
             self.go_to(self.step - 1)
             return
@@ -138,6 +155,10 @@ class NewRunScreen(AppScreen):
     def begin_text(self, event: events.Key | events.Paste) -> None:
         """Over the lists of the first two steps one types into the field above them."""
         self.planning.begin_text(event)
+
+    def lets_wait(self, event: events.Key | events.Paste) -> bool:
+        """What is typed while a model is checked is meant for the step that comes then."""
+        return self._is_checking and getattr(event, "key", "") not in _AT_ONCE
 
     # The draft
 
@@ -166,16 +187,35 @@ class NewRunScreen(AppScreen):
     def _choose_model(self, message: ModelStep.Chosen) -> None:
         self._take_model(message.model)
 
-    @work(exclusive=True, group="model")
-    async def _take_model(self, name: str) -> None:
+    def _take_model(self, name: str) -> None:
         """Go on with a model; one on this machine that cannot be used is refused here."""
         folder = Path(name).expanduser()
         if folder.exists():
-            name = str(folder.absolute())
-            if why := await self.planning.why_no_model(name):
+            # Before the first await: the next key may be there already.
+            self._is_checking = True
+            self._show_hint()
+            self._check_model(folder.absolute())
+        else:
+            self._go_on_with(name)
+
+    @work(exclusive=True, group="model")
+    async def _check_model(self, folder: Path) -> None:
+        is_usable = False
+        try:
+            why = await self.planning.why_no_model(str(folder))
+            if is_usable := not why:
+                self.planning.models.remember(folder)
+                self._go_on_with(str(folder))
+            else:
                 self.notify(why, severity="error", timeout=12, markup=False)
-                return
-            self.planning.models.remember(folder.absolute())
+        finally:
+            self._is_checking = False
+            # Keys that wait were meant for the step after.
+            self.app.post_message(Released(drops=not is_usable))
+            if self.is_open:
+                self._show_hint()
+
+    def _go_on_with(self, name: str) -> None:
         self.change(self.draft.with_model(name))
         self.go_to(DATA)
 

@@ -98,6 +98,10 @@ class AppScreen(Screen[None]):
         The app calls this before it hands the event on, so that typed fast no letter is lost.
         """
 
+    def lets_wait(self, event: events.Key | events.Paste) -> bool:
+        """Tell whether a key has to wait for a question; `Released` of its answer lets it go on."""
+        return False
+
     def tell_saved(self, subject: str, folder: Path, write: Callable[[], Sequence[Path]]) -> None:
         """Write files into a folder and say which, or why not.
 

@@ -25,6 +25,14 @@ class Acted(Message):
         self.number = number
 
 
+class Released(Message):
+    """Keys that waited for a question of their screen may go on, or are of no use any more."""
+
+    def __init__(self, drops: bool) -> None:
+        super().__init__()
+        self.drops = drops
+
+
 class KeyOrder:
     """Hands a key on once the one before has acted.
 
@@ -34,10 +42,17 @@ class KeyOrder:
     Args:
         app: that gets the keys.
         hand_on: gives a key to what has the focus.
+        waits: tells whether a key has to wait for a question of the screen; others overtake it.
     """
 
-    def __init__(self, app: App[Any], hand_on: Callable[[KeyOrPaste], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        app: App[Any],
+        hand_on: Callable[[KeyOrPaste], Awaitable[None]],
+        waits: Callable[[KeyOrPaste], bool],
+    ) -> None:
         self._app = app
+        self._waits = waits
         self._hand_on = hand_on
         self._held: deque[KeyOrPaste] = deque()
         self._number = 0
@@ -58,6 +73,12 @@ class KeyOrder:
             self._followed = None
             await self._next()
 
+    async def release(self, drops: bool) -> None:
+        """Hand on what waited for a question of the screen, or forget it."""
+        if drops:
+            self._held.clear()
+        await self._next()
+
     def _is_acting(self) -> bool:
         widget = self._followed
         return widget is not None and widget.is_attached and widget.screen is self._app.screen
@@ -67,7 +88,10 @@ class KeyOrder:
 
     async def _next(self) -> None:
         while self._held and not self._is_acting():
-            event = self._held.popleft()
+            event = next((one for one in self._held if not self._waits(one)), None)
+            if event is None:
+                return
+            self._held.remove(event)
             self._number += 1
             await self._hand_on(event)
             self._followed = self._follow(event, self._app.focused or self._app.screen)

@@ -159,9 +159,19 @@ class PlaygroundScreen(AppScreen):
             self._show()
 
     def _prompt(self, text: str) -> dict[str, Any]:
-        """Return the held-out pair itself where its prompt stands unchanged: all its turns."""
-        pair = self.state.pairs[self._pair] if self.state.pairs and self._pair >= 0 else None
-        return {"pair": self._pair} if pair and text == pair["prompt"] else {"prompt": text}
+        """Return the held-out pair itself where its prompt stands unchanged: all its turns.
+
+        Another prompt is written as the pair's, with the chat template or without.
+        """
+        if not self._taken:
+            return {"prompt": text}
+        said = {"pair": self._pair}
+        return said if text == self._taken["prompt"] else {**said, "prompt": text}
+
+    @property
+    def _taken(self) -> dict[str, Any]:
+        """The held-out pair that was taken last, {} before the first."""
+        return self.state.pairs[self._pair] if self.state.pairs and self._pair >= 0 else {}
 
     def _text(self, name: str) -> str:
         return self.query_one(f"#{name}", LineField).text
@@ -176,10 +186,10 @@ class PlaygroundScreen(AppScreen):
         if not all(text.strip() for text in texts.values()):
             self._say("A score needs a prompt, a good answer and a bad one.")
         else:
-            pair = self.state.pairs[self._pair] if self.state.pairs and self._pair >= 0 else {}
-            same = all(texts[name] == pair.get(name) for name in _PAIR)
+            same = all(texts[name] == self._taken.get(name) for name in _PAIR)
             self.state.is_busy = True
-            self._send({"op": "score", **({"pair": self._pair} if same else texts)})
+            pair = {"pair": self._pair} if self._taken else {}
+            self._send({"op": "score", **pair, **({} if same else texts)})
             self._show()
 
     def _may_ask(self) -> bool:

@@ -74,7 +74,7 @@ class PlaygroundState:
     done: dict[str, dict[str, Any]] = field(default_factory=dict)
     tokens: dict[str, list[str]] = field(default_factory=dict)
     scores: dict[str, dict[str, Any]] = field(default_factory=dict)
-    pairs: list[dict[str, str]] = field(default_factory=list)
+    pairs: list[dict[str, Any]] = field(default_factory=list)
     held_out: bool = True
 
     def apply(self, message: dict[str, Any]) -> None:
@@ -116,6 +116,8 @@ class PlaygroundState:
         number = f"{index + 1} of {len(self.pairs)}"
         trained = f"Pair {number}, trained on: none is held out."
         what = f"Held-out pair {number}." if self.held_out else trained
+        if before := self.pairs[index].get("turns_before", 0):
+            what += f" {counted(before, 'turn')} before it; edited, a prompt is asked alone."
         return f"{what} Enter answers it, ctrl+r scores it."
 
     def forget(self) -> None:

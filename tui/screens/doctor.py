@@ -6,21 +6,35 @@ import textwrap
 from collections.abc import Iterable
 from typing import Any
 
-from textual import work
+from textual import on, work
+from textual.containers import Horizontal, Vertical
+from textual.content import Content
 from textual.widget import Widget
 from textual.widgets import Static
+from textual.widgets.option_list import Option
 
 from orpo_mlx.text.formatting import counted, visible
-from tui.parts.base_screen import AppScreen
-from tui.parts.line_view import LineView
+from tui.parts.base_screen import AppScreen, pane
+from tui.parts.fields.option_list import OptionList
 from tui.processes.children import JsonLinesChild
 from tui.shell.commands import bindings, key_of
-from tui.shell.lines import TextLine
 
 SIGNS = {"ok": "✓v", "info": "  ", "warning": "!!", "error": "✗x"}
 """Sign of a level; the second without Unicode."""
 
+_MEANINGS = {
+    "ok": "As it should be.",
+    "info": "Only to know.",
+    "warning": "Worth a look.",
+    "error": "In the way of a training.",
+}
+
 _SELF_TEST = "self-test"
+_ABOUT_SELF_TEST = (
+    "trains the built-in model a few steps, several times: twice the same, and once stopped and "
+    "resumed. The results must be equal bit for bit. It takes less than a minute and leaves "
+    "nothing behind; its results come last in the list."
+)
 _TEXT_AT = 26
 """Column of a fact's text, behind its sign and name."""
 
@@ -31,9 +45,7 @@ class DoctorScreen(AppScreen):
     AREA = "doctor"
     HELP = (
         "What this machine is: chip, memory, power, versions, caches, disk, and what is not "
-        "supported here. The self-test trains the built-in model a few steps, several times: twice "
-        "the same and once stopped and resumed; the results must be equal bit for bit. It takes "
-        "less than a minute and leaves nothing behind."
+        f"supported here. The self-test {_ABOUT_SELF_TEST}"
     )
     TITLE = "orpo-mlx · Doctor"
     CSS_PATH = "doctor.tcss"
@@ -45,16 +57,34 @@ class DoctorScreen(AppScreen):
         self.words = ["-m", "orpo_mlx", "doctor", "--json"]
         self.status = "Looking ..."
         self._is_testing = False
+        self._listed: list[tuple[str, Content]] = []
+        """Ids and texts of the list as it is shown; a group's name has no id."""
 
     def compose_body(self) -> Iterable[Widget]:
-        yield LineView(id="facts")
+        with Horizontal(id="body"):
+            with pane(Vertical(id="checks"), "This machine"):
+                yield OptionList(id="facts")
+            with Vertical(id="beside"):
+                yield pane(Static("", id="about", markup=False), "Check")
+                key = key_of("doctor.self-test", self.orpo.keymap)
+                text = Static(f"{key} {_ABOUT_SELF_TEST}", id="about-test", markup=False)
+                yield pane(text, "Self-test")
         yield Static(self.status, id="status", markup=False)
 
     def on_mount(self) -> None:
-        view = self.query_one("#facts", LineView)
-        view.following = False
-        view.focus()
+        self.list.focus()
         self._look([])
+
+    @property
+    def list(self) -> OptionList:
+        """The checks."""
+        return self.query_one("#facts", OptionList)
+
+    @property
+    def selected(self) -> dict[str, Any] | None:
+        """The check under the cursor."""
+        option = self.list.highlighted_option
+        return next((one for one in self.facts if option and _id_of(one) == option.id), None)
 
     @work(exclusive=True, group="doctor")
     async def _look(self, more: list[str]) -> None:
@@ -80,10 +110,9 @@ class DoctorScreen(AppScreen):
 
     def _take(self, fact: dict[str, Any]) -> None:
         """Add a fact, in place of what was said of the same thing before."""
-        keys = [(one["group"], one["name"]) for one in self.facts]
-        key = (fact["group"], fact["name"])
-        if key in keys:
-            self.facts[keys.index(key)] = fact
+        ids = [_id_of(one) for one in self.facts]
+        if (id := _id_of(fact)) in ids:
+            self.facts[ids.index(id)] = fact
         else:
             self.facts.append(fact)
 
@@ -91,7 +120,6 @@ class DoctorScreen(AppScreen):
         """Train the built-in model three times, and compare."""
         self.facts = [fact for fact in self.facts if fact["group"] != _SELF_TEST]
         self._is_testing = True
-        self.query_one("#facts", LineView).following = True  # its results come at the end
         self._show_progress()
         self._look(["--self-test"])
 
@@ -109,33 +137,69 @@ class DoctorScreen(AppScreen):
 
     def action_copy(self) -> None:
         """Copy all lines, for a report."""
-        self.orpo.copy("\n".join("".join(text for _, text in line) for line in self._lines()))
+        self.orpo.copy("\n".join(text.plain for _, text in self._entries(100, has_advice=True)))
 
     def _show(self) -> None:
         if not self.is_open:
             return
-        self.query_one("#facts", LineView).show(self._lines())
+        has_beside = self.query_one("#beside").display
+        width = max(40, self.list.scrollable_content_region.width - 2)
+        self._list(self._entries(width, has_advice=not has_beside))
         self.query_one("#status", Static).update(self.status)
+        self._tell_selected()
         self.refresh_bindings()
-        self.on_resize()
+        self._show_small()
 
-    def _lines(self) -> list[TextLine]:
-        lines: list[TextLine] = []
+    def on_resize(self) -> None:
+        super().on_resize()
+        self.call_after_refresh(self._show)  # lines are broken at the new width
+
+    def _list(self, entries: list[tuple[str, Content]]) -> None:
+        """Fill the list anew if it differs, the cursor staying on its check."""
+        if entries == self._listed:
+            return
+        view, kept = self.list, self.list.highlighted_option
+        self._listed = entries
+        view.set_options(Option(text, id=id or None, disabled=not id) for id, text in entries)
+        ids = [id for id, _ in entries]
+        place = ids.index(kept.id) if kept and kept.id in ids else 1
+        # Results of a self-test come at the end, where one looks for them.
+        view.highlighted = len(ids) - 1 if self._is_testing else place
+
+    def _entries(self, width: int, has_advice: bool) -> list[tuple[str, Content]]:
+        """Return the names of groups and their checks, lines broken at a width."""
+        entries: list[tuple[str, Content]] = []
         group = ""
         for fact in self.facts:
             if fact["group"] != group:
                 group = fact["group"]
-                lines.append((("kind", group.capitalize()),))
-            kind = "bad" if fact["level"] == "error" else "text"
-            sign = self._sign(fact["level"])
-            width = max(40, self.query_one("#facts", LineView).size.width - 2)
-            first, *more = textwrap.wrap(visible(fact["text"]), width - _TEXT_AT) or [""]
-            name = ("quiet", f"{fact['name']:<22} ")
-            lines.append(((kind, f" {sign} "), name, (kind, first)))
-            lines += [((kind, " " * _TEXT_AT + line),) for line in more]
-            advice = textwrap.wrap(visible(fact["what_to_do"]), width - 5)
-            lines += [(("quiet", f"     {line}"),) for line in advice]
-        return lines
+                entries.append(("", Content.styled(group.capitalize(), "bold")))
+            entries.append((_id_of(fact), self._fact_text(fact, width, has_advice)))
+        return entries
+
+    def _fact_text(self, fact: dict[str, Any], width: int, has_advice: bool) -> Content:
+        style = "bold $error" if fact["level"] == "error" else ""
+        first, *more = textwrap.wrap(visible(fact["text"]), width - _TEXT_AT) or [""]
+        text = "\n".join([first, *(" " * _TEXT_AT + line for line in more)])
+        advice = textwrap.wrap(visible(fact["what_to_do"]), width - 5) if has_advice else []
+        return Content.assemble(
+            (f" {self._sign(fact['level'])} ", style or "bold"),
+            (f"{visible(fact['name']):<22} ", "$foreground 70%"),
+            (text, style),
+            *((f"\n     {line}", "$foreground 70%") for line in advice),
+        )
+
+    @on(OptionList.OptionHighlighted)
+    def _tell_selected(self) -> None:
+        """Say all that is known of the check under the cursor."""
+        fact, about = self.selected, self.query_one("#about", Static)
+        if fact is None:
+            about.update(self.status)
+            return
+        about.border_title = Content(visible(f"{fact['group'].capitalize()}: {fact['name']}"))
+        meaning = _MEANINGS.get(fact["level"], _MEANINGS["info"])
+        said = (fact["text"], f"{self._sign(fact['level'])} {meaning}".strip(), fact["what_to_do"])
+        about.update("\n\n".join(visible(text) for text in said if text))
 
     def _sign(self, level: str) -> str:
         return SIGNS.get(level, SIGNS["info"])[self.orpo.charset == "ascii"]
@@ -143,3 +207,7 @@ class DoctorScreen(AppScreen):
     def sentence(self) -> str:
         chip = next((fact["text"] for fact in self.facts if fact["name"] == "chip"), "this machine")
         return f"Doctor: {chip}. {self.status}"
+
+
+def _id_of(fact: dict[str, Any]) -> str:
+    return f"{fact['group']}/{fact['name']}"

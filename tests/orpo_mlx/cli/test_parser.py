@@ -117,8 +117,8 @@ def test_flags_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) -> N
     assert "seed" not in command.origins
 
 
-@pytest.mark.parametrize("number", ["-1", "-1e-5", "-.5", "-inf", "-2.5E+3"])
-def test_negative_numbers_are_values_not_options(number: str) -> None:
+@pytest.mark.parametrize("number", ["-1", "-1e-5", "-.5", "-inf", "-2.5E+3", "5e-053"])
+def test_a_rate_that_cannot_be_one_is_a_value_and_refused(number: str) -> None:
     message = refusal(*NEEDED, "--learning-rate", number).message
     needs = "a number above 1e-12 and at most 10"
     assert message == f"--learning-rate: found {number!r}, needs {needs}"

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
+from dataclasses import replace
+
 import pytest
 
 from orpo_mlx.cli.commands.play import replay_command
@@ -10,7 +14,14 @@ from orpo_mlx.demo.simulate import Script, simulate
 from orpo_mlx.errors import ConfigError, RunError
 from orpo_mlx.runs.control import send_request
 from orpo_mlx.runs.directory import RunDirectory
-from orpo_mlx.runs.events import RunFinished, RunStarted, StepCompleted, read_events
+from orpo_mlx.runs.events import (
+    EventWriter,
+    RunFinished,
+    RunStarted,
+    StepCompleted,
+    read_events,
+)
+from orpo_mlx.runs.listing import memory_shares
 
 
 @pytest.fixture
@@ -28,6 +39,32 @@ def test_all_events_are_there_again_under_another_name(source, tmp_path):
     assert new[1:] == old[1:]
     assert target.read_status() == "completed"
     assert source.events_file.read_bytes() == before
+
+
+def test_what_only_plays_says_nothing_of_the_memory_of_trainings_here(tmp_path):
+    """A run whose peak was half of its estimate, once trained and once played again."""
+    trained, played = (RunDirectory(tmp_path / "runs" / name) for name in ("trained", "played"))
+    simulate(Script(steps=3, speed=0.0), run_dir=str(tmp_path / "made-up"))
+    made_up = RunDirectory(tmp_path / "made-up")
+    trained.path.mkdir(parents=True)
+    shutil.copyfile(made_up.config_file, trained.config_file)
+    with contextlib.closing(EventWriter(trained.events_file)) as writer:
+        for event in (record.event for record in read_events(made_up.events_file)):
+            if isinstance(event, RunStarted):
+                event = replace(event, versions={"mlx": "1"}, estimated_peak_bytes=2_000_000_000)
+            if isinstance(event, RunFinished):
+                event = replace(event, peak_memory_bytes=1_000_000_000)
+            writer.write(event)
+    simulate(Script(steps=3, speed=0.0), run_dir=str(tmp_path / "runs" / "simulated"))
+    assert memory_shares(tmp_path / "runs") == [0.5]
+    assert replay_command(["trained", "--speed", "0", "--runs-dir", str(tmp_path / "runs"),
+                           "--run-dir", str(played.path)]) == 0  # fmt: skip
+    assert read_last_peak(played) == 1_000_000_000
+    assert memory_shares(tmp_path / "runs") == [0.5]
+
+
+def read_last_peak(run):
+    return [record.event for record in read_events(run.events_file)][-1].peak_memory_bytes
 
 
 def test_a_run_without_an_end_is_played_as_far_as_it_goes(source, tmp_path):

@@ -21,7 +21,9 @@ from orpo_mlx.data.prompts import WrittenPrompt
 from orpo_mlx.data.tokens.encoder import Encoder
 from orpo_mlx.data.tokens.tokenize import tokenize_pair
 from orpo_mlx.data.types import PreferencePair, TokenPair
+from orpo_mlx.generation.user_turn import PromptReader
 from orpo_mlx.serving.place import encode_turns, open_playground
+from orpo_mlx.serving.playground import _prompt_ids, handle
 from orpo_mlx.serving.prompt_answers import ask_each
 from orpo_mlx.training.train import train
 
@@ -302,6 +304,64 @@ def test_without_a_chat_template_the_text_of_all_turns_is_continued(
     in_turns, in_one = (m for m in said if m["event"] == "answered")
     assert in_turns["prompt_tokens"] == in_one["prompt_tokens"]
     assert in_turns["sides"]["base"]["text"] == in_one["sides"]["base"]["text"]
+
+
+@pytest.mark.parametrize("has_template", [True, False], ids=["template", "plain text"])
+def test_an_edited_prompt_of_a_pair_takes_the_way_of_the_unedited_one(
+    finished_run: Any, has_template: bool
+):
+    place = open_playground({"run": str(finished_run())})
+    talk: Any = [{"role": "user", "content": "Say 1."}]
+    answers: Any = [[{"role": "assistant", "content": text}] for text in ("It is 1.", "The sea.")]
+    pair = PreferencePair(talk, *answers)
+    if not has_template:
+        pair = PreferencePair("Say 1.", " It is 1.", " The sea.")
+    tokens = tokenize_pair(pair, place.encoder, 1 << 20)
+    assert isinstance(tokens, TokenPair)
+    place.pairs = [tokens]
+    said: list[dict[str, Any]] = []
+    handle(place, {"op": "pairs", "count": 5}, said.append, lambda: True)
+    (shown,) = said[0]["pairs"]
+    assert (shown["prompt"], shown["turns_before"]) == ("Say 1.", 0)
+    # Sent as an edited one is, the same words are the same tokens.
+    assert _prompt_ids(place, {"pair": 0, "prompt": shown["prompt"]}) == list(tokens.prompt)
+    edited = {name: shown[name] for name in ("prompt", "chosen", "rejected")}
+    if not has_template:  # what people read has no blank at its beginning
+        edited |= {"chosen": " It is 1.", "rejected": " The sea."}
+    scored = []
+    for request in ({"pair": 0}, {"pair": 0, **edited}):
+        handle(place, {"op": "score", **request}, scored.append, lambda: True)
+    assert scored[0]["sides"] == scored[1]["sides"]
+    other = _prompt_ids(place, {"pair": 0, "prompt": "Say 2."})
+    assert place.both.tokenizer.decode(other) == place.both.tokenizer.decode(
+        list(tokens.prompt)
+    ).replace("1", "2")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_template_that_is_pasted_is_text_here_as_in_a_training(family: str):
+    encoder = Encoder(tokenizer := tokenizer_of(family))
+    pasted = encoder.render([{"role": "user", "content": "Hi"}], add_generation_prompt=True)
+    talk: Any = [{"role": "user", "content": pasted}]
+    answers: Any = [[{"role": "assistant", "content": text}] for text in ("Good.", "Bad.")]
+    pair = tokenize_pair(PreferencePair(talk, *answers), tokenizer, 1 << 20)
+    assert isinstance(pair, TokenPair)
+    assert encode_turns(encoder, talk) == pair.prompt
+
+
+@pytest.mark.parametrize("turns", [1, 3, 4], ids=["one", "several", "system"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_reader_gives_back_the_turns_of_a_prompt(family: str, turns: int):
+    talk: Any = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "One?"},
+        {"role": "assistant", "content": "Yes."},
+        {"role": "user", "content": "Two?"},
+    ][-turns:]
+    tokenizer = tokenizer_of(family)
+    found = PromptReader(tokenizer).turns(encode_turns(Encoder(tokenizer), talk))
+    assert found[-1][0] == "user"
+    assert found[-1][1].endswith("Two?")
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -58,22 +58,41 @@ def test_title_names_each_line_with_its_letter_and_newest_value():
     assert picture.inks[0, 6] == Ink.LINE
 
 
-def test_in_a_narrow_chart_values_give_way_from_the_last_line_on_and_names_stay():
+@pytest.mark.parametrize(
+    ("width", "legend"),
+    [
+        (34, "Loss  o train 1.000  x held out"),
+        (28, "Loss  o train  x held out"),
+        (24, "Loss o train x held out"),
+        (23, "Loss o train x held out"),
+        (22, "Loss  o train 1.000  x"),
+        (18, "Loss  o train  x"),
+        (16, "Loss  o train  x"),
+    ],
+)
+def test_in_a_narrow_chart_values_give_way_from_the_last_line_on_and_names_stay(width, legend):
     lines = [line([0], [1], name="train"), line([0], [2], marker="x", name="held out")]
-    picture = paint(lines, size=(34, 8))
-    assert picture.row_text(0).rstrip() == "Loss  o train 1.000  x held out"
-    picture = paint(lines, size=(28, 8))
-    assert picture.row_text(0).rstrip() == "Loss  o train  x held out"
-    picture = paint(lines, size=(24, 8))
-    assert picture.row_text(0).rstrip() == "Loss  o train 1.000  x"
-    picture = paint(lines, size=(18, 8))
-    assert picture.row_text(0).rstrip() == "Loss  o train  x"
-    picture = paint(lines, size=(16, 8))
-    assert picture.row_text(0).rstrip() == "Loss  o train  x"
+    assert paint(lines, size=(width, 8)).row_text(0).rstrip() == legend
+
+
+@pytest.mark.parametrize(
+    ("width", "legend"),
+    [
+        (49, "Loss  c chosen -1.500  r rejected  C R validation"),
+        (48, "Loss  c chosen  r rejected  C R validation"),
+        (42, "Loss  c chosen  r rejected  C R validation"),
+        (39, "Loss c chosen r rejected C R validation"),
+        (36, "Loss c chosen r rejected C R valid"),
+        (33, "Loss  c chosen  r rej  C R valid"),
+        (29, "Loss c chosen r rej C R valid"),
+        (28, "Loss c chosen r rejected C R"),
+        (23, "Loss c chosen r rej C R"),
+    ],
+)
+def test_names_become_short_after_all_values_went_and_the_last_one_goes_first(width, legend):
     sides = [line([0], [-1.5], marker=s[0], name=s) for s in ("chosen", "rejected")]
     sides += [line([0], [-2.5], marker=s, name="validation") for s in "CR"]
-    picture = paint(sides, size=(39, 8))
-    assert picture.row_text(0).rstrip() == "Loss  c chosen -1.500  r rejected  C R"
+    assert paint(sides, size=(width, 8)).row_text(0).rstrip() == legend
 
 
 def test_lines_of_one_name_share_it():

@@ -39,7 +39,7 @@ async def test_the_best_stands_first_with_interval_and_differing_settings(
         screen = await opened(pilot, wait_for, runs)
         assert [row.id for row in screen.rows] == ["run-3", "run-1", "run-2", "run-0", "run-4"]
         await wait_for(pilot, lambda: "run-3 was judged" in screen_text(pilot.app))
-        text = screen_text(pilot.app)
+        text = screen_text(pilot.app).replace("│", "")
         assert "80.0 % (70.0 to 90.0)" in text
         assert "sweep-x · 5 runs" in text
         head = next(line for line in text.splitlines() if "Accuracy" in line)
@@ -51,6 +51,30 @@ async def test_the_best_stands_first_with_interval_and_differing_settings(
         assert best.rstrip().endswith("·├─────────●─────────┤"), best
         assert "├─────────●─────────┤·" in worst, worst
         assert "first run-3 (seed 3): 80.0 %" in screen.sentence()
+
+
+async def test_a_large_window_shows_settings_and_course_of_the_selected_run(
+    make_run, open_app, wait_for, screen_text
+):
+    runs = [make_run(f"run-{n}", seed=n) for n in range(3)]
+    for run, value in zip(runs, (0.9, 0.8, 0.7), strict=True):
+        evaluate(run, value)
+    async with open_app((160, 48)) as pilot:
+        screen = await opened(pilot, wait_for, runs)
+        await wait_for(pilot, lambda: "─ Accuracy ─" in screen_text(pilot.app))
+        await wait_for(pilot, lambda: "v validation" in screen_text(pilot.app))
+        await pilot.press("down", "down")
+        await wait_for(pilot, lambda: "─ run-2: settings ─" in screen_text(pilot.app))
+        lines = [line.split() for line in screen_text(pilot.app).splitlines()]
+        settings = [line[1:4] for line in lines if "│" in line]
+        assert ["≠", "seed", "2"] in settings
+        assert ["lam", "0.1", "││"] in settings
+        screen.metric = "loss"
+        screen._draw()
+        await wait_for(pilot, lambda: "─ Loss ─" in screen_text(pilot.app))
+        await pilot.resize_terminal(80, 24)
+        await wait_for(pilot, lambda: "─ Loss ─" not in screen_text(pilot.app))
+        assert screen.selected.id == "run-2"
 
 
 async def test_a_narrow_table_has_no_room_for_bars(make_run, open_app, wait_for, screen_text):

@@ -252,6 +252,19 @@ async def test_a_long_name_leaves_room_for_the_numbers(
         assert when_text(started, pilot.app.clock()) in lines[2]
 
 
+async def test_a_name_that_has_room_beside_its_status_and_the_numbers_stays_whole(
+    make_run, open_app, wait_for, screen_text
+):
+    name = "20260102-1530-a-good-name-a1b2"
+    cut_short(run := make_run(name))
+    async with open_app((80, 24)) as pilot:
+        await runs_screen(pilot, wait_for)
+        lines = screen_text(pilot.app).split("\n")
+        assert "When ▼" in lines[1]
+        assert f"{name} crashed" in lines[2]
+        assert lines[2].endswith(when_text(summarise(run).started, pilot.app.clock()))
+
+
 def cut_short(run):
     """Leave of a run what a trainer leaves that dies at step 20."""
     lines = run.events_file.read_text().splitlines(keepends=True)

@@ -170,6 +170,19 @@ async def test_a_setting_is_changed_explained_refused_and_reset(open_new, wait_f
         assert screen.draft.problems() == []
 
 
+async def test_a_rate_with_a_digit_too_many_is_refused(open_new, wait_for, screen_text):
+    async with open_new((100, 30)) as (pilot, screen):
+        screen.change(Draft({"model": "org/m", "data": "pairs.jsonl"}))
+        screen.go_to(2)
+        screen.query_one("#row-learning_rate .field", Input).focus()
+        await pilot.press(*"5e-053")
+        await wait_for(pilot, lambda: screen.draft.own.get("learning_rate") == "5e-053")
+        await wait_for(pilot, lambda: "! found '5e-053', needs a" in screen_text(pilot.app))
+        assert screen.planning.why_not()
+        await pilot.press("backspace")
+        await wait_for(pilot, lambda: "! found" not in screen_text(pilot.app))
+
+
 async def test_nothing_counts_as_changed_before_something_was(open_new, wait_for):
     async with open_new() as (pilot, screen):
         screen.change(screen.draft.with_preset("thorough"))
@@ -297,6 +310,58 @@ async def test_a_folder_that_was_typed_is_checked_listed_and_pointed_at_on_retur
         await pilot.press("escape")
         await wait_for(pilot, lambda: models.pointed and models.pointed.name == str(typed))
         assert screen.query_one("#model-text", Input).value == ""
+
+
+@pytest.mark.parametrize("is_usable", [True, False])
+async def test_keys_wait_for_the_step_after_while_a_model_is_checked(
+    open_new, wait_for, screen_text, is_usable
+):
+    async with open_new() as (pilot, screen):
+        # The fit of the model under the cursor is asked for again and does not come.
+        await wait_for(pilot, lambda: screen.query_one(FitCard).answer)
+        asked, answered = asyncio.Event(), asyncio.Event()
+
+        async def check(model):
+            asked.set()
+            await answered.wait()
+            return "" if is_usable else "no model is there"
+
+        screen.planning.why_no_model = check
+        await pilot.press("enter")
+        await asked.wait()
+        await wait_for(pilot, lambda: "checking " in screen_text(pilot.app))
+        await pilot.press(*"pairs", "7")
+        assert screen.query_one("#model-text", Input).value == ""
+        assert (screen.step, screen.query_one("#data-text", Input).value) == (0, "")
+        answered.set()
+        await wait_for(pilot, lambda: "checking " not in screen_text(pilot.app))
+        if is_usable:
+            await wait_for(pilot, lambda: screen.query_one("#data-text", Input).value == "pairs7")
+        else:
+            await pilot.press("x")  # what was typed for another step is gone, the screen lives
+            await wait_for(pilot, lambda: screen.query_one("#model-text", Input).value == "x")
+        assert screen.step == is_usable
+
+
+async def test_keys_right_behind_the_one_that_goes_on_are_of_the_step_after(open_new, wait_for):
+    async with open_new() as (pilot, screen):
+        await wait_for(pilot, lambda: screen.query_one(FitCard).answer)
+        for key in ("ctrl+n", "f", "a", "c"):  # as a terminal sends them, without a pause
+            pilot.app.post_message(Key(key, key if len(key) == 1 else None))
+        await wait_for(pilot, lambda: screen.query_one("#data-text", Input).value == "fac")
+        assert screen.query_one("#model-text", Input).value == ""
+
+
+async def test_escape_ends_the_check_of_a_model_and_stays(open_new, wait_for, screen_text):
+    async with open_new() as (pilot, screen):
+        await wait_for(pilot, lambda: screen.query_one(FitCard).answer)
+        screen.planning.why_no_model = lambda model: asyncio.Event().wait()
+        await pilot.press("enter")
+        await wait_for(pilot, lambda: "checking " in screen_text(pilot.app))
+        await pilot.press("escape")
+        await wait_for(pilot, lambda: "checking " not in screen_text(pilot.app))
+        assert pilot.app.screen is screen
+        assert (screen.step, screen.draft.model) == (0, "")
 
 
 async def test_measuring_ends_when_the_training_starts_and_is_refused_beside_one(

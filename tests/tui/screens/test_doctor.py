@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tui.parts.line_view import LineView
+from tui.parts.fields.option_list import OptionList
 from tui.screens.doctor import DoctorScreen
 
 
@@ -19,19 +19,46 @@ async def test_the_facts_of_this_machine_are_listed(open_app, wait_for, screen_t
         assert "T trains the demo" in screen.status
 
 
-async def test_advice_is_broken_into_lines(open_app, wait_for):
+async def test_advice_is_broken_into_lines(open_app, wait_for, screen_text):
     fact = {"group": "power", "name": "source", "text": "battery", "level": "warning"}
     async with open_app(size=(80, 24)) as pilot:
         screen = DoctorScreen()
         screen._look = lambda more: None  # type: ignore[method-assign,assignment]
         pilot.app.push_screen(screen)
-        await wait_for(pilot, lambda: screen.query(LineView))
+        await wait_for(pilot, lambda: screen.query(OptionList))
         screen.facts = [{**fact, "what_to_do": "word " * 40}]
-        lines = ["".join(text for _, text in line) for line in screen._lines()]
-        assert lines[0] == "Power"
-        assert lines[1].startswith(" ! source")
-        assert len(lines) > 3
-        assert all(len(line) <= 80 for line in lines)
+        screen._show()
+        shown = (line.rstrip() for line in screen_text(pilot.app).splitlines())
+        lines = [line for line in shown if line][2:-2]
+        assert lines[0] == " Power"
+        assert lines[1].startswith("  ! source")
+        assert [line.split() for line in lines[2:]] == [["word"] * 14, ["word"] * 14, ["word"] * 12]
+
+
+async def test_a_wide_window_says_beside_the_list_what_to_do_about_a_check(
+    open_app, wait_for, screen_text
+):
+    fact = {"group": "machine", "name": "chip", "text": "M9", "level": "ok", "what_to_do": ""}
+    bad = {"group": "storage", "name": "free disk", "text": "1 GB", "level": "error"}
+    async with open_app(size=(160, 48)) as pilot:
+        screen = DoctorScreen()
+        screen._look = lambda more: None  # type: ignore[method-assign,assignment]
+        pilot.app.push_screen(screen)
+        await wait_for(pilot, lambda: screen.query(OptionList))
+        screen.facts = [fact, {**bad, "what_to_do": "Free some [space]."}]
+        screen._show()
+        await wait_for(pilot, lambda: "─ Machine: chip ─" in screen_text(pilot.app))
+        assert "As it should be." in screen_text(pilot.app)
+        assert "Free some" not in screen_text(pilot.app)
+        await pilot.press("down")
+        await wait_for(pilot, lambda: "─ Storage: free disk ─" in screen_text(pilot.app))
+        text = screen_text(pilot.app)
+        assert "In the way of a training." in text
+        assert "Free some [space]." in text
+        await pilot.resize_terminal(80, 24)  # there is no room beside: it stands below
+        await wait_for(pilot, lambda: "In the way of" not in screen_text(pilot.app))
+        await wait_for(pilot, lambda: "     Free some [space]." in screen_text(pilot.app))
+        assert screen.selected["name"] == "free disk"
 
 
 async def test_copying_a_long_report_does_not_cover_the_screen_with_it(
@@ -44,7 +71,7 @@ async def test_copying_a_long_report_does_not_cover_the_screen_with_it(
         screen = DoctorScreen()
         screen._look = lambda more: None  # type: ignore[method-assign,assignment]
         pilot.app.push_screen(screen)
-        await wait_for(pilot, lambda: screen.query(LineView))
+        await wait_for(pilot, lambda: screen.query(OptionList))
         screen.facts = [{**fact, "name": f"fact {n}"} for n in range(9)]
         await pilot.press("y")
         await wait_for(pilot, lambda: copied)
