@@ -10,7 +10,6 @@ from rich.cells import cell_len
 from rich.text import Text
 from textual import on, work
 from textual.containers import Horizontal, Vertical
-from textual.content import Content
 from textual.message import Message
 from textual.widget import Widget
 from textual.widgets import DataTable, Static
@@ -41,6 +40,7 @@ from tui.charts.line_chart import LineChart
 from tui.compare.compare_table import DIFFERS
 from tui.compare.comparing import MAX_RUNS
 from tui.parts.base_screen import AppScreen, pane
+from tui.parts.harmless import plain
 from tui.parts.line_view import LineView
 from tui.parts.pick_one import PickOneScreen
 from tui.parts.row_table import RowTable
@@ -266,7 +266,7 @@ class GroupScreen(AppScreen):
             self.query_one(LineChart).painter.forget()
             self._follow(row.path)
         settings = self.query_one("#settings", LineView)
-        settings.border_title = Content(visible(f"{row.id}: settings"))
+        settings.border_title = plain(visible(f"{row.id}: settings"))
         width = settings.scrollable_content_region.width
         lines = _setting_lines(row, differing(self.rows), width, self.orpo.charset)
         settings.show(lines)

@@ -16,6 +16,7 @@ from textual.widgets.option_list import Option
 from orpo_mlx.text.formatting import counted, visible
 from tui.parts.base_screen import AppScreen, pane
 from tui.parts.fields.option_list import OptionList
+from tui.parts.harmless import plain
 from tui.processes.children import JsonLinesChild
 from tui.shell.commands import bindings, key_of
 
@@ -196,7 +197,7 @@ class DoctorScreen(AppScreen):
         if fact is None:
             about.update(self.status)
             return
-        about.border_title = Content(visible(f"{fact['group'].capitalize()}: {fact['name']}"))
+        about.border_title = plain(visible(f"{fact['group'].capitalize()}: {fact['name']}"))
         meaning = _MEANINGS.get(fact["level"], _MEANINGS["info"])
         said = (fact["text"], f"{self._sign(fact['level'])} {meaning}".strip(), fact["what_to_do"])
         about.update("\n\n".join(visible(text) for text in said if text))

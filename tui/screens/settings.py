@@ -17,6 +17,7 @@ from tui.charts.picture import Line
 from tui.parts.base_screen import AppScreen, pane
 from tui.parts.choices import Tick
 from tui.parts.form import Form, OneOf
+from tui.parts.harmless import plain
 from tui.parts.title_bar import TitleBar
 from tui.shell.commands import bindings
 from tui.shell.settings import CHOICES, Settings, config_folder
@@ -119,7 +120,7 @@ class SettingsScreen(AppScreen):
         name = event.widget.id or ""
         if text := _ABOUT.get(name):
             about = self.query_one("#about", Static)
-            about.border_title = _SHORT_TITLES.get(name) or dict(_SWITCHES)[name]
+            about.border_title = plain(_SHORT_TITLES.get(name) or dict(_SWITCHES)[name])
             about.update(text)
 
     def _draw_sample(self) -> None:
