@@ -20,7 +20,9 @@ from orpo_mlx.distributed.world import SECRET, World, read_world
 from orpo_mlx.errors import ConfigError, PeerLostError
 
 _HOST = "127.0.0.1"
-_PORTS = range(43_000, 60_000)
+_PORTS = range(20_000, 32_000)
+"""Below those that systems give to connections: one of these may begin at any moment."""
+
 _PATIENCE = 10.0
 """Seconds that a peer gets to end by itself."""
 

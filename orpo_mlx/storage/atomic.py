@@ -97,7 +97,8 @@ def put_in_place(new: Path, path: Path) -> None:
     try:
         os.rename(new, path)
     except BaseException:
-        os.rename(doomed, path)
+        if not os.path.lexists(path):  # else an interrupt came when all was done
+            os.rename(doomed, path)
         raise
     _delete(doomed)
 

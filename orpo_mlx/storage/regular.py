@@ -22,13 +22,14 @@ def open_regular(path: str | Path) -> BufferedReader:
         OSError: it cannot be opened, or is a pipe, a device, a socket or a folder.
     """
     _require_regular(os.stat(path), path)  # before it is opened: opening alone can have effects
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    # Owned by the file at once: closed twice, an interrupt would become the OSError of that.
+    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
     try:
-        _require_regular(os.fstat(descriptor), path)
-        return os.fdopen(descriptor, "rb")
+        _require_regular(os.fstat(file.fileno()), path)
     except BaseException:
-        os.close(descriptor)
+        file.close()
         raise
+    return file
 
 
 def read_regular(path: str | Path, max_bytes: int = MAX_TEXT_BYTES) -> bytes:

@@ -191,6 +191,25 @@ def test_what_is_put_in_place_takes_that_of_anything_and_follows_no_link(tmp_pat
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["outside", "path"]
 
 
+def test_an_interrupt_after_it_was_put_in_place_stays_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path, new, rename = tmp_path / "path", tmp_path / "new", os.rename
+    for folder in (path, new):
+        folder.mkdir()
+        (folder / "name").write_text(folder.name)
+
+    def rename_and_interrupt(one: Path, other: Path):
+        rename(one, other)
+        if one == new:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "rename", rename_and_interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        put_in_place(new, path)
+    assert (path / "name").read_text() == "new"
+
+
 def test_what_cannot_be_put_in_place_leaves_what_was_there(tmp_path: Path):
     (tmp_path / "path").write_text("old")
     with pytest.raises(FileNotFoundError):
