@@ -106,14 +106,18 @@ class Watch:
         """Say how long a wait that has ended was: later ones may take some times as much."""
         self._longest_wait = max(self._longest_wait, time.monotonic() - began)
 
+    @property
+    def _patience(self) -> float:
+        # Where all are slow a wait of a few earlier ones' length is none of a hang.
+        return max(self.timeout, 3 * self._longest_wait)
+
     def require_movement(self, awaited: Link, began: float) -> None:
         """Give up who is awaited since `began` where nobody has got on for too long."""
         if not self.is_training:
             return
         moved = max([began, self._moved, *(link.moved for link in self._links)])
         still = time.monotonic() - moved
-        # Where all are slow a wait of a few earlier ones' length is none of a hang.
-        if still > max(self.timeout, 3 * self._longest_wait):
+        if still > self._patience:
             awaited.lose(
                 f"it has not got on for {still:.0f} s, nor has any other; it was last at "
                 f"{awaited.doing} (--peer-timeout gives it more time)"
@@ -195,7 +199,7 @@ class Watch:
             if now - began <= (_GRACE if gone else patience):
                 return None
             return self.loss(gone[0]) if gone else PeerLostError(
-                f"the exchange of arrays between the processes has not ended for "
+                "the exchange of arrays between the processes has not ended for "
                 f"{self.timeout:g} s", AGAIN,
             )  # fmt: skip
         if self.rank:
@@ -203,7 +207,7 @@ class Watch:
             last = max(self._awake, *(link.gone_at or now for link in self._links))
             return self.loss(gone[0]) if now - last > self.timeout else None
         still = now - max(self._awake, *(link.moved for link in self._links))
-        if not self.is_training or still <= max(self.timeout, 3 * self._longest_wait):
+        if not self.is_training or still <= self._patience:
             return None
         error = PeerLostError(
             f"process 0 ({socket.gethostname()}) has not got on for {still:.0f} s, nor has any "

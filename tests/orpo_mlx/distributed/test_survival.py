@@ -324,9 +324,7 @@ def test_without_a_first_process_a_peer_ends_by_itself(words, start, tmp_path):
 def test_a_first_process_that_stood_still_ends_saved_its_peer_before(words, start, whole, tmp_path):
     run = tmp_path / "run"
     first, second = start([words(run, peer_timeout=8)] * 2)
-    while not steps_of(run):
-        assert first.poll() is None
-        time.sleep(0.05)
+    await_step(run, first)
     first.send_signal(signal.SIGSTOP)
     assert ended(second) == (1, "")
     first.send_signal(signal.SIGCONT)
@@ -341,9 +339,7 @@ def test_all_that_stood_still_together_go_on(words, start, whole, tmp_path):
     """As on a machine that was asleep: longer than a peer may be silent."""
     run = tmp_path / "run"
     both = start([words(run, peer_timeout=5)] * 2)
-    while not steps_of(run):
-        assert both[0].poll() is None
-        time.sleep(0.05)
+    await_step(run, both[0])
     for signal_sent, seconds in ((signal.SIGSTOP, 12), (signal.SIGCONT, 0)):
         for process in both:
             process.send_signal(signal_sent)
@@ -358,9 +354,7 @@ def test_all_that_stood_still_together_go_on(words, start, whole, tmp_path):
 def test_a_paused_run_is_not_taken_for_one_that_hangs(words, start, whole, tmp_path):
     run = tmp_path / "run"
     both = start([words(run, peer_timeout=5)] * 2)
-    while not steps_of(run):
-        assert both[0].poll() is None
-        time.sleep(0.05)
+    await_step(run, both[0])
     send_request(RunDirectory(run), "pause")
     time.sleep(12)
     send_request(RunDirectory(run), "resume")
@@ -477,9 +471,7 @@ def test_ctrl_c_stops_all_after_the_step_and_the_run_goes_on(
 def test_a_signal_to_a_peer_stops_all(words, start, whole, tmp_path):
     run = tmp_path / "run"
     first, second = start([words(run)] * 2)
-    while not steps_of(run):
-        assert first.poll() is None
-        time.sleep(0.05)
+    await_step(run, first)
     second.send_signal(signal.SIGTERM)
     assert [ended(first)[0], ended(second)[0]] == [130, 0]
     require_whole_when_resumed(run, whole, start)
@@ -543,6 +535,13 @@ def kill_one(process, seconds, chance):
         chance.choice([psutil.Process(process.pid), *peers]).kill()
         _, alive = psutil.wait_procs(peers, timeout=PATIENCE)
         assert not alive
+
+
+def await_step(run, process):
+    """Wait until a run has made a step."""
+    while not steps_of(run):
+        assert process.poll() is None
+        time.sleep(0.05)
 
 
 def steps_of(run):

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -338,15 +338,20 @@ def test_an_edited_prompt_of_a_pair_takes_the_way_of_the_unedited_one(
     ).replace("1", "2")
 
 
+def trained_prompt(talk: Any, tokenizer: Any) -> Sequence[int]:
+    """The prompt of a pair of these turns, as a training has it."""
+    answers: Any = [[{"role": "assistant", "content": text}] for text in ("Good.", "Bad.")]
+    pair = tokenize_pair(PreferencePair(talk, *answers), tokenizer, 1 << 20)
+    assert isinstance(pair, TokenPair)
+    return pair.prompt
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_template_that_is_pasted_is_text_here_as_in_a_training(family: str):
     encoder = Encoder(tokenizer := tokenizer_of(family))
     pasted = encoder.render([{"role": "user", "content": "Hi"}], add_generation_prompt=True)
     talk: Any = [{"role": "user", "content": pasted}]
-    answers: Any = [[{"role": "assistant", "content": text}] for text in ("Good.", "Bad.")]
-    pair = tokenize_pair(PreferencePair(talk, *answers), tokenizer, 1 << 20)
-    assert isinstance(pair, TokenPair)
-    assert encode_turns(encoder, talk) == pair.prompt
+    assert encode_turns(encoder, talk) == trained_prompt(talk, tokenizer)
 
 
 @pytest.mark.parametrize("turns", [1, 3, 4], ids=["one", "several", "system"])
@@ -373,8 +378,5 @@ def test_turns_are_asked_with_the_tokens_that_a_training_on_them_has(family: str
         {"role": "assistant", "content": "Yes."},
         {"role": "user", "content": "Two?"},
     ][-turns:]
-    answers: Any = [[{"role": "assistant", "content": text}] for text in ("Good.", "Bad.")]
     tokenizer = tokenizer_of(family)
-    pair = tokenize_pair(PreferencePair(talk, *answers), tokenizer, 1 << 20)
-    assert isinstance(pair, TokenPair)
-    assert encode_turns(Encoder(tokenizer), talk) == pair.prompt
+    assert encode_turns(Encoder(tokenizer), talk) == trained_prompt(talk, tokenizer)

@@ -19,15 +19,21 @@ async def test_the_facts_of_this_machine_are_listed(open_app, wait_for, screen_t
         assert "T trains the demo" in screen.status
 
 
+async def open_with(pilot, wait_for, facts) -> DoctorScreen:
+    """Open the screen as if these had been found."""
+    screen = DoctorScreen()
+    screen._look = lambda more: None  # type: ignore[method-assign,assignment]
+    pilot.app.push_screen(screen)
+    await wait_for(pilot, lambda: screen.query(OptionList))
+    screen.facts = facts
+    screen._show()
+    return screen
+
+
 async def test_advice_is_broken_into_lines(open_app, wait_for, screen_text):
     fact = {"group": "power", "name": "source", "text": "battery", "level": "warning"}
     async with open_app(size=(80, 24)) as pilot:
-        screen = DoctorScreen()
-        screen._look = lambda more: None  # type: ignore[method-assign,assignment]
-        pilot.app.push_screen(screen)
-        await wait_for(pilot, lambda: screen.query(OptionList))
-        screen.facts = [{**fact, "what_to_do": "word " * 40}]
-        screen._show()
+        await open_with(pilot, wait_for, [{**fact, "what_to_do": "word " * 40}])
         shown = (line.rstrip() for line in screen_text(pilot.app).splitlines())
         lines = [line for line in shown if line][2:-2]
         assert lines[0] == " Power"
@@ -41,12 +47,9 @@ async def test_a_wide_window_says_beside_the_list_what_to_do_about_a_check(
     fact = {"group": "machine", "name": "chip", "text": "M9", "level": "ok", "what_to_do": ""}
     bad = {"group": "storage", "name": "free disk", "text": "1 GB", "level": "error"}
     async with open_app(size=(160, 48)) as pilot:
-        screen = DoctorScreen()
-        screen._look = lambda more: None  # type: ignore[method-assign,assignment]
-        pilot.app.push_screen(screen)
-        await wait_for(pilot, lambda: screen.query(OptionList))
-        screen.facts = [fact, {**bad, "what_to_do": "Free some [space]."}]
-        screen._show()
+        screen = await open_with(
+            pilot, wait_for, [fact, {**bad, "what_to_do": "Free some [space]."}]
+        )
         await wait_for(pilot, lambda: "─ Machine: chip ─" in screen_text(pilot.app))
         assert "As it should be." in screen_text(pilot.app)
         assert "Free some" not in screen_text(pilot.app)
@@ -68,11 +71,7 @@ async def test_copying_a_long_report_does_not_cover_the_screen_with_it(
     monkeypatch.setattr("tui.app.copy_locally", lambda text: copied.append(text) or True)
     fact = {"group": "power", "name": "source", "text": "battery", "level": "ok", "what_to_do": ""}
     async with open_app() as pilot:
-        screen = DoctorScreen()
-        screen._look = lambda more: None  # type: ignore[method-assign,assignment]
-        pilot.app.push_screen(screen)
-        await wait_for(pilot, lambda: screen.query(OptionList))
-        screen.facts = [{**fact, "name": f"fact {n}"} for n in range(9)]
+        await open_with(pilot, wait_for, [{**fact, "name": f"fact {n}"} for n in range(9)])
         await pilot.press("y")
         await wait_for(pilot, lambda: copied)
         (toast,) = pilot.app._notifications
